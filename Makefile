@@ -1,0 +1,43 @@
+# Everything this project does, by name. Each target makes the environment that it needs.
+PYTHON ?= python3
+VENV ?= .venv
+RUN := $(VENV)/bin/
+PIP := $(RUN)python -m pip install --quiet --disable-pip-version-check -c constraints.txt
+WORKERS ?= 2
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test check bench build clean
+
+help:  ## Show this list
+	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## /  make \1\t/' | expand -t 16
+
+$(VENV)/installed: pyproject.toml constraints.txt
+	$(PYTHON) -m venv $(VENV)
+	$(PIP) -e '.[demo,test,check]'
+	@touch $@
+
+$(VENV)/installed-bench: $(VENV)/installed
+	$(PIP) -e '.[bench]'
+	@touch $@
+
+demo: $(VENV)/installed  ## Train five CartPole policies, save them, evaluate the file in a fresh process
+	$(RUN)python examples/demo.py
+
+test: $(VENV)/installed  ## Run the tests
+	$(RUN)python -m pytest -n $(WORKERS) --dist loadscope
+
+check: $(VENV)/installed  ## Lint, format and type-check
+	$(RUN)ruff check .
+	$(RUN)ruff format --check .
+	$(RUN)mypy
+	$(RUN)pyright
+
+bench: $(VENV)/installed-bench  ## Measure latency, compile time and speed against peers
+	$(RUN)python benchmarks/latency.py
+
+build: $(VENV)/installed  ## Build the wheel and the source distribution into dist/
+	$(PIP) build
+	$(RUN)python -m build --outdir dist .
+
+clean:  ## Remove what the other targets made
+	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

@@ -1,0 +1,98 @@
+"""gymnax environments, of the 1.x line and before.
+
+gymnax 1.x steps give six values and tell termination from truncation. Before, there were
+five, `done` merged the two, and the last observation of an episode was lost; there we
+step and reset by ourselves and call an end at the time limit a truncation. Which of the
+two it is is read off the values, never off a version. (gymnax 1.0 needs the package `six`,
+which it does not ask for.)
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import policy_core as pc
+from policy_core_adapters.environment import Environment, Step
+
+
+def make(name: str, **env_kwargs: Any) -> Environment:
+    """The registered gymnax environment `name` with its default parameters."""
+    import gymnax
+
+    return from_gymnax(*gymnax.make(name, **env_kwargs))
+
+
+def from_gymnax(env: Any, params: Any) -> Environment:
+    """An environment and its parameters as an `Environment`.
+
+    Raises:
+        ValueError: if the environment's `step` gives neither five nor six values.
+    """
+
+    def reset(key: jax.Array) -> tuple[Any, Any]:
+        observation, state = env.reset(key, params)
+        return observation, state
+
+    key = jax.eval_shape(lambda: jax.random.key(0))
+    action_space = space_of(env.action_space(params))
+    _, state = jax.eval_shape(reset, key)
+    outcome = jax.eval_shape(env.step, key, state, action_space.struct(), params)
+    if len(outcome) not in (5, 6):
+        raise ValueError(f"env: step gives {len(outcome)} values, expected 5 or 6 as in gymnax")
+    modern = "final_observation" in outcome[-1]
+
+    def step(key: jax.Array, state: Any, action: Any) -> Step:
+        if not modern:
+            return _legacy_step(env, params, key, state, action)
+        observation, state, reward, *_, info = env.step(key, state, action, params)
+        terminated = info["terminated"]
+        truncated = info["truncated"] & ~terminated
+        return Step(observation, state, reward, terminated, truncated, info["final_observation"])
+
+    return Environment(space_of(env.observation_space(params)), action_space, reset, step)
+
+
+def space_of(space: Any) -> pc.Space[Any]:
+    """The policy_core space of a gymnax space, recognised by what it has.
+
+    Raises:
+        ValueError: for a space that is none of Discrete, Box, Dict and Tuple.
+    """
+    if hasattr(space, "n"):
+        return pc.Discrete(int(space.n))
+    if hasattr(space, "low"):
+        dtype: Any = np.dtype(space.dtype).name
+        return pc.Box(
+            low=_bound(space.low),
+            high=_bound(space.high),
+            shape=tuple(int(size) for size in space.shape),
+            dtype=dtype,
+        )
+    if hasattr(space, "spaces"):
+        if hasattr(space.spaces, "items"):
+            return pc.Dict({str(name): space_of(part) for name, part in space.spaces.items()})
+        return pc.Tuple(tuple(space_of(part) for part in space.spaces))
+    raise ValueError(f"space: got {type(space).__name__}, expected Discrete, Box, Dict or Tuple")
+
+
+def _legacy_step(env: Any, params: Any, key: jax.Array, state: Any, action: Any) -> Step:
+    """One step of gymnax 0.x with the last observation kept and time limits told apart."""
+    step_key, reset_key = jax.random.split(key)
+    final, stepped, reward, done, _ = env.step_env(step_key, state, action, params)
+    first, fresh = env.reset_env(reset_key, params)
+    limit = getattr(params, "max_steps_in_episode", None)
+    timed_out = jnp.array(False) if limit is None else stepped.time >= limit
+    done = jnp.asarray(done, bool)
+
+    def pick(a: Any, b: Any) -> Any:
+        return jax.tree.map(lambda a, b: jnp.where(done, a, b), a, b)
+
+    observation, state = pick(first, final), pick(fresh, stepped)
+    return Step(observation, state, reward, done & ~timed_out, done & timed_out, final)
+
+
+def _bound(bound: Any) -> float | tuple[float, ...]:
+    values = np.asarray(bound, np.float64).ravel().tolist()
+    return values[0] if np.ndim(bound) == 0 else tuple(values)

@@ -1,0 +1,118 @@
+"""The main job: train CartPole policies, save them, and use the file in a fresh process.
+
+Five seeds are one population: one program, one compilation, one file. Run by `make demo`.
+"""
+
+import argparse
+import subprocess
+import sys
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import ppo
+from policy_core_adapters import gymnax
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+import policy_core as pc
+
+HERE = Path(__file__).parent
+console = Console()
+
+
+def train(
+    config: pc.ActorCriticConfig, env: Any, hyper: ppo.Hyperparameters, seeds: int, updates_a_chunk: int
+) -> tuple[Any, np.ndarray, np.ndarray]:
+    """A population of trained policies, environment steps, and returns `[seed, chunk]`."""
+    init, update = ppo.make_train(config, env, hyper)
+    steps = hyper.num_envs * hyper.num_steps * updates_a_chunk
+    chunks = hyper.num_updates // updates_a_chunk
+
+    @jax.jit
+    def train_chunk(runner: ppo.Runner) -> tuple[ppo.Runner, jax.Array]:
+        runner, returned = jax.lax.scan(lambda r, _: update(r), runner, None, updates_a_chunk)
+        ended = ~jnp.isnan(returned)
+        return runner, jnp.sum(jnp.where(ended, returned, 0.0)) / jnp.sum(ended)
+
+    population = jax.jit(jax.vmap(train_chunk))
+    start = time.perf_counter()
+    runner = jax.jit(jax.vmap(init))(jax.vmap(jax.random.key)(jnp.arange(seeds)))
+    compiled = population.lower(runner).compile()
+    seconds = time.perf_counter() - start
+    console.print(f"{seeds} policies, {steps * chunks:,} steps each, compiled in {seconds:.1f} s")
+    curves = []
+    columns = (
+        TextColumn("training"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeRemainingColumn(compact=True),
+        TextColumn("{task.fields[figures]}"),
+    )
+    with Progress(*columns, console=console) as progress:
+        task = progress.add_task("", total=chunks, figures="")
+        start = time.perf_counter()
+        for i in range(chunks):
+            runner, returns = compiled(runner)
+            curves.append(np.asarray(returns))
+            rate = seeds * steps * (i + 1) / (time.perf_counter() - start)
+            latest = np.nanmean(curves[-1])
+            figures = f"return {latest:5.1f}  {rate:9,.0f} steps/s"
+            progress.update(task, advance=1, figures=figures)
+    return runner.policy, steps * np.arange(1, chunks + 1), np.stack(curves, axis=1)
+
+
+def plot(path: Path, steps: np.ndarray, returns: np.ndarray) -> None:
+    """The learning curves as a picture."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    figure, axes = pyplot.subplots(figsize=(7, 4.2), layout="constrained")
+    for seed, curve in enumerate(returns):
+        axes.plot(steps, curve, lw=1, alpha=0.55, label=f"seed {seed}")
+    axes.plot(steps, np.nanmean(returns, axis=0), color="black", lw=2.2, label="mean")
+    axes.axhline(500, color="gray", lw=0.8, ls=":")
+    axes.set(
+        xlabel="environment steps",
+        ylabel="return of the episodes that ended",
+        title="PPO on CartPole-v1, one jitted program",
+        ylim=(0, 520),
+    )
+    axes.legend(frameon=False, loc="lower right", ncols=2)
+    axes.spines[["top", "right"]].set_visible(False)
+    figure.savefig(path, dpi=150)
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--env", default="CartPole-v1", help="a gymnax environment")
+    parser.add_argument("--seeds", type=int, default=5, help="how many policies to train")
+    parser.add_argument("--updates", type=int, default=ppo.Hyperparameters().num_updates)
+    parser.add_argument("--episodes", type=int, default=100, help="of the evaluation, a policy")
+    parser.add_argument("--target", type=float, default=475.0, help="mean return to ask of each seed")
+    parser.add_argument("--out", type=Path, default=Path("build/demo"), help="folder for the results")
+    options = parser.parse_args()
+    options.out.mkdir(parents=True, exist_ok=True)
+
+    env = gymnax.make(options.env)
+    config = pc.ActorCriticConfig(observation_space=env.observation_space, action_space=env.action_space)
+    hyper = ppo.Hyperparameters(num_updates=options.updates)
+    policies, steps, returns = train(config, env, hyper, options.seeds, min(8, options.updates))
+
+    picture, file = options.out / "learning_curve.png", options.out / "policies.msgpack"
+    plot(picture, steps, returns)
+    pc.save(file, policies, metadata={"environment": options.env})
+    console.print(f"learning curves: {picture}")
+    console.print(f"saved {file}, {file.stat().st_size:,} bytes; loading it in a fresh process")
+    command = [sys.executable, str(HERE / "evaluate.py"), str(file), "--env", options.env]
+    command += ["--episodes", str(options.episodes), "--target", str(options.target)]
+    return subprocess.run(command, check=False).returncode
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,196 @@
+"""Proximal policy optimisation (Schulman et al. 2017), wholly under jit, in one file.
+
+Generic in the policy: whatever keeps the actor-critic contract is trained by this file,
+with or without memory, with any action space, masked or not. Minibatches are made of
+sequences, each with the state of the memory that it began with, so that gradients flow
+through time. It trains one policy; for a population, `jax.vmap` the two functions.
+"""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import optax
+from policy_core_adapters.environment import Environment
+
+import policy_core as pc
+
+
+class Hyperparameters(NamedTuple):
+    """The names are those of the paper and of the usual implementations."""
+
+    num_envs: int = 32
+    num_steps: int = 32  # of each environment, between two updates
+    num_updates: int = 160
+    num_epochs: int = 10
+    num_minibatches: int = 4
+    sequence_length: int = 1  # the horizon of backpropagation; raise it for a memory
+    learning_rate: float = 1e-3  # annealed linearly to zero
+    discount: float = 0.98
+    gae_lambda: float = 0.9
+    clip_range: float = 0.2
+    value_coefficient: float = 0.5
+    entropy_coefficient: float = 0.0
+    max_grad_norm: float = 0.5
+
+
+class Runner(NamedTuple):
+    """Everything that training carries from one update to the next."""
+
+    policy: Any
+    optimizer_state: Any
+    policy_state: Any  # of each environment, as are the next four
+    env_state: Any
+    observation: Any
+    is_first: jax.Array
+    episode_return: jax.Array
+    key: jax.Array
+
+
+class Transition(NamedTuple):
+    """What a rollout stores, `[time, env, ...]`."""
+
+    policy_state: Any  # before the observation
+    observation: Any
+    is_first: jax.Array
+    action_mask: Any
+    action: Any  # the policy action, whose log-probability is stored beside it
+    log_prob: jax.Array
+    value: jax.Array
+    reward: jax.Array
+    done: jax.Array
+    returned: jax.Array  # the return of the episode that ended here, else NaN
+
+
+def make_train(
+    config: pc.ActorCritic[Any, Any, Any, Any], env: Environment, hyper: Hyperparameters
+) -> tuple[Callable[[jax.Array], Runner], Callable[[Runner], tuple[Runner, jax.Array]]]:
+    """`init(key) -> runner` and `update(runner) -> (runner, returns of ended episodes)`.
+
+    Both are pure; jit them, scan the second. The returns are `[num_steps, num_envs]`, NaN
+    where no episode ended.
+    """
+    num_sequences = hyper.num_envs * hyper.num_steps // hyper.sequence_length
+    if hyper.num_steps % hyper.sequence_length or num_sequences % hyper.num_minibatches:
+        raise ValueError("num_steps must be whole sequences, and these whole minibatches")
+    updates = hyper.num_updates * hyper.num_epochs * hyper.num_minibatches
+    optimizer = optax.chain(
+        optax.clip_by_global_norm(hyper.max_grad_norm),
+        optax.adam(optax.linear_schedule(hyper.learning_rate, 0.0, updates), eps=1e-5),
+    )
+
+    def init(key: jax.Array) -> Runner:
+        policy_key, env_key, key = jax.random.split(key, 3)
+        policy: Any = pc.init(config, key=policy_key)
+        observation, env_state = jax.vmap(env.reset)(jax.random.split(env_key, hyper.num_envs))
+        policy_state = jax.vmap(lambda _: pc.reset(policy))(jnp.arange(hyper.num_envs))
+        zeros = jnp.zeros(hyper.num_envs)
+        return Runner(
+            policy, optimizer.init(policy), policy_state, env_state, observation, zeros == 0, zeros, key
+        )
+
+    # ROLLOUT -----------------------------------------------------------------------------
+
+    def env_step(runner: Runner, _: None) -> tuple[Runner, Transition]:
+        key, *step_keys = jax.random.split(runner.key, 1 + hyper.num_envs)
+
+        def one(key: jax.Array, policy_state: Any, env_state: Any, observation: Any, first: Any) -> Any:
+            action_key, env_key = jax.random.split(key)
+            mask = env.action_mask(env_state)
+            policy_state, action, value, log_prob = pc.action_and_value(
+                runner.policy, policy_state, observation, key=action_key, action_mask=mask, is_first=first
+            )
+            step = env.step(env_key, env_state, pc.env_action(runner.policy, action))
+            # A time limit is not the end of the world: what would have come counts.
+            _, beyond = pc.value(runner.policy, policy_state, step.final_observation)
+            reward = step.reward + hyper.discount * jnp.where(step.truncated, beyond, 0.0)
+            return policy_state, step, mask, action, log_prob, value, reward
+
+        policy_state, step, mask, action, log_prob, value, reward = jax.vmap(one)(
+            jnp.stack(step_keys), runner.policy_state, runner.env_state, runner.observation, runner.is_first
+        )
+        done = step.terminated | step.truncated
+        total = runner.episode_return + step.reward
+        transition = Transition(
+            runner.policy_state, runner.observation, runner.is_first, mask, action, log_prob,
+            value, reward, done, jnp.where(done, total, jnp.nan),
+        )  # fmt: skip
+        runner = runner._replace(
+            policy_state=policy_state,
+            env_state=step.state,
+            observation=step.observation,
+            is_first=done,
+            episode_return=jnp.where(done, 0.0, total),
+            key=key,
+        )
+        return runner, transition
+
+    # ADVANTAGES: generalised advantage estimation (Schulman et al. 2016) -------------------
+
+    def advantages(transitions: Transition, last_value: jax.Array) -> jax.Array:
+        def backward(carry: Any, t: Transition) -> tuple[Any, jax.Array]:
+            advantage, next_value = carry
+            going_on = 1.0 - t.done
+            delta = t.reward + hyper.discount * next_value * going_on - t.value
+            advantage = delta + hyper.discount * hyper.gae_lambda * going_on * advantage
+            return (advantage, t.value), advantage
+
+        start = (jnp.zeros_like(last_value), last_value)
+        _, advantage = jax.lax.scan(backward, start, transitions, reverse=True)
+        return jnp.asarray(advantage)
+
+    # LOSS ----------------------------------------------------------------------------------
+
+    def loss(policy: Any, batch: Any) -> Any:
+        t, advantage, target = batch  # [sequence, time, ...]
+
+        def evaluate(t: Transition) -> Any:
+            first_state = jax.tree.map(lambda x: x[0], t.policy_state)
+            return pc.evaluate_sequence(
+                policy, first_state, t.observation, t.action,
+                is_first=t.is_first, action_masks=t.action_mask,
+            )  # fmt: skip
+
+        _, value, log_prob, entropy = jax.vmap(evaluate)(t)
+        advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
+        ratio = jnp.exp(log_prob - t.log_prob)
+        clipped = jnp.clip(ratio, 1 - hyper.clip_range, 1 + hyper.clip_range)
+        policy_loss = -jnp.minimum(ratio * advantage, clipped * advantage).mean()
+        value_loss = 0.5 * jnp.square(value - target).mean()
+        return policy_loss + hyper.value_coefficient * value_loss - hyper.entropy_coefficient * entropy.mean()
+
+    def to_sequences(x: jax.Array) -> jax.Array:
+        """`[time, env, ...]` to `[sequence, sequence_length, ...]`."""
+        x = x.reshape(-1, hyper.sequence_length, *x.shape[1:])
+        return x.swapaxes(1, 2).reshape(num_sequences, hyper.sequence_length, *x.shape[3:])
+
+    # UPDATE --------------------------------------------------------------------------------
+
+    def minibatch_step(carry: Any, batch: Any) -> tuple[Any, None]:
+        policy, optimizer_state = carry
+        gradient = jax.grad(loss)(policy, batch)
+        change, optimizer_state = optimizer.update(gradient, optimizer_state, policy)
+        return (optax.apply_updates(policy, change), optimizer_state), None
+
+    def update(runner: Runner) -> tuple[Runner, jax.Array]:
+        runner, transitions = jax.lax.scan(env_step, runner, None, hyper.num_steps)
+        last_value = jax.vmap(
+            lambda state, observation, first: pc.value(runner.policy, state, observation, is_first=first)[1]
+        )(runner.policy_state, runner.observation, runner.is_first)
+        advantage = advantages(transitions, last_value)
+        batch = jax.tree.map(to_sequences, (transitions, advantage, advantage + transitions.value))
+
+        def epoch(carry: Any, key: jax.Array) -> tuple[Any, None]:
+            order = jax.random.permutation(key, num_sequences)
+            order = order.reshape(hyper.num_minibatches, -1)
+            minibatches = jax.tree.map(lambda x: x[order], batch)
+            return jax.lax.scan(minibatch_step, carry, minibatches)
+
+        key, *epoch_keys = jax.random.split(runner.key, 1 + hyper.num_epochs)
+        carry = (runner.policy, runner.optimizer_state)
+        (policy, optimizer_state), _ = jax.lax.scan(epoch, carry, jnp.stack(epoch_keys))
+        runner = runner._replace(policy=policy, optimizer_state=optimizer_state, key=key)
+        return runner, transitions.returned
+
+    return init, update

@@ -1,0 +1,151 @@
+"""The contract: what a policy, a distribution and a space are, as `typing.Protocol`s.
+
+A policy is a pair `(params, config)`. `params` is a pytree of arrays, `config` is static
+data that implements `ActorCritic`. The free functions of `policy_core.policy` know this
+file and nothing else of the library, so a config written elsewhere is a first-class
+citizen; `policy_core.testing.check_policy` tells whether it keeps the contract.
+
+Everything here is unbatched (batches are `jax.vmap`) and pure (same arguments, same
+result; randomness only from `key`, which is consumed).
+"""
+
+from typing import Any, Protocol, TypeAlias, TypeVar, runtime_checkable
+
+from jaxtyping import Array, Bool, Float, PyTree, UInt32
+from jaxtyping import Key as KeyArray
+
+Key: TypeAlias = KeyArray[Array, ""] | UInt32[Array, "_"]
+"""A PRNG key of either style: `jax.random.key(0)` or `jax.random.PRNGKey(0)`."""
+
+Scalar: TypeAlias = Float[Array, ""]
+
+Mask: TypeAlias = Any
+"""Which actions are allowed: booleans in the structure of the action space, or None for all."""
+
+# Each is taken and given by some method, so all of them are invariant.
+Element = TypeVar("Element")
+Action = TypeVar("Action")
+Params = TypeVar("Params")
+State = TypeVar("State")
+Observation = TypeVar("Observation")
+
+
+@runtime_checkable
+class Space(Protocol[Element]):
+    """A set of observations or actions. Spaces are static configs themselves."""
+
+    @property
+    def flat_size(self) -> int:
+        """How many numbers `flatten` gives."""
+        ...
+
+    def struct(self) -> PyTree:
+        """Shape and dtype of an element, as a pytree of `jax.ShapeDtypeStruct`."""
+        ...
+
+    def sample(self, *, key: Key, mask: Mask = None) -> Element:
+        """A random element that the mask allows. `key` is consumed."""
+        ...
+
+    def contains(self, element: PyTree) -> Bool[Array, ""]:
+        """Whether `element` has the right structure, shape and kind, and lies in the space."""
+        ...
+
+    def flatten(self, element: Element) -> Float[Array, " flat"]:
+        """The element as one float vector of `flat_size` numbers."""
+        ...
+
+    def unflatten(self, flat: Float[Array, " flat"]) -> Element:
+        """Inverse of `flatten`."""
+        ...
+
+    def full_mask(self) -> Mask:
+        """The mask that allows everything; None where a mask cannot apply."""
+        ...
+
+    def check_mask(self, mask: Mask, name: str = "action_mask") -> None:
+        """Raise `MaskError` unless `mask` has the structure, shapes and dtype of `full_mask`."""
+        ...
+
+
+@runtime_checkable
+class Distribution(Protocol[Action]):
+    """A distribution over actions: a pytree of parameters with pure methods.
+
+    Methods work on trailing axes only. A distribution that leaves a `vmap` has its batch
+    axes in front and all of its methods are right as they stand.
+    """
+
+    def sample(self, *, key: Key) -> Action:
+        """One draw. `key` is consumed."""
+        ...
+
+    def mode(self) -> Action:
+        """The deterministic choice; each family says what it is."""
+        ...
+
+    def log_prob(self, action: Action) -> Float[Array, "..."]:
+        """Log-probability, or log-density, of a policy action (nats)."""
+        ...
+
+    def entropy(self) -> Float[Array, "..."]:
+        """Minus the expectation of `log_prob` (nats)."""
+        ...
+
+    def kl(self, other: Any) -> Float[Array, "..."]:
+        """Divergence from `self` to `other`, KL(self || other) (nats), at least 0."""
+        ...
+
+    def sample_and_log_prob(self, *, key: Key) -> tuple[Action, Float[Array, "..."]]:
+        """`sample` and the `log_prob` of that sample, with shared work. `key` is consumed."""
+        ...
+
+
+@runtime_checkable
+class ActorCritic(Protocol[Params, State, Observation, Action]):
+    """What the config of a policy must offer. It must be static: `@policy_core.static`.
+
+    There are two kinds of action. A *policy action* is what the distribution samples and
+    scores: rollouts store it. An *environment action* is what `env.step` takes: inside the
+    bounds, of the right dtype. For discrete spaces they are the same.
+    """
+
+    @property
+    def observation_space(self) -> Space[Observation]:
+        """Where observations come from."""
+        ...
+
+    @property
+    def action_space(self) -> Space[Any]:
+        """Where environment actions go."""
+        ...
+
+    def init(self, *, key: Key) -> Params:
+        """Fresh params: a pytree of arrays. `key` is consumed."""
+        ...
+
+    def initial_state(self, params: Params, *, key: Key | None = None) -> State:
+        """The memory at the start of an episode; `()` if there is none."""
+        ...
+
+    def forward(
+        self, params: Params, state: State, observation: Observation, *, action_mask: Mask = None
+    ) -> tuple[State, Distribution[Action], Scalar]:
+        """One step: the next state, the distribution over policy actions, and the value.
+
+        The one primitive; the free functions are derived from it and XLA removes what
+        they do not use. `state` has been reset already where an episode begins.
+        """
+        ...
+
+    def env_action(self, action: Action) -> Any:
+        """The environment action of a policy action."""
+        ...
+
+    def policy_action(self, env_action: Any) -> Action:
+        """A policy action that gives `env_action`, clamped to what the family can represent."""
+        ...
+
+
+Policy: TypeAlias = tuple[Params, ActorCritic[Params, State, Observation, Action]]
+"""A plain tuple `(params, config)`. As a pytree its leaves are those of `params`."""

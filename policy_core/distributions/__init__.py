@@ -1,0 +1,12 @@
+"""Distributions over policy actions: NamedTuples of parameters with pure methods.
+
+A distribution is a pytree: its arrays are leaves, its space is static. All methods work
+on trailing axes only, so one that leaves a `vmap` (batch axes in front) is right as it
+is, under any nesting. Parameters are float32, or float64 if given as such.
+"""
+
+from policy_core.distributions.bernoulli import Bernoulli as Bernoulli
+from policy_core.distributions.categorical import MASKED_LOG_PROB as MASKED_LOG_PROB
+from policy_core.distributions.categorical import Categorical as Categorical
+from policy_core.distributions.multi_categorical import MultiCategorical as MultiCategorical
+from policy_core.distributions.normal import Normal as Normal

@@ -1,0 +1,41 @@
+"""What can go wrong, as a tree.
+
+Every error of this library is a `ValueError`, says which argument is meant, what
+was got, what was expected and what to do, and never prints a whole array.
+
+    PolicyError(ValueError)
+    ├── ConfigError         a config holds something that is not static, or not legal
+    ├── StructureError      an argument does not have the structure, shape or dtype asked for
+    │   └── MaskError       an action mask cannot apply to the action space
+    ├── ContractError       an implementation breaks the actor-critic contract
+    └── FileError           a file is not a policy file, is damaged, or is inconsistent
+        └── FingerprintError    a file holds a policy of another config
+"""
+
+
+class PolicyError(ValueError):
+    """Root of all errors raised by `policy_core`."""
+
+
+class ConfigError(PolicyError):
+    """A config holds something that is not static data, or a value out of range."""
+
+
+class StructureError(PolicyError):
+    """An argument does not have the structure, shape or dtype that is asked for."""
+
+
+class MaskError(StructureError):
+    """An action mask cannot apply to the action space."""
+
+
+class ContractError(PolicyError):
+    """An implementation breaks the actor-critic contract."""
+
+
+class FileError(PolicyError):
+    """A file is not a policy file, is damaged, or contradicts itself."""
+
+
+class FingerprintError(FileError):
+    """A file holds a policy of another config; the message lists the fields that differ."""

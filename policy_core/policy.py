@@ -1,0 +1,323 @@
+"""The free functions: everything that a trainer or a robot does with a policy.
+
+Each takes the pair `(params, config)`, is jitted, pure and unbatched, and may be called
+inside `jit`, `grad`, `vmap` and `scan`. They know the contract and no implementation.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, PyTree
+
+from policy_core._static import jit
+from policy_core._structure import check_structure, describe
+from policy_core.contract import (
+    Action,
+    ActorCritic,
+    Distribution,
+    Key,
+    Mask,
+    Observation,
+    Params,
+    Policy,
+    Scalar,
+    State,
+)
+from policy_core.errors import StructureError
+
+
+@jit
+def init(
+    config: ActorCritic[Params, State, Observation, Action], *, key: Key
+) -> Policy[Params, State, Observation, Action]:
+    """A fresh policy: the pair `(params, config)`.
+
+    Args:
+        config: a static config.
+        key: consumed.
+
+    Returns:
+        A plain tuple. `jax.vmap` over keys gives a population: again a pair, whose params
+        have a leading axis.
+
+    Example:
+        >>> import policy_core as pc
+        >>> config = pc.ActorCriticConfig(
+        ...     observation_space=pc.Box(shape=(4,)), action_space=pc.Discrete(2)
+        ... )
+        >>> params, config = pc.init(config, key=jax.random.key(0))
+        >>> params["actor"]["head"]["kernel"].shape
+        (64, 2)
+    """
+    _check_config(config)
+    _check_key(key)
+    return config.init(key=key), config
+
+
+@jit
+def reset(policy: Policy[Params, State, Observation, Action], *, key: Key | None = None) -> State:
+    """The state at the start of an episode; `()` for a policy without memory.
+
+    Args:
+        policy: the pair.
+        key: consumed, for policies whose first state is random; None for the deterministic one.
+    """
+    params, config = _pair(policy)
+    _check_key(key)
+    return config.initial_state(params, key=key)
+
+
+@jit
+def act(
+    policy: Policy[Params, State, Observation, Action],
+    state: State,
+    observation: Observation,
+    *,
+    key: Key | None = None,
+    action_mask: Mask = None,
+    is_first: Bool[Array, ""] | bool | None = None,
+) -> tuple[State, Any]:
+    """One step of inference: the environment action, ready for `env.step`.
+
+    Args:
+        policy: the pair.
+        state: from `reset` or the step before.
+        observation: one element of the observation space.
+        key: consumed. Without a key the action is the mode: deterministic.
+        action_mask: what is allowed, in the structure of `action_space.full_mask()`.
+        is_first: whether `observation` is the first of an episode: then `state` is reset
+            before it is used.
+
+    Returns:
+        The next state, and an element of the action space.
+
+    Raises:
+        StructureError: for an argument of the wrong structure, shape or dtype, when traced.
+
+    Example:
+        >>> import policy_core as pc
+        >>> config = pc.ActorCriticConfig(
+        ...     observation_space=pc.Box(shape=(4,)), action_space=pc.Discrete(2)
+        ... )
+        >>> policy = pc.init(config, key=jax.random.key(0))
+        >>> mask = jnp.array([False, True])
+        >>> state, action = pc.act(policy, pc.reset(policy), jnp.ones(4), action_mask=mask)
+        >>> int(action)
+        1
+    """
+    state, distribution, _ = _forward(policy, state, observation, action_mask, is_first)
+    _check_key(key)
+    action = distribution.mode() if key is None else distribution.sample(key=key)
+    return state, policy[1].env_action(action)
+
+
+@jit
+def action_and_value(
+    policy: Policy[Params, State, Observation, Action],
+    state: State,
+    observation: Observation,
+    *,
+    key: Key | None,
+    action_mask: Mask = None,
+    is_first: Bool[Array, ""] | bool | None = None,
+) -> tuple[State, Action, Scalar, Scalar]:
+    """One step of a rollout: what a trainer stores.
+
+    Args:
+        policy, state, observation, action_mask, is_first: as in `act`.
+        key: consumed. None gives the mode.
+
+    Returns:
+        The next state, the *policy action* (store it; `env_action` gives what `env.step`
+        takes), the value, and the log-probability of that very action (nats).
+    """
+    state, distribution, value = _forward(policy, state, observation, action_mask, is_first)
+    _check_key(key)
+    if key is None:
+        action = distribution.mode()
+        return state, action, value, distribution.log_prob(action)
+    action, log_prob = distribution.sample_and_log_prob(key=key)
+    return state, action, value, log_prob
+
+
+@jit
+def evaluate_action(
+    policy: Policy[Params, State, Observation, Action],
+    state: State,
+    observation: Observation,
+    action: Action,
+    *,
+    action_mask: Mask = None,
+    is_first: Bool[Array, ""] | bool | None = None,
+) -> tuple[State, Scalar, Scalar, Scalar]:
+    """What the policy says of a stored action: the terms of a policy-gradient loss.
+
+    Args:
+        policy, state, observation, action_mask, is_first: as in `act`.
+        action: a policy action, as `action_and_value` returned it.
+
+    Returns:
+        The next state, the value, the log-probability of the action and the entropy (nats).
+        For the policy that took the action the log-probability is the one it was stored
+        with, so that the importance ratio is 1.
+    """
+    state, distribution, value = _forward(policy, state, observation, action_mask, is_first)
+    check_structure(action, jax.eval_shape(distribution.mode), "action")
+    return state, value, distribution.log_prob(action), distribution.entropy()
+
+
+@jit
+def value(
+    policy: Policy[Params, State, Observation, Action],
+    state: State,
+    observation: Observation,
+    *,
+    is_first: Bool[Array, ""] | bool | None = None,
+) -> tuple[State, Scalar]:
+    """The next state and the value of an observation. The actor is not computed."""
+    state, _, value = _forward(policy, state, observation, None, is_first)
+    return state, value
+
+
+@jit
+def action_distribution(
+    policy: Policy[Params, State, Observation, Action],
+    state: State,
+    observation: Observation,
+    *,
+    action_mask: Mask = None,
+    is_first: Bool[Array, ""] | bool | None = None,
+) -> tuple[State, Distribution[Action]]:
+    """The next state and the distribution over policy actions, parameters and all.
+
+    It is a pytree, and right wherever it goes: its methods may be called inside or outside
+    of the `vmap` or `jit` that made it.
+    """
+    state, distribution, _ = _forward(policy, state, observation, action_mask, is_first)
+    return state, distribution
+
+
+@jit
+def evaluate_sequence(
+    policy: Policy[Params, State, Observation, Action],
+    state: State,
+    observations: Observation,
+    actions: Action,
+    *,
+    is_first: Bool[Array, " time"],
+    action_masks: Mask = None,
+) -> tuple[State, Float[Array, " time"], Float[Array, " time"], Float[Array, " time"]]:
+    """`evaluate_action` along time, differentiable through the memory.
+
+    Equal to that many single steps. A policy without memory is evaluated at once.
+
+    Args:
+        policy: the pair.
+        state: the state before the first observation.
+        observations, actions, action_masks: as in `evaluate_action`, with a leading axis of time.
+        is_first: `is_first[t]` says that `observations[t]` begins an episode; the state is
+            reset before it.
+
+    Returns:
+        The state after the last observation; values, log-probabilities, entropies `[time]`.
+    """
+    _check_time(is_first, observations=observations, actions=actions, action_masks=action_masks)
+
+    def step(state: State, inputs: Any) -> tuple[State, tuple[Scalar, Scalar, Scalar]]:
+        observation, action, action_mask, first = inputs
+        state, *outputs = evaluate_action(
+            policy, state, observation, action, action_mask=action_mask, is_first=first
+        )
+        value, log_prob, entropy = outputs
+        return state, (value, log_prob, entropy)
+
+    inputs = (observations, actions, action_masks, is_first)
+    if jax.tree.leaves(state):
+        state, outputs = jax.lax.scan(step, state, inputs)
+    else:
+        _, outputs = jax.vmap(lambda inputs: step(state, inputs))(inputs)
+    return state, *outputs
+
+
+@jit
+def env_action(policy: Policy[Params, State, Observation, Action], action: Action) -> Any:
+    """The environment action of a policy action: inside the bounds, of the right dtype."""
+    return _pair(policy)[1].env_action(action)
+
+
+@jit
+def policy_action(policy: Policy[Params, State, Observation, Action], env_action: Any) -> Action:
+    """A policy action for data that was not collected by a policy of ours.
+
+    The inverse of `env_action`, clamped to what the distribution can represent: bounds
+    that a squashed distribution never reaches give the nearest action that it does.
+    """
+    config = _pair(policy)[1]
+    check_structure(env_action, config.action_space.struct(), "env_action")
+    return config.policy_action(env_action)
+
+
+def _forward(
+    policy: Policy[Params, State, Observation, Action],
+    state: State,
+    observation: Observation,
+    action_mask: Mask,
+    is_first: Any,
+) -> tuple[State, Distribution[Action], Scalar]:
+    params, config = _pair(policy)
+    check_structure(observation, config.observation_space.struct(), "observation")
+    config.action_space.check_mask(action_mask)
+    first_state = jax.eval_shape(lambda: config.initial_state(params))
+    check_structure(state, first_state, "state")
+    if is_first is not None:
+        check_structure(is_first, jax.ShapeDtypeStruct((), jnp.bool_), "is_first")
+        state = jax.tree.map(
+            lambda first, old: jnp.where(is_first, first, old), config.initial_state(params), state
+        )
+    return config.forward(params, state, observation, action_mask=action_mask)
+
+
+def _pair(
+    policy: Policy[Params, State, Observation, Action],
+) -> Policy[Params, State, Observation, Action]:
+    if not isinstance(policy, tuple) or len(policy) != 2:
+        got = f"{type(policy).__name__}"
+        raise StructureError(f"policy: got {got}, expected the pair (params, config)")
+    _check_config(policy[1])
+    return policy
+
+
+def _check_config(config: Any) -> None:
+    if not isinstance(config, ActorCritic):
+        raise StructureError(
+            f"config: got {type(config).__name__}, expected a config that offers ActorCritic; a "
+            "policy is the pair (params, config), in this order"
+        )
+
+
+def _check_key(key: Any) -> None:
+    if key is None:
+        return
+    typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
+    if not typed and (key.dtype != jnp.uint32 or key.ndim == 0):
+        raise StructureError(f"key: got {describe(key)}, expected a key; use jax.random.key(seed)")
+    shape = jnp.shape(key) if typed else jnp.shape(key)[:-1]
+    if shape:
+        raise StructureError(f"key: got keys of shape {shape}, expected one key; use jax.vmap")
+
+
+def _check_time(is_first: Any, **arguments: PyTree) -> None:
+    """All arguments have the leading axis of `is_first`."""
+    if jnp.ndim(is_first) != 1 or jnp.result_type(is_first) != jnp.bool_:
+        raise StructureError(
+            f"is_first: got {describe(is_first)}, expected bool(time,); for a batch use jax.vmap"
+        )
+    time = jnp.shape(is_first)[0]
+    for name, argument in arguments.items():
+        for path, leaf in jax.tree_util.tree_leaves_with_path(argument):
+            if jnp.shape(leaf)[:1] != (time,):
+                raise StructureError(
+                    f"{name}{jax.tree_util.keystr(path)}: got shape {jnp.shape(leaf)}, expected a "
+                    f"leading axis of time of length {time}, as is_first has"
+                )

@@ -1,0 +1,190 @@
+"""`Box`: arrays of numbers between bounds."""
+
+import math
+from typing import Literal, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Num, PyTree
+
+from policy_core import _structure
+from policy_core._dtypes import wide_float
+from policy_core._static import set_field, static
+from policy_core.contract import Key, Mask
+from policy_core.errors import ConfigError, MaskError
+
+BoxDtype: TypeAlias = Literal[
+    "float16", "bfloat16", "float32", "float64",
+    "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64",
+]  # fmt: skip
+
+
+@static
+class Box:
+    """Arrays of one shape between two bounds, inclusive.
+
+    Args:
+        low: lower bound, a number for all entries or a tuple of one number an entry in C
+            order; -inf for none (the default).
+        high: upper bound, likewise; inf for none (the default).
+        shape: shape of an element, `()` by default.
+        dtype: name of a float or integer dtype. An infinite bound of an integer box is the
+            bound of its dtype. 64-bit dtypes are their 32-bit cousins unless JAX runs in x64.
+
+    Raises:
+        ConfigError: for bounds that do not fit the shape, cross, or are not of the dtype.
+
+    Example:
+        >>> from policy_core import Box
+        >>> torque = Box(low=(-2.0, -1.0), high=(2.0, 1.0), shape=(2,))
+        >>> torque.flat_size, torque.bounded
+        (2, True)
+        >>> bool(torque.contains(jnp.array([1.5, -1.0])))
+        True
+    """
+
+    low: float | tuple[float, ...] = -math.inf
+    high: float | tuple[float, ...] = math.inf
+    shape: tuple[int, ...] = ()
+    dtype: BoxDtype = "float32"
+
+    def __post_init__(self) -> None:
+        if any(size < 0 for size in self.shape):
+            raise ConfigError(f"Box.shape: got {self.shape}, expected sizes of at least 0")
+        for name in ("low", "high"):
+            bound = getattr(self, name)
+            if isinstance(bound, tuple):
+                if len(bound) != math.prod(self.shape):
+                    raise ConfigError(
+                        f"Box.{name}: got {len(bound)} bounds for shape {self.shape}, expected one "
+                        f"number, or {math.prod(self.shape)} in C order"
+                    )
+                if len(set(bound)) == 1:  # one number for all is the canonical form
+                    set_field(self, name, bound[0])
+        low, high = np.broadcast_arrays(self.low, self.high)
+        if np.any(low > high) or np.any(low == np.inf) or np.any(high == -np.inf):
+            raise ConfigError("Box.low: above Box.high somewhere; expected low <= high")
+        if not jnp.issubdtype(self.dtype, jnp.floating):
+            info = np.iinfo(self.dtype)
+            finite = np.concatenate([low[np.isfinite(low)], high[np.isfinite(high)]])
+            if np.any(finite != np.round(finite)):
+                raise ConfigError(f"Box.low, Box.high: expected whole numbers for {self.dtype}")
+            if np.any(finite < float(info.min)) or np.any(finite > float(info.max)):
+                raise ConfigError(f"Box.low, Box.high: outside of the range of {self.dtype}")
+
+    @property
+    def flat_size(self) -> int:
+        """The number of entries."""
+        return math.prod(self.shape)
+
+    @property
+    def is_float(self) -> bool:
+        """Whether the dtype is a float."""
+        return bool(jnp.issubdtype(self.dtype, jnp.floating))
+
+    @property
+    def bounded(self) -> bool:
+        """Whether every entry has two finite bounds."""
+        return not self.is_float or bool(np.all(np.isfinite([*np.ravel(self.low), *np.ravel(self.high)])))
+
+    def bounds(self) -> tuple[np.ndarray, np.ndarray]:
+        """`low` and `high` as NumPy arrays of the space's shape and dtype."""
+        dtype = jax.dtypes.canonicalize_dtype(self.dtype)
+        low, high = (np.broadcast_to(np.reshape(bound, self.shape if isinstance(bound, tuple) else ()),
+                                     self.shape) for bound in (self.low, self.high))  # fmt: skip
+        if self.is_float:
+            return low.astype(dtype), high.astype(dtype)
+        info = np.iinfo(dtype)
+
+        def whole(bound: np.ndarray) -> np.ndarray:
+            # Python ints: a float cannot hold every bound of a 64-bit integer.
+            clipped = [
+                info.max if x >= info.max else info.min if x <= info.min else int(x)
+                for x in bound.ravel().tolist()
+            ]
+            return np.array(clipped, dtype).reshape(self.shape)
+
+        return whole(low), whole(high)
+
+    def struct(self) -> jax.ShapeDtypeStruct:
+        """Shape and dtype of an element."""
+        return jax.ShapeDtypeStruct(self.shape, jax.dtypes.canonicalize_dtype(self.dtype))
+
+    def sample(self, *, key: Key, mask: Mask = None) -> Num[Array, "..."]:
+        """A random element; `key` is consumed.
+
+        Uniform between two finite bounds, a shifted exponential beside one, a standard
+        normal without any, as in gymnasium.
+        """
+        self.check_mask(mask, "mask")
+        low, high = self.bounds()
+        if not self.is_float:
+            return _sample_integers(key, low, high)
+        # Drawn in float32 or wider; the widest box, +-3e38, must not overflow.
+        wide = wide_float(low.dtype)
+        uniform_key, tail_key = jax.random.split(key)
+        u = jax.random.uniform(uniform_key, self.shape, wide)
+        finite_low, finite_high = np.isfinite(low), np.isfinite(high)
+        safe_low = jnp.asarray(np.where(finite_low, low, 0), wide)
+        safe_high = jnp.asarray(np.where(finite_high, high, 0), wide)
+        tail = jax.random.exponential(tail_key, self.shape, wide)
+        sample = jnp.select(
+            [finite_low & finite_high, finite_low, finite_high],
+            [safe_low * (1 - u) + safe_high * u, safe_low + tail, safe_high - tail],
+            jax.random.normal(tail_key, self.shape, wide),
+        )
+        return jnp.clip(sample.astype(low.dtype), low, high)
+
+    def contains(self, element: PyTree) -> Bool[Array, ""]:
+        """Whether `element` is of this shape and kind, and within the bounds."""
+        if not _structure.matches_structure(element, self.struct()):
+            return jnp.array(False)
+        low, high = self.bounds()
+        element = jnp.asarray(element)
+        if self.is_float:
+            low, high = low.astype(element.dtype), high.astype(element.dtype)
+            return jnp.all((element >= low) & (element <= high))
+        if element.dtype == jnp.bool_:
+            element = element.astype(jnp.int32)
+        # Bounds that the element's dtype cannot hold: in Python ints, nothing wraps around.
+        info = np.iinfo(element.dtype)
+        low, high = low.astype(object), high.astype(object)
+        if np.any(low > info.max) or np.any(high < info.min):
+            return jnp.array(False)
+        low, high = (np.clip(x, info.min, info.max).astype(element.dtype) for x in (low, high))
+        return jnp.all((element >= low) & (element <= high))
+
+    def flatten(self, element: Num[Array, "..."]) -> Float[Array, " flat"]:
+        """The entries in C order, as float32 (float64 for a float64 box)."""
+        return jnp.ravel(jnp.asarray(element).astype(self._flat_dtype()))
+
+    def unflatten(self, flat: Float[Array, " flat"]) -> Num[Array, "..."]:
+        """Inverse of `flatten`; integers are rounded."""
+        struct = self.struct()
+        values = flat if self.is_float else jnp.round(flat)
+        return values.reshape(self.shape).astype(struct.dtype)
+
+    def full_mask(self) -> None:
+        """None: a continuous space has no mask."""
+
+    def check_mask(self, mask: Mask, name: str = "action_mask") -> None:
+        """Raise `MaskError` if there is a mask at all."""
+        if mask is not None:
+            raise MaskError(f"{name}: got a mask for a Box, which cannot be masked; pass None")
+
+    def _flat_dtype(self) -> np.dtype:
+        return wide_float(self.struct().dtype)
+
+
+def _sample_integers(key: Key, low: np.ndarray, high: np.ndarray) -> Num[Array, "..."]:
+    """Uniform integers between inclusive bounds, which may span the whole dtype."""
+    unsigned = np.dtype(f"uint{low.dtype.itemsize * 8}")
+    with np.errstate(over="ignore"):
+        span = high.astype(unsigned) - low.astype(unsigned)  # modulo 2^bits: right for signed too
+        exclusive = span + unsigned.type(1)  # 0 where the span is the whole dtype
+    whole_key, part_key = jax.random.split(key)
+    part = jax.random.randint(part_key, low.shape, 0, np.maximum(exclusive, 1), unsigned)
+    whole = jax.random.bits(whole_key, low.shape, unsigned)
+    offset = jnp.where(exclusive == 0, whole, part)
+    return (offset + low.astype(unsigned)).astype(low.dtype)

@@ -1,0 +1,249 @@
+"""`Discrete`, `MultiDiscrete`, `MultiBinary`: integers, as int32."""
+
+import math
+from dataclasses import field
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int, PyTree, Shaped
+
+from policy_core import _structure
+from policy_core._static import set_field, static
+from policy_core.contract import Key, Mask
+from policy_core.errors import ConfigError
+from policy_core.spaces.masks import allowed, check_row, check_rows, pad_rows
+
+
+@static
+class Discrete:
+    """The integers `start, ..., start + n - 1`, as int32 scalars.
+
+    Args:
+        n: how many, at least 1.
+        start: the first one.
+
+    The flat form is one-hot. A mask is `Bool[n]`.
+
+    Example:
+        >>> from policy_core import Discrete
+        >>> Discrete(3).flatten(jnp.array(1)).tolist()
+        [0.0, 1.0, 0.0]
+    """
+
+    n: int = field(kw_only=False)
+    start: int = 0
+
+    def __post_init__(self) -> None:
+        _check_categories("Discrete.n", (self.n,), (self.start,))
+
+    @property
+    def flat_size(self) -> int:
+        """The number of categories."""
+        return self.n
+
+    def struct(self) -> jax.ShapeDtypeStruct:
+        """An int32 scalar."""
+        return jax.ShapeDtypeStruct((), jnp.dtype("int32"))
+
+    def sample(self, *, key: Key, mask: Mask = None) -> Int[Array, ""]:
+        """A uniform draw among the allowed; `key` is consumed."""
+        self.check_mask(mask, "mask")
+        if mask is None:
+            return jax.random.randint(key, (), self.start, self.start + self.n)
+        return self.start + _sample_allowed(key, allowed(jnp.asarray(mask)))
+
+    def contains(self, element: PyTree) -> Bool[Array, ""]:
+        """Whether `element` is an integer scalar in range."""
+        if not _structure.matches_structure(element, self.struct()):
+            return jnp.array(False)
+        index = _as_int32(element)
+        return (index >= self.start) & (index < self.start + self.n)
+
+    def flatten(self, element: Int[Array, ""]) -> Float[Array, " flat"]:
+        """One-hot, float32; zeros for an element outside of the space."""
+        return jax.nn.one_hot(_as_int32(element) - self.start, self.n, dtype=jnp.float32)
+
+    def unflatten(self, flat: Float[Array, " flat"]) -> Int[Array, ""]:
+        """The index of the largest number."""
+        return self.start + jnp.argmax(flat).astype(jnp.int32)
+
+    def full_mask(self) -> Bool[Array, " n"]:
+        """`n` times true."""
+        return jnp.ones(self.n, bool)
+
+    def check_mask(self, mask: Mask, name: str = "action_mask") -> None:
+        """Raise `MaskError` unless `mask` is None or `Bool[n]`."""
+        check_row(mask, (self.n,), name)
+
+
+@static
+class MultiDiscrete:
+    """An array of integers, each with its own number of categories, as int32.
+
+    Args:
+        nvec: the numbers of categories, in C order.
+        shape: shape of an element; `(len(nvec),)` by default.
+        start: the first integer of each, in C order; 0 by default.
+
+    The flat form is one one-hot row after the other. A mask is a tuple of rows, the i-th
+    `Bool[nvec[i]]`.
+
+    Example:
+        >>> from policy_core import MultiDiscrete
+        >>> MultiDiscrete((2, 3)).flatten(jnp.array([1, 0])).tolist()
+        [0.0, 1.0, 1.0, 0.0, 0.0]
+    """
+
+    nvec: tuple[int, ...] = field(kw_only=False)
+    shape: tuple[int, ...] | None = None
+    start: tuple[int, ...] | None = None
+
+    def __post_init__(self) -> None:
+        shape = (len(self.nvec),) if self.shape is None else self.shape
+        start = (0,) * len(self.nvec) if self.start is None else self.start
+        if math.prod(shape) != len(self.nvec) or len(start) != len(self.nvec):
+            raise ConfigError(
+                f"MultiDiscrete: got {len(self.nvec)} numbers of categories, shape {shape} and "
+                f"{len(start)} starts, expected as many of each"
+            )
+        _check_categories("MultiDiscrete.nvec", self.nvec, start)
+        set_field(self, "shape", shape)
+        set_field(self, "start", start)
+
+    @property
+    def flat_size(self) -> int:
+        """The number of categories of all entries together."""
+        return sum(self.nvec)
+
+    def struct(self) -> jax.ShapeDtypeStruct:
+        """An int32 array."""
+        assert self.shape is not None  # `__post_init__` has set it
+        return jax.ShapeDtypeStruct(self.shape, jnp.dtype("int32"))
+
+    def starts(self) -> np.ndarray:
+        """`start` in the shape of an element."""
+        return np.array(self.start, np.int32).reshape(self.struct().shape)
+
+    def valid(self) -> np.ndarray:
+        """`[len(nvec), max(nvec)]`: which places of the padded rows are categories."""
+        return np.arange(max(self.nvec, default=0)) < np.array(self.nvec, np.int32)[:, None]
+
+    def sample(self, *, key: Key, mask: Mask = None) -> Int[Array, "..."]:
+        """A uniform draw among the allowed; `key` is consumed."""
+        self.check_mask(mask, "mask")
+        shape = self.struct().shape
+        if mask is None:
+            first = self.starts()
+            return jax.random.randint(key, shape, first, first + np.reshape(self.nvec, shape))
+        rows = allowed(pad_rows(mask, self.nvec)) & self.valid()
+        draws = jax.vmap(_sample_allowed)(jax.random.split(key, len(self.nvec)), rows)
+        return draws.reshape(shape) + self.starts()
+
+    def contains(self, element: PyTree) -> Bool[Array, ""]:
+        """Whether `element` is an integer array of this shape, in range."""
+        if not _structure.matches_structure(element, self.struct()):
+            return jnp.array(False)
+        index = _as_int32(element) - self.starts()
+        return jnp.all((index >= 0) & (index < np.reshape(self.nvec, index.shape)))
+
+    def flatten(self, element: Int[Array, "..."]) -> Float[Array, " flat"]:
+        """One-hot rows, concatenated, float32."""
+        index = (_as_int32(element) - self.starts()).ravel()
+        rows, columns = np.nonzero(self.valid())
+        return (index[rows] == columns).astype(jnp.float32)
+
+    def unflatten(self, flat: Float[Array, " flat"]) -> Int[Array, "..."]:
+        """The index of the largest number of each row."""
+        padded = jnp.full(self.valid().shape, -jnp.inf, flat.dtype).at[np.nonzero(self.valid())].set(flat)
+        return jnp.argmax(padded, -1).astype(jnp.int32).reshape(self.struct().shape) + self.starts()
+
+    def full_mask(self) -> tuple[Bool[Array, " n"], ...]:
+        """A row of true for each entry."""
+        return tuple(jnp.ones(n, bool) for n in self.nvec)
+
+    def check_mask(self, mask: Mask, name: str = "action_mask") -> None:
+        """Raise `MaskError` unless `mask` is None or a tuple of rows (or None for a row)."""
+        check_rows(mask, self.nvec, name)
+
+
+@static
+class MultiBinary:
+    """An array of bits, as int32 zeros and ones.
+
+    Args:
+        shape: shape of an element, or its length as an int.
+
+    A mask has the same shape: true = the bit may be 1, false = it is 0.
+
+    Example:
+        >>> from policy_core import MultiBinary
+        >>> MultiBinary(4).sample(key=jax.random.key(0)).shape
+        (4,)
+    """
+
+    shape: int | tuple[int, ...] = field(kw_only=False)
+
+    def __post_init__(self) -> None:
+        shape = (self.shape,) if isinstance(self.shape, int) else self.shape
+        if any(size < 0 for size in shape):
+            raise ConfigError(f"MultiBinary.shape: got {shape}, expected sizes of at least 0")
+        set_field(self, "shape", shape)
+
+    @property
+    def flat_size(self) -> int:
+        """The number of bits."""
+        return math.prod(self.struct().shape)
+
+    def struct(self) -> jax.ShapeDtypeStruct:
+        """An int32 array."""
+        shape = (self.shape,) if isinstance(self.shape, int) else self.shape
+        return jax.ShapeDtypeStruct(shape, jnp.dtype("int32"))
+
+    def sample(self, *, key: Key, mask: Mask = None) -> Int[Array, "..."]:
+        """Fair coins; `key` is consumed."""
+        self.check_mask(mask, "mask")
+        bits = jax.random.bernoulli(key, 0.5, self.struct().shape)
+        return (bits if mask is None else bits & mask).astype(jnp.int32)
+
+    def contains(self, element: PyTree) -> Bool[Array, ""]:
+        """Whether `element` is an integer or boolean array of zeros and ones."""
+        if not _structure.matches_structure(element, self.struct()):
+            return jnp.array(False)
+        bits = _as_int32(element)
+        return jnp.all((bits == 0) | (bits == 1))
+
+    def flatten(self, element: Shaped[Array, "..."]) -> Float[Array, " flat"]:
+        """The bits in C order, float32."""
+        return jnp.ravel(jnp.asarray(element).astype(jnp.float32))
+
+    def unflatten(self, flat: Float[Array, " flat"]) -> Int[Array, "..."]:
+        """One where the number is above one half."""
+        return (flat > 0.5).astype(jnp.int32).reshape(self.struct().shape)
+
+    def full_mask(self) -> Bool[Array, "..."]:
+        """True for every bit."""
+        return jnp.ones(self.struct().shape, bool)
+
+    def check_mask(self, mask: Mask, name: str = "action_mask") -> None:
+        """Raise `MaskError` unless `mask` is None or boolean of this shape."""
+        check_row(mask, self.struct().shape, name)
+
+
+def _as_int32(element: Shaped[Array, "..."]) -> Int[Array, "..."]:
+    return jnp.asarray(element).astype(jnp.int32)
+
+
+def _sample_allowed(key: Key, mask: Bool[Array, " n"]) -> Int[Array, ""]:
+    """A uniform draw among the true entries, of which there is at least one."""
+    rank = jnp.cumsum(mask, dtype=jnp.int32)
+    return jnp.argmax(rank > jax.random.randint(key, (), 0, rank[-1])).astype(jnp.int32)
+
+
+def _check_categories(name: str, sizes: tuple[int, ...], starts: tuple[int, ...]) -> None:
+    if any(size < 1 for size in sizes):
+        raise ConfigError(f"{name}: got {min(sizes)}, expected at least one category")
+    limit = 2**31
+    for size, start in zip(sizes, starts, strict=True):
+        if start < -limit or start + size > limit:
+            raise ConfigError(f"{name}: {start} + {size} leaves the range of int32")

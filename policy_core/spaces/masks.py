@@ -1,0 +1,103 @@
+"""Action masks: boolean, true = allowed, one row for each categorical choice."""
+
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool
+
+from policy_core.contract import Mask
+from policy_core.errors import MaskError
+
+
+def allowed(mask: Bool[Array, "*batch n"]) -> Bool[Array, "*batch n"]:
+    """The mask, where rows that allow nothing have become rows that allow everything."""
+    return mask | ~jnp.any(mask, -1, keepdims=True)
+
+
+def pad_rows(mask: Mask, nvec: tuple[int, ...]) -> Bool[Array, "*batch rows width"]:
+    """The rows of a mask as one array, false beyond the end of a row; None allows everything."""
+    rows = (None,) * len(nvec) if mask is None else mask
+    batch = np.broadcast_shapes(*(jnp.shape(row)[:-1] for row in rows if row is not None))
+    full = [
+        jnp.ones((*batch, n), bool) if row is None else jnp.broadcast_to(row, (*batch, n))
+        for row, n in zip(rows, nvec, strict=True)
+    ]
+    width = max(nvec, default=0)
+    padding = [(0, 0)] * len(batch)
+    return jnp.stack([jnp.pad(row, (*padding, (0, width - row.shape[-1]))) for row in full], -2)
+
+
+def rows_of_mask(mask: Any, nvec: tuple[int, ...]) -> tuple[Any, ...]:
+    """The mask of a `MultiDiscrete` from the two other layouts found in the wild.
+
+    Args:
+        mask: booleans, flat `[sum(nvec)]` as in sb3-contrib, or stacked
+            `[len(nvec), max(nvec)]` as in Jumanji, where what lies beyond a row is ignored.
+            More axes in front are batch axes.
+        nvec: the numbers of categories.
+
+    Returns:
+        A tuple of rows, the i-th `[..., nvec[i]]`.
+
+    Raises:
+        MaskError: if the mask is of neither layout, or not boolean.
+
+    Example:
+        >>> from policy_core import rows_of_mask
+        >>> flat = np.array([True, False, True, True, False])
+        >>> [row.tolist() for row in rows_of_mask(flat, (2, 3))]
+        [[True, False], [True, True, False]]
+    """
+    _check_bool(mask, "mask")
+    shape, width = jnp.shape(mask), max(nvec, default=0)
+    if shape[-2:] == (len(nvec), width):
+        return tuple(mask[..., i, :n] for i, n in enumerate(nvec))
+    if shape[-1:] == (sum(nvec),):
+        ends = np.cumsum(nvec)
+        return tuple(mask[..., end - n : end] for end, n in zip(ends, nvec, strict=True))
+    raise MaskError(
+        f"mask: got shape {shape}, expected flat ({sum(nvec)},) or stacked ({len(nvec)}, {width})"
+    )
+
+
+def check_row(mask: Mask, shape: tuple[int, ...], name: str) -> None:
+    """Raise `MaskError` unless `mask` is None or boolean of this shape."""
+    if mask is None:
+        return
+    _check_bool(mask, name)
+    if jnp.shape(mask) != shape:
+        advice = "; for a batch use jax.vmap" if jnp.shape(mask)[1:] == shape else ""
+        raise MaskError(f"{name}: got shape {jnp.shape(mask)}, expected {shape}{advice}")
+
+
+def check_rows(mask: Mask, nvec: tuple[int, ...], name: str) -> None:
+    """Raise `MaskError` unless `mask` is None or a tuple of rows, each boolean or None."""
+    if mask is None:
+        return
+    if not isinstance(mask, tuple) or len(mask) != len(nvec):
+        got = f"{len(mask)} rows" if isinstance(mask, tuple) else type(mask).__name__
+        raise MaskError(
+            f"{name}: got {got}, expected a tuple of {len(nvec)} boolean rows of lengths {nvec}; "
+            "policy_core.rows_of_mask converts flat and stacked masks"
+        )
+    for i, (row, n) in enumerate(zip(mask, nvec, strict=True)):
+        check_row(row, (n,), f"{name}[{i}]")
+
+
+def _check_bool(mask: Any, name: str) -> None:
+    try:
+        dtype = jnp.result_type(mask)
+    except TypeError:
+        raise MaskError(
+            f"{name}: got {type(mask).__name__}, expected a boolean array; use jnp.array(mask)"
+        ) from None
+    if jnp.issubdtype(dtype, jnp.floating):
+        raise MaskError(
+            f"{name}: got dtype {dtype}, an additive mask?, expected bool with true = allowed; "
+            "use mask == 0 for additive and mask > 0 for multiplicative masks"
+        )
+    if dtype != jnp.bool_:
+        raise MaskError(
+            f"{name}: got dtype {dtype}, expected bool with true = allowed; use mask.astype(bool)"
+        )

@@ -1,0 +1,342 @@
+"""The contract's own test suite, for whoever writes a config, and for our own.
+
+`check_policy(config)` runs every check on one config; each check is also a function of
+its own, so that a test runner can name what failed.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import PyTree
+
+import policy_core.policy as pc
+from policy_core._structure import check_structure
+from policy_core.contract import ActorCritic, Policy
+from policy_core.errors import ContractError
+from policy_core.files import from_bytes, to_bytes
+
+_TIME = 5
+
+
+def check_policy(config: Any, *, seed: int = 0, tolerance: float = 1e-5, loadable: bool = True) -> None:
+    """Check that a config keeps the actor-critic contract.
+
+    Args:
+        config: the config, as given to `policy_core.init`.
+        seed: of the observations, masks and params used.
+        tolerance: how far results may differ between programs (jit or not, vmap or loop),
+            relative to max(1, |result|). Raise it for networks that compute in bfloat16.
+        loadable: whether to check that the policy can be saved and loaded, too.
+
+    Raises:
+        ContractError: naming the rule that is broken, and the figures.
+
+    Example:
+        >>> import policy_core as pc
+        >>> from policy_core.testing import check_policy
+        >>> check_policy(pc.ActorCriticConfig(
+        ...     observation_space=pc.Box(shape=(2,)), action_space=pc.Discrete(3),
+        ...     actor=pc.MLP((4,)), critic=pc.MLP((4,)),
+        ... ))
+    """
+    _require(isinstance(config, ActorCritic), "the config does not offer ActorCritic")
+    leaves = _attempt(lambda: jax.tree.leaves(config), "the config is not static")
+    _require(leaves == [], "the config is not static: decorate its class with @policy_core.static")
+    case = Case(config, seed, tolerance)
+    for check in CHECKS:
+        if loadable or check is not check_file:
+            check(case)
+
+
+class Case:
+    """A policy with one observation, one sequence, and masks, drawn once for all checks."""
+
+    def __init__(
+        self, config: ActorCritic[Any, Any, Any, Any], seed: int = 0, tolerance: float = 1e-5
+    ) -> None:
+        self.config, self.tolerance = config, tolerance
+        space, full = config.observation_space, config.action_space.full_mask()
+
+        @jax.jit
+        def draw(key: Any) -> Any:
+            init_key, noise_key, observation_key, mask_key, key = jax.random.split(key, 5)
+            params, _ = pc.init(config, key=init_key)
+            keys = jax.random.split(observation_key, _TIME)
+            observations = jax.vmap(lambda key: space.sample(key=key))(keys)
+            # Every leaf is moved, so that nothing passes because a bias or a gain is near zero.
+            return _perturb(params, noise_key), observations, _random_mask(full, mask_key), key
+
+        params, self.observations, self.mask, self.key = draw(jax.random.key(seed))
+        self.policy: Policy[Any, Any, Any, Any] = (params, config)
+        self.state = pc.reset(self.policy)
+        self.observation = _at(self.observations, 0)
+        self.is_first = jnp.array([False, True, False, False, True])
+
+
+def check_shapes(case: Case) -> None:
+    """Values, log-probabilities and entropies are float scalars; actions are in the space."""
+    state, action, value, log_prob = case_step(case)
+    _, *terms = pc.evaluate_action(case.policy, case.state, case.observation, action, action_mask=case.mask)
+    for name, x in zip(("value", "log_prob", "entropy"), terms, strict=True):
+        _require(
+            x.shape == () and jnp.issubdtype(x.dtype, jnp.floating),
+            f"{name} is {x.dtype}{x.shape}, expected a float scalar",
+        )
+        _require(bool(jnp.isfinite(x)), f"{name} is {x}, expected a finite number")
+    _require(value.shape == log_prob.shape == (), "value and log_prob are not scalars")
+    _attempt(lambda: check_structure(state, case.state, "state"), "the state changes its structure")
+    env_action = pc.env_action(case.policy, action)
+    _require(
+        bool(case.config.action_space.contains(env_action)),
+        f"the environment action {env_action} is not in the action space",
+    )
+
+
+def check_ratio(case: Case) -> None:
+    """`evaluate_action` of a fresh action gives its stored log-probability: ratio exactly 1."""
+    keys = jax.random.split(case.key, 32)
+
+    @jax.jit
+    def ratios(policy: Any, keys: Any) -> Any:
+        def ratio(key: Any) -> Any:
+            _, action, value, log_prob = pc.action_and_value(
+                policy, case.state, case.observation, key=key, action_mask=case.mask
+            )
+            _, again, evaluated, _ = pc.evaluate_action(
+                policy, case.state, case.observation, action, action_mask=case.mask
+            )
+            return jnp.exp(evaluated - log_prob), again - value
+
+        return jax.vmap(ratio)(keys)
+
+    ratio, difference = ratios(case.policy, keys)
+    _require(bool(jnp.all(ratio == 1)), f"the ratio of an unchanged policy is {_far(ratio, 1.0)}")
+    _require(bool(jnp.all(difference == 0)), "evaluate_action gives another value")
+
+
+def check_jit(case: Case) -> None:
+    """Jitted and not, the results agree."""
+    jitted = case_step(case)
+    with jax.disable_jit():
+        _close(case, jitted, case_step(case), "with and without jit")
+
+
+def check_vmap(case: Case) -> None:
+    """A batch by `vmap` gives what a loop gives; so does a population."""
+    keys = jax.random.split(case.key, _TIME)
+
+    def step(observation: Any, key: Any) -> Any:
+        return pc.action_and_value(case.policy, case.state, observation, key=key, action_mask=case.mask)
+
+    batch = jax.vmap(step)(case.observations, keys)
+    loop = [step(_at(case.observations, i), keys[i]) for i in range(_TIME)]
+    _close(case, batch, jax.tree.map(lambda *x: jnp.stack(x), *loop), "under vmap and in a loop")
+
+    @jax.jit
+    def values(keys: Any) -> Any:
+        def value(key: Any) -> Any:
+            policy = pc.init(case.config, key=key)
+            return pc.value(policy, case.state, case.observation)[1]
+
+        return jax.vmap(value)(keys), value(keys[1])
+
+    population, alone = values(keys)
+    _close(case, population[1], alone, "as a member and alone")
+
+
+def check_sequence(case: Case) -> None:
+    """`evaluate_sequence` equals single steps, with resets where `is_first` says so."""
+    keys = jax.random.split(case.key, _TIME)
+    state, actions, expected = case.state, [], []
+
+    @jax.jit
+    def step(state: Any, observation: Any, key: Any, first: Any) -> Any:
+        inputs = (case.policy, state, observation)
+        extra: Any = {"action_mask": case.mask, "is_first": first}
+        _, action, *_ = pc.action_and_value(*inputs, key=key, **extra)
+        return action, *pc.evaluate_action(*inputs, action, **extra)
+
+    for t in range(_TIME):
+        observation = _at(case.observations, t)
+        action, state, *terms = step(state, observation, keys[t], case.is_first[t])
+        actions.append(action)
+        expected.append(tuple(terms))
+    masks = jax.tree.map(lambda x: jnp.broadcast_to(x, (_TIME, *x.shape)), case.mask)
+    last, *terms = pc.evaluate_sequence(
+        case.policy,
+        case.state,
+        case.observations,
+        _stack(actions),
+        is_first=case.is_first,
+        action_masks=masks,
+    )
+    _close(case, (last, tuple(terms)), (state, _stack(expected)), "as a sequence and as steps")
+
+
+def check_deterministic(case: Case) -> None:
+    """Without a key, the same call gives the same action; it is in the action space."""
+    call = (case.policy, case.state, case.observation)
+    _, first = pc.act(*call, action_mask=case.mask)
+    _, second = pc.act(*call, action_mask=case.mask)
+    same = jax.tree.map(lambda a, b: bool(jnp.array_equal(a, b)), first, second)
+    _require(jax.tree.all(same), "act without a key is not deterministic")
+    _require(bool(case.config.action_space.contains(first)), f"the mode {first} is not in the space")
+
+
+def check_masks(case: Case) -> None:
+    """Masked actions are never drawn; gradients are finite, forward and reverse."""
+    keys = jax.random.split(case.key, 256)
+    space, call = case.config.action_space, (case.state, case.observation)
+
+    @jax.jit
+    def draw(mask: Any) -> Any:
+        actions = jax.vmap(lambda key: pc.action_and_value(case.policy, *call, key=key, action_mask=mask)[1])(
+            keys
+        )
+        env_actions = jax.vmap(case.config.env_action)(actions)
+        return _at(actions, 0), env_actions, jnp.all(jax.vmap(space.contains)(env_actions))
+
+    @jax.jit
+    def derivatives(mask: Any, action: Any) -> Any:
+        def loss(params: Any) -> Any:
+            policy = (params, case.config)
+            _, *terms = pc.evaluate_action(policy, *call, action, action_mask=mask)
+            return sum(terms)
+
+        params = case.policy[0]
+        return jax.grad(loss)(params), jax.jvp(loss, (params,), (params,))
+
+    full = space.full_mask()
+    masks = {"random": case.mask, "full": full, "empty": jax.tree.map(jnp.zeros_like, full)}
+    for name, mask in masks.items():
+        action, env_actions, inside = draw(mask)
+        _require(bool(inside), f"actions under the {name} mask leave the space")
+        if name == "random":
+            mask, drawn = jax.tree.map(np.asarray, (mask, env_actions))
+            allowed = [is_allowed(space, mask, _at(drawn, i)) for i in range(len(keys))]
+            _require(all(allowed), "an action that the mask forbids was drawn")
+        gradient, (_, tangent) = derivatives(mask, action)
+        _require(_finite(gradient), f"the gradient under the {name} mask is not finite")
+        _require(_finite(tangent), f"the forward derivative under the {name} mask is not finite")
+
+
+def check_compiles_once(case: Case) -> None:
+    """A second call, with an equal config built anew, compiles nothing."""
+    twin = from_bytes(to_bytes(case.policy))[1] if _registered(case.config) else case.config
+    _require(twin == case.config, "a rebuilt config is not equal to the first")
+    function = jax.jit(lambda policy, *call: pc.act(policy, *call, action_mask=case.mask))
+    call = (case.state, case.observation)
+    for config in (case.config, case.config, twin):
+        function((case.policy[0], config), *call)
+    size: int = function._cache_size()  # type: ignore[attr-defined]
+    _require(size == 1, f"the same call was compiled {size} times")
+
+
+def check_file(case: Case) -> None:
+    """Saved and loaded, the pair is the same, bit for bit, and acts the same."""
+    params, config = from_bytes(to_bytes(case.policy), case.config)
+    same = jax.tree.map(
+        lambda a, b: a.dtype == b.dtype and bool(jnp.array_equal(a, b)), case.policy[0], params
+    )
+    _require(jax.tree.all(same) and config == case.config, "the loaded policy is another one")
+    call = (case.state, case.observation)
+    _close(case, pc.act((params, config), *call), pc.act(case.policy, *call), "before saving and after")
+
+
+CHECKS: tuple[Callable[[Case], None], ...] = (
+    check_shapes,
+    check_ratio,
+    check_jit,
+    check_vmap,
+    check_sequence,
+    check_deterministic,
+    check_masks,
+    check_compiles_once,
+    check_file,
+)
+
+
+def case_step(case: Case) -> Any:
+    """One `action_and_value` of the case."""
+    return pc.action_and_value(case.policy, case.state, case.observation, key=case.key, action_mask=case.mask)
+
+
+def is_allowed(space: Any, mask: Any, action: Any) -> bool:
+    """Whether a mask with something allowed in each row allows an environment action."""
+    if mask is None:
+        return True
+    if isinstance(mask, dict):
+        return all(is_allowed(space[name], mask[name], action[name]) for name in mask)
+    if isinstance(action, tuple):
+        parts = zip(space.spaces, mask, action, strict=True)
+        return all(is_allowed(*part) for part in parts)
+    if isinstance(mask, tuple):
+        indices = (np.asarray(action) - space.starts()).ravel()
+        return all(bool(row[i]) for row, i in zip(mask, indices, strict=True))
+    if np.ndim(action):
+        return bool(np.all(mask | (action == 0)))
+    return bool(mask[action - space.start])
+
+
+def _random_mask(full: PyTree, key: Any) -> PyTree:
+    """Some entries of each row forbidden, never all."""
+    leaves, structure = jax.tree.flatten(full)
+    keys = jax.random.split(key, max(len(leaves), 1))
+    masks = [jax.random.bernoulli(k, 0.5, leaf.shape) for k, leaf in zip(keys, leaves, strict=False)]
+    return jax.tree.unflatten(structure, [mask.at[..., -1].set(True) for mask in masks])
+
+
+def _perturb(params: PyTree, key: Any) -> PyTree:
+    leaves, structure = jax.tree.flatten(params)
+    keys = jax.random.split(key, max(len(leaves), 1))
+
+    def moved(leaf: Any, key: Any) -> Any:
+        if not jnp.issubdtype(leaf.dtype, jnp.floating):
+            return leaf
+        return leaf + (0.3 * jax.random.normal(key, leaf.shape)).astype(leaf.dtype)
+
+    return jax.tree.unflatten(structure, [moved(*x) for x in zip(leaves, keys, strict=False)])
+
+
+def _at(tree: PyTree, i: int) -> PyTree:
+    return jax.tree.map(lambda x: x[i], tree)
+
+
+def _stack(trees: list[PyTree]) -> PyTree:
+    return jax.tree.map(lambda *x: jnp.stack(x), *trees)
+
+
+def _finite(tree: PyTree) -> bool:
+    return all(bool(jnp.all(jnp.isfinite(leaf))) for leaf in jax.tree.leaves(tree))
+
+
+def _registered(config: Any) -> bool:
+    return hasattr(config, "_encoding")
+
+
+def _far(x: Any, target: float) -> str:
+    return f"{float(x[jnp.argmax(jnp.abs(x - target))])}, expected {target}"
+
+
+def _close(case: Case, got: PyTree, expected: PyTree, when: str) -> None:
+    def distance(a: Any, b: Any) -> float:
+        a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
+        return float(np.max(np.abs(a - b) / np.maximum(1, np.abs(b)), initial=0))
+
+    largest = max(jax.tree.leaves(jax.tree.map(distance, got, expected)), default=0.0)
+    _require(largest <= case.tolerance, f"results {when} differ by {largest:.2g}")
+
+
+def _require(condition: bool, message: str) -> None:
+    if not condition:
+        raise ContractError(message)
+
+
+def _attempt(function: Callable[[], Any], message: str) -> Any:
+    try:
+        return function()
+    except Exception as error:
+        raise ContractError(f"{message}: {error}") from error

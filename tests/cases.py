@@ -1,0 +1,64 @@
+"""THE table: every config that the contract is tested on, by name."""
+
+import math
+
+import policy_core as pc
+
+SMALL = {"actor": pc.MLP((8,)), "critic": pc.MLP((8,))}
+
+OBSERVATION = pc.Box(shape=(3,))
+
+SPACES = {
+    "box": pc.Box(shape=(3,)),
+    "box scalar": pc.Box(low=-1.0, high=2.0),
+    "box mixed bounds": pc.Box(low=(-1.0, -math.inf, 0.0), high=(1.0, 2.0, math.inf), shape=(3,)),
+    "box of rank 2": pc.Box(low=-2.0, high=2.0, shape=(2, 3)),
+    "box uint8": pc.Box(low=0, high=255, shape=(2, 2, 1), dtype="uint8"),
+    "box int32": pc.Box(low=-7, shape=(2,), dtype="int32"),
+    "box bfloat16": pc.Box(low=0.0, high=1.0, shape=(2,), dtype="bfloat16"),
+    "discrete": pc.Discrete(5),
+    "discrete with start": pc.Discrete(3, start=-2),
+    "discrete of one": pc.Discrete(1),
+    "discrete of 200": pc.Discrete(200),
+    "multi-discrete": pc.MultiDiscrete((2, 3, 4)),
+    "multi-discrete of rank 2": pc.MultiDiscrete((2, 3, 4, 2), shape=(2, 2), start=(0, 1, 0, -5)),
+    "multi-binary": pc.MultiBinary(3),
+    "multi-binary of rank 2": pc.MultiBinary((2, 2)),
+    "dict": pc.Dict({"b": pc.Box(shape=(2,)), "a": pc.Discrete(3)}),
+    "tuple": pc.Tuple((pc.Discrete(2), pc.Box(shape=()))),
+    "nested": pc.Dict(
+        {
+            "x": pc.Tuple((pc.MultiBinary(2), pc.MultiDiscrete((2, 3)))),
+            "y": pc.Dict({"z": pc.Box(low=0.0, high=1.0, shape=(1, 2)), "k": pc.Discrete(2)}),
+        }
+    ),
+}
+
+ACTION_SPACES = {
+    name: space
+    for name, space in SPACES.items()
+    if not isinstance(space, pc.Dict | pc.Tuple) and not (isinstance(space, pc.Box) and not space.is_float)
+}
+
+
+def config(action_space: pc.Space, observation_space: pc.Space = OBSERVATION, **fields: object):
+    return pc.ActorCriticConfig(
+        observation_space=observation_space, action_space=action_space, **{**SMALL, **fields}
+    )
+
+
+CONFIGS = {
+    **{f"act {name}": config(space) for name, space in ACTION_SPACES.items()},
+    **{f"observe {name}": config(pc.Discrete(3), space) for name, space in SPACES.items()},
+    "state std": config(SPACES["box mixed bounds"], box_head=pc.NormalHead(std="state", log_std=-1.0)),
+    "fixed std": config(SPACES["box"], box_head=pc.NormalHead(std="fixed", log_std=-0.5)),
+    "shared trunk": config(pc.Discrete(3), trunk=pc.MLP((8,), activation="relu")),
+    "only a trunk": config(pc.Discrete(3), trunk=pc.MLP((8,)), actor=pc.MLP(()), critic=pc.MLP(())),
+    "two activations": config(
+        pc.Discrete(3), actor=pc.MLP((8, 8), activation="silu"), critic=pc.MLP((4,), activation="gelu")
+    ),
+    "lecun": config(pc.Discrete(3), actor=pc.MLP((8,), kernel_init="lecun_normal", gain=1.0)),
+    "bfloat16": config(pc.Discrete(3), compute_dtype="bfloat16"),
+    "bfloat16 params": config(SPACES["box"], param_dtype="bfloat16", compute_dtype="bfloat16"),
+}
+LOW_PRECISION = ("bfloat16", "bfloat16 params")

@@ -1,0 +1,128 @@
+"""Every check of the contract on every config of the table, and that the checks can fail."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import pytest
+from cases import CONFIGS, LOW_PRECISION, OBSERVATION
+
+import policy_core as pc
+from policy_core import testing
+from policy_core.errors import ContractError
+
+# Rounding of bfloat16 depends on how a program is fused.
+TOLERANCE = dict.fromkeys(LOW_PRECISION, 0.05)
+
+
+@pytest.mark.parametrize("name", CONFIGS)
+def test_config_keeps_the_contract(name: str) -> None:
+    testing.check_policy(CONFIGS[name], tolerance=TOLERANCE.get(name, 1e-5))
+
+
+def _broken(**methods: Any) -> Any:
+    """A config that keeps the contract except where `methods` say otherwise."""
+
+    def init(self: Any, *, key: Any) -> Any:
+        return {"w": jax.random.normal(key, (3, 2)), "v": jnp.ones(3)}
+
+    def initial_state(self: Any, params: Any, *, key: Any = None) -> Any:
+        return ()
+
+    def forward(self: Any, params: Any, state: Any, observation: Any, *, action_mask: Any = None) -> Any:
+        logits = observation @ params["w"]
+        distribution = pc.distributions.Categorical(logits, action_mask, pc.Discrete(2))
+        return state, distribution, observation @ params["v"]
+
+    def same(self: Any, action: Any) -> Any:
+        return action
+
+    body = {
+        "__module__": __name__,
+        "__qualname__": "Broken" + "".join(methods),
+        "__annotations__": {},
+        "observation_space": OBSERVATION,
+        "action_space": pc.Discrete(2),
+        "init": init,
+        "initial_state": initial_state,
+        "forward": forward,
+        "env_action": same,
+        "policy_action": same,
+    }
+    return pc.static(type("Broken", (), {**body, **methods}))()
+
+
+def _forward_ignoring_masks(self, params, state, observation, *, action_mask=None):
+    distribution = pc.distributions.Categorical(observation @ params["w"], None, pc.Discrete(2))
+    return state, distribution, observation @ params["v"]
+
+
+def _forward_batched_value(self, params, state, observation, *, action_mask=None):
+    distribution = pc.distributions.Categorical(observation @ params["w"], action_mask, pc.Discrete(2))
+    return state, distribution, (observation @ params["v"])[None]
+
+
+def _forward_without_precision(self, params, state, observation, *, action_mask=None):
+    """A value that is not a function of its arguments alone."""
+    distribution = pc.distributions.Categorical(observation @ params["w"], action_mask, pc.Discrete(2))
+    _forward_without_precision.calls += 1
+    return state, distribution, observation @ params["v"] + _forward_without_precision.calls
+
+
+_forward_without_precision.calls = 0
+
+
+def _forward_counting(self, params, state, observation, *, action_mask=None):
+    _, distribution, value = _forward_batched_value(self, params, (), observation, action_mask=action_mask)
+    return state + 1.0, distribution, value[0] + state
+
+
+def _nan_gradient(self, params, state, observation, *, action_mask=None):
+    logits = observation @ params["w"]
+    distribution = pc.distributions.Categorical(logits, action_mask, pc.Discrete(2))
+    zero = jnp.sum(params["v"]) * 0.0
+    return state, distribution, jnp.sqrt(zero)
+
+
+def test_the_config_that_the_broken_ones_derive_from_is_sound() -> None:
+    testing.check_policy(_broken())
+
+
+@pytest.mark.parametrize(
+    ("methods", "message"),
+    [
+        ({"forward": _forward_ignoring_masks}, "mask forbids was drawn"),
+        ({"forward": _forward_batched_value}, "value is float32.1,., expected a float scalar"),
+        ({"forward": _forward_without_precision}, "evaluate_action gives another value|differ by"),
+        ({"forward": _nan_gradient}, "is not finite"),
+        ({"env_action": lambda self, action: action + 5}, "is not in the action space"),
+    ],
+    ids=["ignores masks", "batched value", "impure", "NaN gradient", "leaves the space"],
+)
+def test_a_broken_config_is_found(methods: dict[str, Any], message: str) -> None:
+    with pytest.raises(ContractError, match=message):
+        testing.check_policy(_broken(**methods))
+
+
+def test_a_counting_memory_is_reset_by_is_first() -> None:
+    config = _broken(forward=_forward_counting, initial_state=lambda self, params, *, key=None: jnp.zeros(()))
+    testing.check_policy(config)
+    policy = pc.init(config, key=jax.random.key(0))
+    state = pc.reset(policy)
+    observation = jnp.zeros(3)
+    for expected in (1.0, 2.0):
+        state, _ = pc.value(policy, state, observation)
+        assert float(state) == expected
+    state, _ = pc.value(policy, state, observation, is_first=True)
+    assert float(state) == 1.0
+    first = jnp.array([False, True, False])
+    last, values, *_ = pc.evaluate_sequence(
+        policy, state, jnp.zeros((3, 3)), jnp.zeros(3, jnp.int32), is_first=first
+    )
+    assert float(last) == 2.0
+    assert values.tolist() == [1.0, 0.0, 1.0]
+
+
+def test_what_is_not_static_is_refused() -> None:
+    with pytest.raises(ContractError, match="does not offer ActorCritic"):
+        testing.check_policy(pc.MLP())

@@ -1,0 +1,30 @@
+"""Right uses: mypy --strict and pyright accept every line."""
+
+from typing import assert_type
+
+import jax
+import jax.numpy as jnp
+
+import policy_core as pc
+
+config = pc.ActorCriticConfig(
+    observation_space=pc.Box(shape=(4,)),
+    action_space=pc.Discrete(2),
+    actor=pc.MLP((64, 64), activation="relu"),
+)
+policy = pc.init(config, key=jax.random.key(0))
+params, same_config = policy
+state = pc.reset(policy)
+observation = jnp.zeros(4)
+
+state, action = pc.act(policy, state, observation)
+state, action, value, log_prob = pc.action_and_value(policy, state, observation, key=jax.random.key(1))
+state, value, log_prob, entropy = pc.evaluate_action(policy, state, observation, action)
+assert_type(value, jax.Array)
+state, distribution = pc.action_distribution(policy, state, observation)
+divergence = distribution.kl(distribution)
+state, values, log_probs, entropies = pc.evaluate_sequence(
+    policy, state, jnp.zeros((3, 4)), jnp.zeros(3, int), is_first=jnp.zeros(3, bool)
+)
+assert_type(pc.fingerprint(config), bytes)
+conforms: pc.ActorCritic[dict[str, object], object, object, object] = config
