@@ -2,9 +2,10 @@
 
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Num
+from jaxtyping import Array, Bool, Float, Num
 
 
 def wide_float(*dtypes: Any) -> np.dtype[Any]:
@@ -16,3 +17,27 @@ def widen(x: Num[Array, "*shape"]) -> Float[Array, "*shape"]:
     """The numbers in float32, or as they are if in float64."""
     x = jnp.asarray(x)
     return x.astype(wide_float(x.dtype))
+
+
+def as_integers(x: Any) -> Any:
+    """Integers in a dtype that holds all of them.
+
+    Booleans become int32. A NumPy array of 64-bit integers stays NumPy, for JAX would wrap
+    what does not fit into 32 bits.
+    """
+    if isinstance(x, jax.Array):
+        return x.astype(jnp.int32) if x.dtype == jnp.bool_ else x
+    array = np.asarray(x)
+    return array.astype(np.int32) if array.dtype == np.bool_ else array
+
+
+def in_range(x: Any, low: Any, high: Any) -> Bool[Array, ""]:
+    """Whether low <= x <= high everywhere, for integers of any dtype, without wrapping."""
+    x = as_integers(x)
+    info = np.iinfo(x.dtype)
+    lows, highs = np.ravel(low).tolist(), np.ravel(high).tolist()
+    if any(y > info.max for y in lows) or any(y < info.min for y in highs):
+        return jnp.array(False)
+    least = np.array([max(y, info.min) for y in lows], x.dtype).reshape(np.shape(low))
+    most = np.array([min(y, info.max) for y in highs], x.dtype).reshape(np.shape(high))
+    return jnp.asarray((x >= least) & (x <= most)).all()

@@ -70,6 +70,11 @@ def static(cls: type[_T], /) -> type[_T]:
         ...
         policy_core.errors.ConfigError: Torso.width: got list [32], expected int; ...
     """
+    if parents := [base.__qualname__ for base in cls.__mro__[1:] if dataclasses.is_dataclass(base)]:
+        raise ConfigError(
+            f"{cls.__qualname__}: derives from the config {parents[0]}; configs are final, hold one "
+            "in a field instead"
+        )
     post_init: Callable[[Any], None] | None = cls.__dict__.get("__post_init__")
 
     def validate(self: Any) -> None:
@@ -167,9 +172,12 @@ def from_data(data: Any, path: str = "config") -> Any:
         raise ConfigError(f"{path}: {name} has no field {unknown[0]!r}; it has {sorted(fields)}")
     for key, field in fields.items():
         if key not in values:
-            if field.default is dataclasses.MISSING:
+            if field.default_factory is not dataclasses.MISSING:
+                values[key] = field.default_factory()
+            elif field.default is not dataclasses.MISSING:
+                values[key] = field.default
+            else:
                 raise ConfigError(f"{path}: the field {key!r} of {name} is missing")
-            values[key] = field.default
     return build(cls, values)
 
 
@@ -239,7 +247,10 @@ def _match(value: Any, hint: Any, path: str) -> tuple[bool, Any]:
         return type(value) is int, value
     if hint in (None, type(None)):
         return value is None, value
-    return isinstance(value, origin or hint) and is_static(value), value
+    kind = origin or hint
+    if not isinstance(kind, type):
+        raise ConfigError(f"{path}: {hint} is not an annotation of static data; name what it holds")
+    return isinstance(value, kind) and is_static(value), value
 
 
 def _match_tuple(value: Any, hints: tuple[Any, ...], path: str) -> tuple[bool, Any]:

@@ -4,6 +4,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.tree_util import keystr, tree_flatten_with_path
 
 from policy_core.errors import StructureError
@@ -41,18 +42,20 @@ def matches_structure(value: Any, struct: Any) -> bool:
     return True
 
 
+def is_array(value: Any) -> bool:
+    """Whether `value` is an array or a number: not a string, a type or any other object."""
+    return isinstance(value, bool | int | float | complex | np.generic | np.ndarray | jax.Array)
+
+
 def describe(leaf: Any) -> str:
     """`float32(4,)`: dtype and shape, never the numbers."""
     return f"{jnp.result_type(leaf)}{jnp.shape(leaf)}"
 
 
 def _check_leaf(value: Any, expected: Any, path: str) -> None:
-    try:
-        shape, dtype = jnp.shape(value), jnp.result_type(value)
-    except TypeError:
-        raise StructureError(
-            f"{path}: got {type(value).__name__}, expected an array {describe(expected)}"
-        ) from None
+    if not is_array(value):
+        raise StructureError(f"{path}: got {type(value).__name__}, expected an array {describe(expected)}")
+    shape, dtype = jnp.shape(value), jnp.result_type(value)
     if shape != expected.shape:
         batch = len(shape) > len(expected.shape) and shape[-len(expected.shape) :] == expected.shape
         batch = batch or (expected.shape == () and shape != ())

@@ -26,6 +26,7 @@ import jax
 import jax.numpy as jnp
 import msgpack
 import numpy as np
+from jax.core import Tracer
 from jaxtyping import PyTree
 
 from policy_core._static import encoding_of, from_data, pack
@@ -79,7 +80,7 @@ def save(
     """
     data = to_bytes(policy, metadata=metadata)
     path = Path(path)
-    temporary = path.with_name(f".{path.name}.{secrets.token_hex(8)}.tmp")
+    temporary = path.with_name(f".{secrets.token_hex(8)}.tmp")
     try:
         with open(temporary, "xb") as file:
             file.write(data)
@@ -114,6 +115,17 @@ def load(path: str | os.PathLike[str], config: Any = None) -> Policy[Any, Any, A
         FingerprintError: if the file holds another config; the fields that differ are listed.
         FileError: if the file is damaged, truncated, or not a policy file.
         OSError: if there is no such file, or it cannot be read.
+
+    Example:
+        >>> import tempfile, policy_core as pc
+        >>> config = pc.ActorCriticConfig(
+        ...     observation_space=pc.Box(shape=(4,)), action_space=pc.Discrete(2)
+        ... )
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     pc.save(folder + "/run.step_100", pc.init(config, key=jax.random.key(0)))
+        ...     policy = pc.load(folder + "/run.step_100", config)
+        >>> int(pc.act(policy, pc.reset(policy), jnp.ones(4))[1]) in (0, 1)
+        True
     """
     return from_bytes(Path(path).read_bytes(), config)
 
@@ -123,10 +135,25 @@ def to_bytes(policy: Policy[P, S, Obs, A], *, metadata: Mapping[str, str] | None
 
     Raises:
         FileError: if the params are not those of the config.
+
+    Example:
+        >>> import policy_core as pc
+        >>> config = pc.ActorCriticConfig(
+        ...     observation_space=pc.Box(shape=(4,)), action_space=pc.Discrete(2)
+        ... )
+        >>> policy = pc.init(config, key=jax.random.key(0))
+        >>> pc.to_bytes(policy) == pc.to_bytes(policy)
+        True
     """
     params, config = policy
+    if not isinstance(config, ActorCritic):
+        raise FileError(f"config: got {type(config).__name__}; a policy is the pair (params, config)")
     leaves, expected = _by_path(params), _by_path(_template(config))
+    for name, leaf in leaves.items():
+        if not isinstance(leaf, jax.Array | np.ndarray) or isinstance(leaf, Tracer):
+            raise FileError(f"params: the leaf {name!r} is {type(leaf).__name__}, expected an array")
     batch = _batch_of(leaves, expected)
+    _check_leaves({name: _spec(leaf) for name, leaf in leaves.items()}, expected, batch, "params")
     document = {
         "format": _FORMAT,
         "version": _VERSION,
@@ -137,7 +164,6 @@ def to_bytes(policy: Policy[P, S, Obs, A], *, metadata: Mapping[str, str] | None
         "metadata": _check_metadata(metadata or {}),
         "checksum": bytes(32),
     }
-    _check_leaves({name: _spec(leaf) for name, leaf in leaves.items()}, expected, batch, "params")
     data = pack(document)
     return data[:-32] + hashlib.sha256(data[:-32]).digest()
 
@@ -147,19 +173,29 @@ def from_bytes(data: bytes, config: None = None) -> Policy[Any, Any, Any, Any]: 
 @overload
 def from_bytes(data: bytes, config: ActorCritic[P, S, Obs, A]) -> Policy[P, S, Obs, A]: ...
 def from_bytes(data: bytes, config: Any = None) -> Policy[Any, Any, Any, Any]:
-    """The policy that `to_bytes` packed; see `load`."""
+    """The policy that `to_bytes` packed; see `load` for the errors.
+
+    Example:
+        >>> import policy_core as pc
+        >>> config = pc.ActorCriticConfig(
+        ...     observation_space=pc.Box(shape=(4,)), action_space=pc.Discrete(2)
+        ... )
+        >>> data = pc.to_bytes(pc.init(config, key=jax.random.key(0)))
+        >>> pc.from_bytes(data[:-1])
+        Traceback (most recent call last):
+        ...
+        policy_core.errors.FileError: not a policy file, or truncated or damaged: ...
+    """
     document = _parse(data)
     saved = _decode_config(document["config"], document["fingerprint"])
     if config is not None and config != saved:
         raise FingerprintError(_explain(saved, config))
     template = _template(saved)
     expected = _by_path(template)
-    arrays = _unpack_leaves(document["leaves"])
-    batch = document["batch"]
-    if not (isinstance(batch, list) and all(type(n) is int and n >= 0 for n in batch)):
-        raise FileError("batch: expected a list of sizes; the file contradicts the format")
-    specs = {name: _spec(array) for name, array in arrays.items()}
-    _check_leaves(specs, expected, tuple(batch), "file")
+    rows, batch = _read_rows(document["leaves"]), _read_batch(document["batch"])
+    specs = {name: (dtype, shape) for name, (dtype, shape, _) in rows.items()}
+    _check_leaves(specs, expected, batch, "file")
+    arrays = {name: _array(name, *row) for name, row in rows.items()}
     paths, structure = jax.tree_util.tree_flatten_with_path(template)
     leaves = [jnp.asarray(arrays[_path_name(path)]) for path, _ in paths]
     return jax.tree.unflatten(structure, leaves), saved
@@ -174,12 +210,13 @@ def _parse(data: bytes) -> dict[str, Any]:
         raise FileError(f"not a policy file, or truncated or damaged: {reason}") from error
     if not isinstance(document, dict) or document.get("format") != _FORMAT:
         raise FileError("not a policy file: it is msgpack, but not of the format 'policy_core'")
-    if document.get("version") != _VERSION:
+    if type(document.get("version")) is not int or document["version"] != _VERSION:
         raise FileError(
             f"version: got {document.get('version')!r}, expected {_VERSION}; a newer policy_core may read it"
         )
     if tuple(document) != _KEYS:
         raise FileError(f"keys: got {list(document)}, expected {list(_KEYS)} in this order")
+    _check_metadata(document["metadata"])
     if hashlib.sha256(data[:-32]).digest() != document["checksum"]:
         raise FileError("checksum: the file is damaged; nothing was loaded")
     return document
@@ -211,11 +248,20 @@ def _explain(saved: Any, config: Any) -> str:
 
 def _template(config: ActorCritic[P, S, Obs, A]) -> PyTree:
     """The params of a config as shapes and dtypes, without computing them."""
-    return jax.eval_shape(lambda: config.init(key=jax.random.key(0)))
+    try:
+        return jax.eval_shape(lambda: config.init(key=jax.random.key(0)))
+    except (OverflowError, TypeError, ValueError, MemoryError) as error:
+        raise FileError(f"config: its params cannot be made: {error}") from error
 
 
 def _by_path(tree: PyTree) -> dict[str, Any]:
-    return {_path_name(path): leaf for path, leaf in jax.tree_util.tree_leaves_with_path(tree)}
+    leaves: dict[str, Any] = {}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        name = _path_name(path)
+        if name in leaves:
+            raise FileError(f"params: two leaves have the path {name!r}; use keys without '/'")
+        leaves[name] = leaf
+    return leaves
 
 
 def _path_name(path: Any) -> str:
@@ -265,36 +311,39 @@ def _pack_leaf(name: str, leaf: Any) -> list[Any]:
     return [name, str(array.dtype), list(array.shape), array.tobytes()]
 
 
-def _unpack_leaves(table: Any) -> dict[str, np.ndarray]:
-    if not isinstance(table, list):
-        raise FileError("leaves: expected a list; the file contradicts the format")
-    leaves: dict[str, np.ndarray] = {}
-    for row in table:
+def _read_rows(table: Any) -> dict[str, tuple[str, tuple[int, ...], bytes]]:
+    """Path to dtype, shape and content. Nothing is interpreted before it is compared."""
+    rows: dict[str, tuple[str, tuple[int, ...], bytes]] = {}
+    for row in table if isinstance(table, list) else [None]:
         match row:
-            case [str(name), str(dtype_name), list(shape), bytes(content)]:
-                if not all(type(size) is int and size >= 0 for size in shape):
-                    raise FileError(f"leaves: {name!r} has the shape {shape}")
-                dtype = _dtype(dtype_name)
-                if math.prod(shape) * dtype.itemsize != len(content) or name in leaves:
-                    raise FileError(f"leaves: {name!r} is there twice, or not of its own shape")
-                leaves[name] = np.frombuffer(content, dtype).reshape(shape)
+            case [str(name), str(dtype), list(shape), bytes(content)]:
+                if name in rows or not all(type(size) is int for size in shape):
+                    raise FileError(f"leaves: {name!r} is there twice, or has no shape")
+                rows[name] = (dtype, tuple(shape), content)
             case _:
                 raise FileError("leaves: expected rows of [path, dtype, shape, bytes]")
-    return leaves
+    return rows
 
 
-def _dtype(name: str) -> np.dtype[Any]:
-    """A dtype of numbers by its name; nothing that holds objects or has fields."""
-    try:
-        dtype = jnp.dtype(name)
-    except TypeError:
-        raise FileError(f"leaves: unknown dtype {name[:40]!r}") from None
-    if str(dtype) != name or not (jnp.issubdtype(dtype, jnp.number) or jnp.issubdtype(dtype, jnp.bool_)):
-        raise FileError(f"leaves: the dtype {name[:40]!r} is not one of numbers")
-    return dtype
+def _read_batch(batch: Any) -> tuple[int, ...]:
+    if not isinstance(batch, list) or len(batch) > 16:
+        raise FileError("batch: expected a list of at most 16 sizes")
+    if not all(type(size) is int and size >= 0 for size in batch):
+        raise FileError("batch: expected sizes of at least 0")
+    return tuple(batch)
 
 
-def _check_metadata(metadata: Mapping[str, str]) -> dict[str, str]:
+def _array(name: str, dtype: str, shape: tuple[int, ...], content: bytes) -> np.ndarray:
+    """An array of a dtype and shape that the config has confirmed."""
+    kind = jnp.dtype(dtype)
+    if math.prod(shape) * kind.itemsize != len(content):
+        raise FileError(f"leaves: {name!r} has {len(content)} bytes, not those of its shape {shape}")
+    return np.frombuffer(content, kind).reshape(shape)
+
+
+def _check_metadata(metadata: Any) -> dict[str, str]:
+    if not isinstance(metadata, Mapping):
+        raise FileError(f"metadata: got {type(metadata).__name__}, expected a mapping of text")
     for name, text in metadata.items():
         if type(name) is not str or type(text) is not str:
             raise FileError(f"metadata: got {name!r}: {type(text).__name__}, expected text")

@@ -8,10 +8,11 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, PyTree
+from jaxtyping import Array, Bool, Float
 
+from policy_core._arguments import check_config, check_key, check_time, pair
 from policy_core._static import jit
-from policy_core._structure import check_structure, describe
+from policy_core._structure import check_structure
 from policy_core.contract import (
     Action,
     ActorCritic,
@@ -24,7 +25,6 @@ from policy_core.contract import (
     Scalar,
     State,
 )
-from policy_core.errors import StructureError
 
 
 @jit
@@ -50,8 +50,8 @@ def init(
         >>> params["actor"]["head"]["kernel"].shape
         (64, 2)
     """
-    _check_config(config)
-    _check_key(key)
+    check_config(config)
+    check_key(key)
     return config.init(key=key), config
 
 
@@ -62,9 +62,18 @@ def reset(policy: Policy[Params, State, Observation, Action], *, key: Key | None
     Args:
         policy: the pair.
         key: consumed, for policies whose first state is random; None for the deterministic one.
+
+    Example:
+        >>> import policy_core as pc
+        >>> config = pc.ActorCriticConfig(
+        ...     observation_space=pc.Box(shape=(4,)), action_space=pc.Discrete(2)
+        ... )
+        >>> policy = pc.init(config, key=jax.random.key(0))
+        >>> pc.reset(policy)
+        ()
     """
-    params, config = _pair(policy)
-    _check_key(key)
+    params, config = pair(policy)
+    check_key(key)
     return config.initial_state(params, key=key)
 
 
@@ -107,7 +116,7 @@ def act(
         1
     """
     state, distribution, _ = _forward(policy, state, observation, action_mask, is_first)
-    _check_key(key)
+    check_key(key)
     action = distribution.mode() if key is None else distribution.sample(key=key)
     return state, policy[1].env_action(action)
 
@@ -131,9 +140,21 @@ def action_and_value(
     Returns:
         The next state, the *policy action* (store it; `env_action` gives what `env.step`
         takes), the value, and the log-probability of that very action (nats).
+
+    Example:
+        >>> import policy_core as pc
+        >>> config = pc.ActorCriticConfig(
+        ...     observation_space=pc.Box(shape=(4,)), action_space=pc.Discrete(2)
+        ... )
+        >>> policy = pc.init(config, key=jax.random.key(0))
+        >>> state, action, value, log_prob = pc.action_and_value(
+        ...     policy, pc.reset(policy), jnp.ones(4), key=jax.random.key(1)
+        ... )
+        >>> action.shape == value.shape == log_prob.shape == ()
+        True
     """
     state, distribution, value = _forward(policy, state, observation, action_mask, is_first)
-    _check_key(key)
+    check_key(key)
     if key is None:
         action = distribution.mode()
         return state, action, value, distribution.log_prob(action)
@@ -161,6 +182,19 @@ def evaluate_action(
         The next state, the value, the log-probability of the action and the entropy (nats).
         For the policy that took the action the log-probability is the one it was stored
         with, so that the importance ratio is 1.
+
+    Example:
+        >>> import policy_core as pc
+        >>> config = pc.ActorCriticConfig(
+        ...     observation_space=pc.Box(shape=(4,)), action_space=pc.Discrete(2)
+        ... )
+        >>> policy = pc.init(config, key=jax.random.key(0))
+        >>> def loss(policy):
+        ...     _, value, log_prob, entropy = pc.evaluate_action(policy, (), jnp.ones(4), 1)
+        ...     return jnp.square(value) - log_prob - 0.01 * entropy
+        >>> gradient, same_config = jax.grad(loss)(policy)
+        >>> same_config == config
+        True
     """
     state, distribution, value = _forward(policy, state, observation, action_mask, is_first)
     check_structure(action, jax.eval_shape(distribution.mode), "action")
@@ -175,7 +209,21 @@ def value(
     *,
     is_first: Bool[Array, ""] | bool | None = None,
 ) -> tuple[State, Scalar]:
-    """The next state and the value of an observation. The actor is not computed."""
+    """The next state and the value of an observation. The actor is not computed.
+
+    Args:
+        policy, state, observation, is_first: as in `act`.
+
+    Example:
+        >>> import policy_core as pc
+        >>> config = pc.ActorCriticConfig(
+        ...     observation_space=pc.Box(shape=(4,)), action_space=pc.Discrete(2)
+        ... )
+        >>> policy = pc.init(config, key=jax.random.key(0))
+        >>> state, value = pc.value(policy, pc.reset(policy), jnp.ones(4))
+        >>> value.dtype, value.shape
+        (dtype('float32'), ())
+    """
     state, _, value = _forward(policy, state, observation, None, is_first)
     return state, value
 
@@ -193,6 +241,20 @@ def action_distribution(
 
     It is a pytree, and right wherever it goes: its methods may be called inside or outside
     of the `vmap` or `jit` that made it.
+
+    Args:
+        policy, state, observation, action_mask, is_first: as in `act`.
+
+    Example:
+        >>> import policy_core as pc
+        >>> config = pc.ActorCriticConfig(
+        ...     observation_space=pc.Box(shape=(4,)), action_space=pc.Discrete(2)
+        ... )
+        >>> policy = pc.init(config, key=jax.random.key(0))
+        >>> batch = jnp.ones((5, 4))
+        >>> _, distribution = jax.vmap(lambda o: pc.action_distribution(policy, (), o))(batch)
+        >>> distribution.probs.shape, distribution.entropy().shape
+        ((5, 2), (5,))
     """
     state, distribution, _ = _forward(policy, state, observation, action_mask, is_first)
     return state, distribution
@@ -221,8 +283,24 @@ def evaluate_sequence(
 
     Returns:
         The state after the last observation; values, log-probabilities, entropies `[time]`.
+
+    Raises:
+        StructureError: if the axes of time differ.
+
+    Example:
+        >>> import policy_core as pc
+        >>> config = pc.ActorCriticConfig(
+        ...     observation_space=pc.Box(shape=(4,)), action_space=pc.Discrete(2)
+        ... )
+        >>> policy = pc.init(config, key=jax.random.key(0))
+        >>> state, values, log_probs, entropies = pc.evaluate_sequence(
+        ...     policy, pc.reset(policy), jnp.ones((3, 4)), jnp.array([0, 1, 0]),
+        ...     is_first=jnp.array([True, False, False]),
+        ... )
+        >>> values.shape
+        (3,)
     """
-    _check_time(is_first, observations=observations, actions=actions, action_masks=action_masks)
+    check_time(is_first, observations=observations, actions=actions, action_masks=action_masks)
 
     def step(state: State, inputs: Any) -> tuple[State, tuple[Scalar, Scalar, Scalar]]:
         observation, action, action_mask, first = inputs
@@ -242,8 +320,18 @@ def evaluate_sequence(
 
 @jit
 def env_action(policy: Policy[Params, State, Observation, Action], action: Action) -> Any:
-    """The environment action of a policy action: inside the bounds, of the right dtype."""
-    return _pair(policy)[1].env_action(action)
+    """The environment action of a policy action: inside the bounds, of the right dtype.
+
+    Example:
+        >>> import policy_core as pc
+        >>> config = pc.ActorCriticConfig(
+        ...     observation_space=pc.Box(shape=(4,)), action_space=pc.Box(low=-1.0, high=1.0, shape=(2,))
+        ... )
+        >>> policy = pc.init(config, key=jax.random.key(0))
+        >>> pc.env_action(policy, jnp.array([0.5, 7.0])).tolist()
+        [0.5, 1.0]
+    """
+    return pair(policy)[1].env_action(action)
 
 
 @jit
@@ -252,8 +340,20 @@ def policy_action(policy: Policy[Params, State, Observation, Action], env_action
 
     The inverse of `env_action`, clamped to what the distribution can represent: bounds
     that a squashed distribution never reaches give the nearest action that it does.
+
+    Raises:
+        StructureError: for what is not of the structure of the action space.
+
+    Example:
+        >>> import policy_core as pc
+        >>> config = pc.ActorCriticConfig(
+        ...     observation_space=pc.Box(shape=(4,)), action_space=pc.Box(low=-1.0, high=1.0, shape=(2,))
+        ... )
+        >>> policy = pc.init(config, key=jax.random.key(0))
+        >>> pc.policy_action(policy, jnp.array([0.5, 7.0])).tolist()
+        [0.5, 1.0]
     """
-    config = _pair(policy)[1]
+    config = pair(policy)[1]
     check_structure(env_action, config.action_space.struct(), "env_action")
     return config.policy_action(env_action)
 
@@ -265,7 +365,7 @@ def _forward(
     action_mask: Mask,
     is_first: Any,
 ) -> tuple[State, Distribution[Action], Scalar]:
-    params, config = _pair(policy)
+    params, config = pair(policy)
     check_structure(observation, config.observation_space.struct(), "observation")
     config.action_space.check_mask(action_mask)
     first_state = jax.eval_shape(lambda: config.initial_state(params))
@@ -276,48 +376,3 @@ def _forward(
             lambda first, old: jnp.where(is_first, first, old), config.initial_state(params), state
         )
     return config.forward(params, state, observation, action_mask=action_mask)
-
-
-def _pair(
-    policy: Policy[Params, State, Observation, Action],
-) -> Policy[Params, State, Observation, Action]:
-    if not isinstance(policy, tuple) or len(policy) != 2:
-        got = f"{type(policy).__name__}"
-        raise StructureError(f"policy: got {got}, expected the pair (params, config)")
-    _check_config(policy[1])
-    return policy
-
-
-def _check_config(config: Any) -> None:
-    if not isinstance(config, ActorCritic):
-        raise StructureError(
-            f"config: got {type(config).__name__}, expected a config that offers ActorCritic; a "
-            "policy is the pair (params, config), in this order"
-        )
-
-
-def _check_key(key: Any) -> None:
-    if key is None:
-        return
-    typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
-    if not typed and (key.dtype != jnp.uint32 or key.ndim == 0):
-        raise StructureError(f"key: got {describe(key)}, expected a key; use jax.random.key(seed)")
-    shape = jnp.shape(key) if typed else jnp.shape(key)[:-1]
-    if shape:
-        raise StructureError(f"key: got keys of shape {shape}, expected one key; use jax.vmap")
-
-
-def _check_time(is_first: Any, **arguments: PyTree) -> None:
-    """All arguments have the leading axis of `is_first`."""
-    if jnp.ndim(is_first) != 1 or jnp.result_type(is_first) != jnp.bool_:
-        raise StructureError(
-            f"is_first: got {describe(is_first)}, expected bool(time,); for a batch use jax.vmap"
-        )
-    time = jnp.shape(is_first)[0]
-    for name, argument in arguments.items():
-        for path, leaf in jax.tree_util.tree_leaves_with_path(argument):
-            if jnp.shape(leaf)[:1] != (time,):
-                raise StructureError(
-                    f"{name}{jax.tree_util.keystr(path)}: got shape {jnp.shape(leaf)}, expected a "
-                    f"leading axis of time of length {time}, as is_first has"
-                )

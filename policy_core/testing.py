@@ -7,6 +7,7 @@ its own, so that a test runner can name what failed.
 from collections.abc import Callable
 from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -310,7 +311,11 @@ def _stack(trees: list[PyTree]) -> PyTree:
 
 
 def _finite(tree: PyTree) -> bool:
-    return all(bool(jnp.all(jnp.isfinite(leaf))) for leaf in jax.tree.leaves(tree))
+    try:
+        chex.assert_tree_all_finite(tree)
+    except AssertionError:
+        return False
+    return True
 
 
 def _registered(config: Any) -> bool:

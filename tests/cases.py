@@ -35,10 +35,11 @@ SPACES = {
 }
 
 ACTION_SPACES = {
-    name: space
-    for name, space in SPACES.items()
-    if not isinstance(space, pc.Dict | pc.Tuple) and not (isinstance(space, pc.Box) and not space.is_float)
+    **{name: space for name, space in SPACES.items() if name != "box int32"},
+    "box int8": pc.Box(low=-3, high=4, shape=(2,), dtype="int8"),
 }
+BOUNDED = pc.Box(low=(-2.0, 0.0), high=(2.0, 1.0), shape=(2,))
+STATE = pc.Scale(std="state", log_std=-1.0)
 
 
 def config(action_space: pc.Space, observation_space: pc.Space = OBSERVATION, **fields: object):
@@ -50,8 +51,20 @@ def config(action_space: pc.Space, observation_space: pc.Space = OBSERVATION, **
 CONFIGS = {
     **{f"act {name}": config(space) for name, space in ACTION_SPACES.items()},
     **{f"observe {name}": config(pc.Discrete(3), space) for name, space in SPACES.items()},
-    "state std": config(SPACES["box mixed bounds"], box_head=pc.NormalHead(std="state", log_std=-1.0)),
-    "fixed std": config(SPACES["box"], box_head=pc.NormalHead(std="fixed", log_std=-0.5)),
+    "state std": config(SPACES["box mixed bounds"], box_head=pc.NormalHead(STATE)),
+    "fixed std": config(SPACES["box"], box_head=pc.NormalHead(pc.Scale(std="fixed", log_std=-0.5))),
+    "softplus std": config(
+        SPACES["box"], box_head=pc.NormalHead(pc.Scale(positive="softplus", low=-2.0, high=1.0))
+    ),
+    "squashed": config(BOUNDED, box_head=pc.SquashedNormalHead()),
+    "squashed, mixed bounds": config(SPACES["box mixed bounds"], box_head=pc.SquashedNormalHead(STATE)),
+    "squashed parts": config(SPACES["nested"], box_head=pc.SquashedNormalHead()),
+    "beta": config(BOUNDED, box_head=pc.BetaHead()),
+    "beta of rank 2": config(SPACES["box of rank 2"], box_head=pc.BetaHead(low=0.1)),
+    "bins": config(BOUNDED, box_head=pc.BinsHead(5)),
+    "temperature": config(SPACES["nested"], box_head=pc.BinsHead(3), temperature=0.7),
+    "temperature of a normal": config(SPACES["box"], temperature=2.0),
+    "temperature of a beta": config(BOUNDED, box_head=pc.BetaHead(), temperature=3.0),
     "shared trunk": config(pc.Discrete(3), trunk=pc.MLP((8,), activation="relu")),
     "only a trunk": config(pc.Discrete(3), trunk=pc.MLP((8,)), actor=pc.MLP(()), critic=pc.MLP(())),
     "two activations": config(

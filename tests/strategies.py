@@ -108,7 +108,9 @@ MLPS = st.builds(
     gain=_FACTORS,
 )
 NORMAL_HEADS = st.builds(
-    pc.NormalHead, std=st.sampled_from(["global", "state", "fixed"]), log_std=st.floats(-2, 1)
+    lambda **fields: pc.NormalHead(pc.Scale(**fields)),
+    std=st.sampled_from(["global", "state", "fixed"]),
+    log_std=st.floats(-2, 1),
 )
 CONFIGS = st.builds(
     pc.ActorCriticConfig,

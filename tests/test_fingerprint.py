@@ -36,7 +36,7 @@ GOLDEN: dict[str, tuple[Any, str]] = {
     ),
     "actor-critic": (
         pc.ActorCriticConfig(observation_space=pc.Box(shape=(4,)), action_space=pc.Discrete(2)),
-        "309d231f7ceda2fde74fa9e1984df283bfdaec8abfd4327ebf77d3c327059172",
+        "12a6f5fc20e8d8cca896726973bc5a5b373fd9b4c80f6d205d4420a98b6caf94",
     ),
     "every field": (
         pc.ActorCriticConfig(
@@ -45,13 +45,13 @@ GOLDEN: dict[str, tuple[Any, str]] = {
             actor=pc.MLP((8, 300), activation="relu", kernel_init="lecun_normal", gain=1),
             critic=pc.MLP((70000,), activation="gelu", gain=0.1),
             trunk=pc.MLP(()),
-            box_head=pc.NormalHead(std="state", log_std=-0.5),
+            box_head=pc.NormalHead(pc.Scale(std="state", log_std=-0.5)),
             actor_gain=1,
             critic_gain=2,
             param_dtype="float64",
             compute_dtype="bfloat16",
         ),
-        "4f249822826d8bdfbb5d637bdd79092bc5bddf7662d72ca58ccc3b0f4766105e",
+        "42096ede2381f8bad8efcce2699f767c6558cf86a71eb2ee88d6bbe64eb12e97",
     ),
 }
 
@@ -154,13 +154,13 @@ def test_diff_lists_exactly_the_fields_that_differ():
         action_space=pc.Box(low=-1, shape=(3,)),
         actor=pc.MLP((8,), activation="relu"),
         critic=pc.MLP((8, 8)),
-        box_head=pc.NormalHead(std="fixed"),
+        box_head=pc.NormalHead(pc.Scale(std="fixed")),
         critic_gain=2,
     )
     assert pc.diff(base, other) == [
         ("action_space.low", "-inf", "-1.0"),
         ("actor.activation", "'tanh'", "'relu'"),
-        ("box_head.std", "'global'", "'fixed'"),
+        ("box_head.scale.std", "'global'", "'fixed'"),
         ("critic.hidden", "(8,)", "(8, 8)"),
         ("critic_gain", "1.0", "2.0"),
     ]

@@ -8,6 +8,7 @@ import numpy as np
 import optax
 import pytest
 from cases import CONFIGS, SPACES, config
+from jax.experimental import checkify
 
 import policy_core as pc
 from policy_core.errors import MaskError, StructureError
@@ -248,8 +249,106 @@ def test_dict_observations_are_read_in_sorted_order() -> None:
     assert forth.flatten(element).tolist() == [1.0, 2.0, 3.0]
 
 
-def test_composite_actions_are_refused_when_configured() -> None:
-    with pytest.raises(pc.errors.ConfigError, match=r"action_space: got Dict, expected Box, Discrete"):
-        config(SPACES["dict"])
-    with pytest.raises(pc.errors.ConfigError, match=r"got a Box of uint8, expected one of floats"):
-        config(SPACES["box uint8"])
+HEAD_ERRORS = {
+    "an empty dict": (lambda: config(pc.Dict({})), r"got an empty Dict, expected parts"),
+    "endless integers": (lambda: config(SPACES["box int32"]), r"more than 1048576 values"),
+    "Beta without bounds": (
+        lambda: config(SPACES["box"], box_head=pc.BetaHead()),
+        r"expected two finite ones for Beta",
+    ),
+    "bins without bounds": (
+        lambda: config(SPACES["box"], box_head=pc.BinsHead()),
+        r"expected two finite ones",
+    ),
+    "no width": (
+        lambda: config(pc.Box(low=1.0, high=1.0), box_head=pc.SquashedNormalHead()),
+        r"two bounds.* are equal",
+    ),
+    "a part without a head": (
+        lambda: config(SPACES["dict"], box_head=pc.BetaHead()),
+        r"expected two finite ones for Beta",
+    ),
+    "log_std out of bounds": (
+        lambda: pc.Scale(log_std=3.0, high=2.0),
+        r"Scale.log_std: got 3.0, expected a number from",
+    ),
+    "concentrations": (lambda: pc.BetaHead(low=2.0, high=1.0), r"expected 0 < low < high"),
+    "one bin": (lambda: pc.BinsHead(1), r"BinsHead.bins: got 1, expected at least 2"),
+    "a frozen policy": (
+        lambda: config(pc.Discrete(2), temperature=0.0),
+        r"temperature: got 0.0, expected a positive",
+    ),
+    "64 bits": (
+        lambda: pc.init(config(pc.Discrete(2), param_dtype="float64"), key=jax.random.key(0)),
+        r"param_dtype: float64 needs 64-bit JAX",
+    ),
+}
+
+
+@pytest.mark.parametrize("name", HEAD_ERRORS)
+@pytest.mark.usefixtures("unchecked")
+def test_a_head_that_cannot_serve_is_refused(name: str) -> None:
+    build, message = HEAD_ERRORS[name]
+    with pytest.raises(pc.errors.ConfigError, match=message):
+        build()
+
+
+@pytest.mark.parametrize("head", [pc.SquashedNormalHead(), pc.BetaHead(), pc.BinsHead(9), pc.NormalHead()])
+def test_policy_action_comes_back_through_every_head(head: Any) -> None:
+    space = pc.Box(low=(-2.0, 0.0), high=(2.0, 1.0), shape=(2,))
+    policy = pc.init(config(space, box_head=head), key=jax.random.key(0))
+    for inside in ([0.5, 0.25], [-1.5, 0.875], [2.0, 0.0]):
+        action = pc.policy_action(policy, jnp.array(inside))
+        assert all(bool(jnp.all(jnp.isfinite(x))) for x in jax.tree.leaves(action))
+        np.testing.assert_allclose(pc.env_action(policy, action), inside, rtol=0, atol=2e-7)
+        assert jnp.isfinite(pc.evaluate_action(policy, (), OBSERVATION, action)[2])
+
+
+def test_integer_boxes_are_exact_to_the_last_value() -> None:
+    policy = pc.init(config(pc.Box(low=-128, high=127, dtype="int8")), key=jax.random.key(0))
+    assert int(pc.env_action(policy, jnp.int32(0))) == -128
+    assert int(pc.env_action(policy, jnp.int32(255))) == 127
+    assert int(pc.policy_action(policy, jnp.int8(127))) == 255
+
+
+def test_temperature_is_a_leaf_that_is_set_and_not_trained() -> None:
+    policy = pc.init(config(pc.Discrete(4), temperature=1.0, actor_gain=1.0), key=jax.random.key(0))
+    params, static = policy
+    temperatures = jnp.array([0.01, 1.0, 100.0])
+
+    def entropy(temperature: Any) -> Any:
+        hot = ({**params, "temperature": temperature}, static)
+        return pc.action_distribution(hot, (), OBSERVATION)[1].entropy()
+
+    entropies = jax.vmap(entropy)(temperatures)
+    assert entropies[0] < 0.05 < entropies[1] < entropies[2]
+    assert entropies[2] == pytest.approx(np.log(4), abs=1e-4)
+    assert not np.any(jax.vmap(jax.grad(entropy))(temperatures))
+    tempered = jax.nn.log_softmax(pc.action_distribution(policy, (), OBSERVATION)[1].logits / 0.01)
+    got = pc.action_distribution(({**params, "temperature": temperatures[0]}, static), (), OBSERVATION)[1]
+    np.testing.assert_allclose(got.log_probs, tempered, rtol=1e-5)
+
+
+def test_a_temperature_is_the_root_of_the_density() -> None:
+    space = pc.Box(low=0.0, high=1.0)
+    for head in (pc.BetaHead(), pc.NormalHead()):
+        params, static = pc.init(config(space, box_head=head, temperature=1.0), key=jax.random.key(0))
+        at = jnp.array([-1.0, 0.2, 0.9])
+
+        def log_prob(temperature: float, params: Any = params, static: Any = static) -> Any:
+            policy = ({**params, "temperature": jnp.float32(temperature)}, static)
+            return jax.vmap(lambda a: pc.evaluate_action(policy, (), OBSERVATION, a)[2])(at)
+
+        difference = log_prob(2.0) - log_prob(1.0) / 2
+        np.testing.assert_allclose(difference, difference[0], atol=1e-5)
+
+
+def test_checked_mask_reports_a_row_that_allows_nothing() -> None:
+    space = SPACES["nested"]
+    check = jax.jit(checkify.checkify(lambda mask: pc.checked_mask(space, mask)))
+    full = space.full_mask()
+    assert check(full)[0].get() is None
+    bits_only = {**full, "x": (jnp.zeros(2, bool), full["x"][1])}
+    assert check(bits_only)[0].get() is None
+    empty = {**full, "x": (full["x"][0], (jnp.ones(2, bool), jnp.zeros(3, bool)))}
+    assert "action_mask: a row allows nothing" in check(empty)[0].get()

@@ -20,7 +20,7 @@ from strategies import SPACES as ANY_SPACE
 import policy_core as pc
 from policy_core import _static
 from policy_core.errors import ConfigError
-from policy_core.heads import LogitsHead
+from policy_core.heads import JointHead, LogitsHead
 
 unchecked = pytest.mark.usefixtures("unchecked")
 few = settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
@@ -175,13 +175,12 @@ def test_fields_are_keyword_only_unless_declared_otherwise():
     assert pc.MLP((8,)).hidden == (8,)
 
 
-def test_a_child_of_a_static_class_keeps_the_checks_of_its_parent():
-    @pc.static
-    class WiderMLP(pc.MLP):
-        extra: int = 0
+def test_a_static_class_is_final():
+    with pytest.raises(ConfigError, match=r"WiderMLP: derives from the config MLP; configs are final"):
 
-    with pytest.raises(ConfigError, match=r"MLP\.hidden: got \(0,\), expected widths of at least 1"):
-        WiderMLP(hidden=(0,))
+        @pc.static
+        class WiderMLP(pc.MLP):
+            extra: int = 0
 
 
 # One instance of every shipped config, and for each of its fields other legal values.
@@ -220,7 +219,21 @@ ALTERNATIVES: list[tuple[Any, dict[str, list[Any]]]] = [
             "gain": [1, math.nextafter(math.sqrt(2), 2)],
         },
     ),
-    (pc.NormalHead(), {"std": ["state", "fixed"], "log_std": [-1, 5e-324]}),
+    (
+        pc.Scale(),
+        {
+            "std": ["state", "fixed"],
+            "log_std": [-1, 5e-324],
+            "low": [-5.0],
+            "high": [2.0],
+            "positive": ["softplus"],
+        },
+    ),
+    (pc.NormalHead(), {"scale": [pc.Scale(std="state")]}),
+    (pc.SquashedNormalHead(), {"scale": [pc.Scale(std="state")]}),
+    (pc.BetaHead(), {"low": [0.5], "high": [100.0]}),
+    (pc.BinsHead(), {"bins": [12]}),
+    (JointHead(box_head=pc.NormalHead()), {"box_head": [pc.BinsHead()]}),
     (LogitsHead(), {}),
     (
         pc.ActorCriticConfig(observation_space=pc.Box(shape=(2,)), action_space=pc.Discrete(2)),
@@ -230,7 +243,8 @@ ALTERNATIVES: list[tuple[Any, dict[str, list[Any]]]] = [
             "actor": [pc.MLP(()), pc.MLP(gain=1)],
             "critic": [pc.MLP(()), pc.MLP(gain=1)],
             "trunk": [pc.MLP()],
-            "box_head": [pc.NormalHead(log_std=1)],
+            "box_head": [pc.NormalHead(pc.Scale(log_std=1)), pc.SquashedNormalHead()],
+            "temperature": [1.0, 2.0],
             "actor_gain": [0.02, 1],
             "critic_gain": [0.5, 2],
             "param_dtype": ["bfloat16", "float16", "float64"],

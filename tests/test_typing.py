@@ -14,21 +14,20 @@ CASES = re.findall(r"^# (.+)\n((?:[^#\n].*\n)+)", WRONG.read_text().partition("#
 
 
 @pytest.fixture(scope="module")
-def wrong_lines(tmp_path_factory: pytest.TempPathFactory) -> dict[str, set[int]]:
+def wrong_lines() -> dict[str, set[int]]:
     """For each checker, the lines of wrong.py that it complains about."""
-    mypy = subprocess.run(
-        [sys.executable, "-m", "mypy", str(WRONG)], cwd=ROOT, capture_output=True, text=True, check=False
-    )
-    project = tmp_path_factory.mktemp("pyright") / "pyrightconfig.json"
-    folders = ", ".join(f'"{ROOT / name}"' for name in (".", "adapters"))
-    project.write_text(f'{{"include": ["{WRONG}"], "extraPaths": [{folders}]}}')
-    pyright = subprocess.run(
-        [sys.executable, "-m", "pyright", "-p", str(project), "--pythonpath", sys.executable],
-        cwd=ROOT, capture_output=True, text=True, check=False,
-    )  # fmt: skip
+
+    def output(*command: str) -> str:
+        run = subprocess.run(
+            [sys.executable, "-m", *command], cwd=ROOT, capture_output=True, text=True, check=False
+        )
+        return run.stdout
+
+    mypy = output("mypy", str(WRONG))
+    pyright = output("pyright", "--pythonpath", sys.executable, str(WRONG))
     return {
-        "mypy": {int(n) for n in re.findall(r"wrong\.py:(\d+): error", mypy.stdout)},
-        "pyright": {int(n) for n in re.findall(r"wrong\.py:(\d+):\d+ - error", pyright.stdout)},
+        "mypy": {int(n) for n in re.findall(r"wrong\.py:(\d+): error", mypy)},
+        "pyright": {int(n) for n in re.findall(r"wrong\.py:(\d+):\d+ - error", pyright)},
     }
 
 

@@ -6,7 +6,10 @@ is, under any nesting. Parameters are float32, or float64 if given as such.
 """
 
 from policy_core.distributions.bernoulli import Bernoulli as Bernoulli
-from policy_core.distributions.categorical import MASKED_LOG_PROB as MASKED_LOG_PROB
+from policy_core.distributions.beta import Beta as Beta
 from policy_core.distributions.categorical import Categorical as Categorical
-from policy_core.distributions.multi_categorical import MultiCategorical as MultiCategorical
+from policy_core.distributions.categorical import MultiCategorical as MultiCategorical
+from policy_core.distributions.categorical_math import MASKED_LOG_PROB as MASKED_LOG_PROB
+from policy_core.distributions.joint import Joint as Joint
 from policy_core.distributions.normal import Normal as Normal
+from policy_core.distributions.squashed_normal import SquashedNormal as SquashedNormal

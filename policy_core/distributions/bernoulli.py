@@ -6,8 +6,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
+from policy_core._dtypes import widen
 from policy_core.contract import Key
-from policy_core.distributions.categorical import MASKED_LOG_PROB
+from policy_core.distributions.categorical_math import MASKED_LOG_PROB, expm1_less, total
 from policy_core.distributions.normal import sum_event
 from policy_core.spaces import MultiBinary
 
@@ -16,7 +17,7 @@ class Bernoulli(NamedTuple):
     """An independent bit for each entry of `space`.
 
     Args:
-        logits: log-odds of a one, `[..., *shape]`, float32.
+        logits: log-odds of a one, `[..., *shape]`.
         mask: true = the bit may be one, false = it is zero, or None.
         space: the space of the actions, static.
 
@@ -34,60 +35,117 @@ class Bernoulli(NamedTuple):
     @property
     def probs(self) -> Float[Array, "*batch_shape"]:
         """Probability of a one; exactly 0 where it is masked."""
-        return self._where_free(jax.nn.sigmoid(self._safe_logits()), 0.0)
+        return self._free(jax.nn.sigmoid(self._clean()), 0.0)
 
     def sample(self, *, key: Key) -> Int[Array, "*batch_shape"]:
         """Zeros and ones, int32. `key` is consumed."""
-        uniform = jax.random.uniform(key, self.logits.shape, self.logits.dtype)
-        return (uniform < self.probs).astype(jnp.int32)
+        # uniform < p in log-odds: right for probabilities that float32 rounds to 0 or 1.
+        noise = jax.random.logistic(key, self.logits.shape, self._clean().dtype)
+        return self._free(noise < self._clean(), jnp.array(False)).astype(jnp.int32)
 
     def mode(self) -> Int[Array, "*batch_shape"]:
         """The more probable value of each bit, 0 of equals."""
-        return (self.probs > 0.5).astype(jnp.int32)
+        return self._free(self._clean() > 0, jnp.array(False)).astype(jnp.int32)
 
     def log_prob(self, action: Any) -> Float[Array, "*batch"]:
-        """The sum of the log-probabilities of the bits (nats).
+        """The sum over the bits (nats), for integers, booleans or floats.
 
-        `MASKED_LOG_PROB` for a masked one, and for what is neither 0 nor 1.
+        `MASKED_LOG_PROB` if a masked bit is one, or something is neither 0 nor 1.
         """
-        action = jnp.asarray(action).astype(jnp.int32)
-        logits = self._safe_logits()
-        # log sigmoid(+-logit): each sign in its own stable form, no difference of the two.
-        signed = jnp.where(action == 1, logits, -logits)
-        log_probs = self._where_free(jax.nn.log_sigmoid(signed), 0.0)
-        possible = (action == 0) | (action == 1)
-        if self.mask is not None:
-            possible = possible & (self.mask | (action == 0))
-        return self._sum(jnp.where(possible, log_probs, MASKED_LOG_PROB))
+        action = jnp.asarray(action)
+        is_one, is_zero = action == 1, action == 0
+        z = self._clean()
+        # -log(1 + e^-z) or -log(1 + e^z): each in its own stable form, no difference of two.
+        log_probs = -_softplus(jnp.where(is_one, -z, z))
+        possible = self._free(is_one, jnp.array(False)) | is_zero
+        log_probs = jnp.where(possible, self._free_or_zero(log_probs), MASKED_LOG_PROB)
+        rank = len(self.space.struct().shape)
+        return total(log_probs.reshape(*log_probs.shape[: log_probs.ndim - rank], -1))
 
     def entropy(self) -> Float[Array, "*batch"]:
         """The sum of the entropies of the bits (nats)."""
-        size = jnp.abs(self._safe_logits())
-        # log(1 + e^-|l|) + |l| e^-|l| / (1 + e^-|l|): no cancellation, even in l.
-        bits = jnp.log1p(jnp.exp(-size)) + size * jax.nn.sigmoid(-size)
-        return self._sum(self._where_free(bits, 0.0))
+        return sum_event(self._free_or_zero(_bit_entropy(self._clean())), self.space)
 
     def kl(self, other: "Bernoulli") -> Float[Array, "*batch"]:
         """The sum of the divergences of the bits (nats)."""
-        p = self.probs
-        a, b = self._safe_logits(), other._safe_logits()
-        free = p * (jax.nn.log_sigmoid(a) - other._log_one())
-        free = free + (1 - p) * (jax.nn.log_sigmoid(-a) - jax.nn.log_sigmoid(-b))
-        return self._sum(jnp.maximum(free, 0))
+        p, q = self._clean(), other._clean()
+        bits = _bit_kl(p, q)
+        if other.mask is not None:  # the other says 0 for certain
+            surely_zero = -jax.nn.sigmoid(p) * MASKED_LOG_PROB
+            bits = jnp.where(other.mask, bits, surely_zero)
+        if self.mask is not None:  # we say 0 for certain
+            other_zero = _softplus(q) if other.mask is None else jnp.where(other.mask, _softplus(q), 0)
+            bits = jnp.where(self.mask, bits, other_zero)
+        return sum_event(bits, self.space)
 
     def sample_and_log_prob(self, *, key: Key) -> tuple[Int[Array, "*batch_shape"], Float[Array, "*batch"]]:
         """A sample and its log-probability."""
         action = self.sample(key=key)
         return action, self.log_prob(action)
 
-    def _safe_logits(self) -> Float[Array, "*batch_shape"]:
-        return self._where_free(self.logits, 0.0)
+    def _clean(self) -> Float[Array, "*batch_shape"]:
+        """Finite logits; 0 where masked, so that no gradient flows there."""
+        return jnp.clip(self._free(widen(self.logits), 0.0), -1e30, 1e30)
 
-    def _log_one(self) -> Float[Array, "*batch_shape"]:
-        return self._where_free(jax.nn.log_sigmoid(self._safe_logits()), MASKED_LOG_PROB)
-
-    def _where_free(self, x: Float[Array, "..."], masked: float) -> Float[Array, "*batch_shape"]:
+    def _free(self, x: Array, masked: Any) -> Array:
         return x if self.mask is None else jnp.where(self.mask, x, masked)
 
-    def _sum(self, x: Float[Array, "*batch_shape"]) -> Float[Array, "*batch"]:
-        return sum_event(x, self.space)
+    def _free_or_zero(self, x: Float[Array, "*batch_shape"]) -> Float[Array, "*batch_shape"]:
+        return self._free(x, 0.0)
+
+
+@jax.custom_jvp
+def _softplus(z: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """log(1 + e^z)."""
+    return jnp.maximum(z, 0) + jnp.log1p(jnp.exp(-jnp.abs(z)))
+
+
+@_softplus.defjvp
+def _softplus_jvp(primals, tangents):  # type: ignore[no-untyped-def]
+    return _softplus(*primals), jax.nn.sigmoid(primals[0]) * tangents[0]
+
+
+@jax.custom_jvp
+def _bit_entropy(z: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """log(1 + e^-|z|) + |z| / (1 + e^|z|): two terms of one sign, even in z."""
+    size = jnp.abs(z)
+    return jnp.log1p(jnp.exp(-size)) + size * jax.nn.sigmoid(-size)
+
+
+@_bit_entropy.defjvp
+def _bit_entropy_jvp(primals, tangents):  # type: ignore[no-untyped-def]
+    (z,), (tangent,) = primals, tangents
+    return _bit_entropy(z), -z * jax.nn.sigmoid(z) * jax.nn.sigmoid(-z) * tangent
+
+
+@jax.custom_jvp
+def _bit_kl(p: Float[Array, "*shape"], q: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """KL of two bits by their log-odds, as `categorical_math.kl`: terms that are at least 0."""
+    terms = []
+    for sign in (1.0, -1.0):
+        prob_p, prob_q = jax.nn.sigmoid(sign * p), jax.nn.sigmoid(sign * q)
+        d = _log_ratio(sign * p, sign * q)
+        near = prob_p * expm1_less(jnp.minimum(d, 2.0))
+        terms.append(jnp.where(d < 2, near, prob_q - prob_p - prob_p * d))
+    return terms[0] + terms[1]
+
+
+def _log_ratio(p: Float[Array, "*shape"], q: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """log sigmoid(q) - log sigmoid(p), accurate when q is near p."""
+    # (1 + e^-q) / (1 + e^-p) = 1 + sigmoid(-p) (e^(p - q) - 1)
+    near = jnp.abs(q - p) < 0.5
+    delta = jnp.where(near, q - p, 0.0)
+    close = -jnp.log1p(jax.nn.sigmoid(-p) * jnp.expm1(-delta))
+    return jnp.where(near, close, _softplus(-p) - _softplus(-q))
+
+
+@_bit_kl.defjvp
+def _bit_kl_jvp(primals, tangents):  # type: ignore[no-untyped-def]
+    (p, q), (tangent_p, tangent_q) = primals, tangents
+    slope = jax.nn.sigmoid(p) * jax.nn.sigmoid(-p) * (p - q)
+    near = jnp.abs(q - p) < 0.5
+    delta = jnp.where(near, q - p, 0.0)
+    # sigmoid(q) - sigmoid(p) = sigmoid(q) sigmoid(-p) (1 - e^(p - q))
+    close = jax.nn.sigmoid(q) * jax.nn.sigmoid(-p) * -jnp.expm1(-delta)
+    difference = jnp.where(near, close, jax.nn.sigmoid(q) - jax.nn.sigmoid(p))
+    return _bit_kl(p, q), slope * tangent_p + difference * tangent_q

@@ -1,69 +1,24 @@
-"""The categorical distribution, masked: functions of logits `[..., n]`, and `Categorical`."""
+"""`Categorical` and `MultiCategorical`: one choice, and several independent ones at once."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
-from policy_core.contract import Key
-from policy_core.spaces import Discrete
-from policy_core.spaces.masks import allowed
-
-MASKED_LOG_PROB = -1e30
-"""The log-probability of what a mask forbids, or of what is not in the space: finite, so that
-sums of it and gradients past it stay finite; `exp` of it is exactly 0."""
-
-
-def log_softmax(
-    logits: Float[Array, "*batch n"], mask: Bool[Array, "*batch n"] | None
-) -> Float[Array, "*batch n"]:
-    """Normalised log-probabilities over the allowed; `MASKED_LOG_PROB` elsewhere."""
-    if mask is None:
-        return jax.nn.log_softmax(logits, -1)
-    mask = allowed(mask)
-    # Twice `where`: what is masked may be inf or NaN, and neither it nor its gradient counts.
-    safe = jnp.where(mask, logits, 0)
-    peak = jax.lax.stop_gradient(jnp.max(safe, -1, keepdims=True, where=mask, initial=-jnp.inf))
-    shifted = jnp.where(mask, safe - peak, 0)
-    normaliser = jnp.log(jnp.sum(jnp.exp(shifted), -1, keepdims=True, where=mask))
-    return jnp.where(mask, shifted - normaliser, MASKED_LOG_PROB)
-
-
-def pick(log_probs: Float[Array, "*batch n"], index: Int[Array, "*batch"]) -> Float[Array, "*batch"]:
-    """The entry of each row; `MASKED_LOG_PROB` for an index out of range."""
-    n = log_probs.shape[-1]
-    inside = (index >= 0) & (index < n)
-    safe = jnp.where(inside, index, 0)
-    picked = jnp.take_along_axis(log_probs, safe[..., None], -1, mode="clip")[..., 0]
-    return jnp.where(inside, picked, MASKED_LOG_PROB)
-
-
-def entropy(log_probs: Float[Array, "*batch n"]) -> Float[Array, "*batch"]:
-    """Minus the sum of p log p (nats); what is masked adds exactly 0."""
-    possible = log_probs > MASKED_LOG_PROB
-    safe = jnp.where(possible, log_probs, 0)
-    return -jnp.sum(jnp.where(possible, jnp.exp(safe) * safe, 0), -1)
-
-
-def kl(p: Float[Array, "*batch n"], q: Float[Array, "*batch n"]) -> Float[Array, "*batch"]:
-    """KL(p || q) of two rows of log-probabilities (nats)."""
-    possible = p > MASKED_LOG_PROB
-    safe_p, safe_q = jnp.where(possible, p, 0), jnp.where(possible, q, 0)
-    terms = jnp.where(possible, jnp.exp(safe_p) * (safe_p - safe_q), 0)
-    return jnp.maximum(jnp.sum(terms, -1), 0)
-
-
-def sample(log_probs: Float[Array, "*batch n"], key: Key) -> Int[Array, "*batch"]:
-    """An index a row. What is masked is never drawn. `key` is consumed."""
-    return jax.random.categorical(key, log_probs, -1).astype(jnp.int32)
+from policy_core.contract import Key, Mask
+from policy_core.distributions import categorical_math as math
+from policy_core.distributions.categorical_sampling import sample
+from policy_core.spaces import Discrete, MultiDiscrete
+from policy_core.spaces.masks import allowed, pad_rows
 
 
 class Categorical(NamedTuple):
     """One of `space.n` categories.
 
     Args:
-        logits: unnormalised log-probabilities, float32.
+        logits: unnormalised log-probabilities `[..., n]`.
         mask: true = allowed, or None. A row that allows nothing counts as one that allows
             everything. Logits of what is masked may be anything, also NaN.
         space: the space of the actions, static.
@@ -82,39 +37,129 @@ class Categorical(NamedTuple):
     @property
     def log_probs(self) -> Float[Array, "*batch n"]:
         """Normalised log-probabilities; `MASKED_LOG_PROB` for what is masked."""
-        return log_softmax(self.logits, self.mask)
+        return math.log_softmax(self._clean())
 
     @property
     def probs(self) -> Float[Array, "*batch n"]:
         """Probabilities; exactly 0 for what is masked."""
-        return jnp.exp(self.log_probs)
+        return math.softmax(self._clean())
 
     def sample(self, *, key: Key) -> Int[Array, "*batch"]:
         """A category, int32. `key` is consumed."""
-        return self.space.start + sample(self.log_probs, key)
+        return self.space.start + sample(math.shift(self._clean()), key)
 
     def mode(self) -> Int[Array, "*batch"]:
         """The most probable category, the first of equals."""
-        return self.space.start + jnp.argmax(self.log_probs, -1).astype(jnp.int32)
+        return self.space.start + jnp.argmax(self._clean(), -1).astype(jnp.int32)
 
-    def log_prob(self, action: Int[Array, "*batch"]) -> Float[Array, "*batch"]:
+    def log_prob(self, action: Any) -> Float[Array, "*batch"]:
         """Log-probability (nats); `MASKED_LOG_PROB` for what is masked or out of range."""
-        return pick(self.log_probs, _index(action) - self.space.start)
+        index = jnp.asarray(action).astype(jnp.int32) - self.space.start
+        return math.log_prob(math.shift(self._clean()), index)
 
     def entropy(self) -> Float[Array, "*batch"]:
         """Entropy over what is allowed (nats)."""
-        return entropy(self.log_probs)
+        return math.entropy(self._clean())
 
     def kl(self, other: "Categorical") -> Float[Array, "*batch"]:
-        """KL(self || other) (nats)."""
-        return kl(self.log_probs, other.log_probs)
+        """KL(self || other) (nats); about 1e30 p where the other masks what has probability p."""
+        return math.kl(self._clean(), other._clean())
 
     def sample_and_log_prob(self, *, key: Key) -> tuple[Int[Array, "*batch"], Float[Array, "*batch"]]:
         """A category and its log-probability, one normalisation for both."""
-        log_probs = self.log_probs
-        index = sample(log_probs, key)
-        return self.space.start + index, pick(log_probs, index)
+        shifted = math.shift(self._clean())
+        index = sample(shifted, key)
+        return self.space.start + index, math.log_prob(shifted, index)
+
+    def _clean(self) -> Float[Array, "*batch n"]:
+        return math.clean(self.logits, self.mask)
 
 
-def _index(action: Int[Array, "*batch"]) -> Int[Array, "*batch"]:
-    return jnp.asarray(action).astype(jnp.int32)
+class MultiCategorical(NamedTuple):
+    """An independent categorical for each entry of `space`, without a loop over them.
+
+    Rows of different lengths are padded to the longest, the padding is masked, and
+    everything is one operation over `[..., rows, width]`.
+
+    Args:
+        logits: the rows one after the other, `[..., sum(nvec)]`.
+        mask: a tuple of rows `[..., nvec[i]]` (or None), or None.
+        space: the space of the actions, static.
+
+    Example:
+        >>> from policy_core import MultiDiscrete
+        >>> d = MultiCategorical(jnp.zeros(5), None, MultiDiscrete((2, 3)))
+        >>> round(float(jnp.exp(d.entropy())), 4)
+        6.0
+    """
+
+    logits: Float[Array, "*batch flat"]
+    mask: Mask
+    space: MultiDiscrete
+
+    @property
+    def log_probs(self) -> tuple[Float[Array, "*batch _"], ...]:
+        """Normalised log-probabilities of each row; `MASKED_LOG_PROB` for what is masked."""
+        return self._unpad(math.log_softmax(self._clean()))
+
+    @property
+    def probs(self) -> tuple[Float[Array, "*batch _"], ...]:
+        """The probabilities of each row; exactly 0 for what is masked."""
+        return self._unpad(math.softmax(self._clean()))
+
+    def sample(self, *, key: Key) -> Int[Array, "*batch_shape"]:
+        """An int32 array of the space's shape. `key` is consumed."""
+        return self._action(sample(math.shift(self._clean()), key))
+
+    def mode(self) -> Int[Array, "*batch_shape"]:
+        """The most probable category of each row, the first of equals."""
+        return self._action(jnp.argmax(self._clean(), -1).astype(jnp.int32))
+
+    def log_prob(self, action: Any) -> Float[Array, "*batch"]:
+        """The sum over the entries (nats); `MASKED_LOG_PROB` if one of them cannot happen."""
+        return math.total(math.log_prob(math.shift(self._clean()), self._index(action)))
+
+    def entropy(self) -> Float[Array, "*batch"]:
+        """The sum of the entropies of the rows (nats)."""
+        return jnp.sum(math.entropy(self._clean()), -1)
+
+    def kl(self, other: "MultiCategorical") -> Float[Array, "*batch"]:
+        """The sum of the divergences of the rows (nats)."""
+        return jnp.sum(math.kl(self._clean(), other._clean()), -1)
+
+    def sample_and_log_prob(self, *, key: Key) -> tuple[Int[Array, "*batch_shape"], Float[Array, "*batch"]]:
+        """A sample and its log-probability, one normalisation for both."""
+        shifted = math.shift(self._clean())
+        index = sample(shifted, key)
+        return self._action(index), math.total(math.log_prob(shifted, index))
+
+    def _clean(self) -> Float[Array, "*batch rows width"]:
+        """Padded rows of clean logits."""
+        nvec, batch = self.space.nvec, self.logits.shape[:-1]
+        width = max(nvec, default=0)
+        if set(nvec) == {width}:  # rows of one length: nothing to pad
+            logits = self.logits.reshape(*batch, len(nvec), width)
+            return math.clean(logits, None if self.mask is None else pad_rows(self.mask, nvec))
+        ends = np.cumsum(nvec).tolist()
+        rows = [self.logits[..., end - n : end] for end, n in zip(ends, nvec, strict=True)]
+        front = [(0, 0)] * len(batch)
+        padded = [jnp.pad(row, [*front, (0, width - row.shape[-1])]) for row in rows]
+        logits = jnp.stack(padded, -2) if rows else self.logits.reshape(*batch, 0, 0)
+        real = jnp.broadcast_to(self.space.valid(), logits.shape)
+        if self.mask is None:
+            return math.clean(logits, real)
+        mask = jnp.broadcast_to(pad_rows(self.mask, nvec), logits.shape)
+        return math.clean(logits, real & allowed(mask))
+
+    def _unpad(self, rows: Float[Array, "*batch rows width"]) -> tuple[Float[Array, "*batch _"], ...]:
+        return tuple(rows[..., i, :n] for i, n in enumerate(self.space.nvec))
+
+    def _action(self, index: Int[Array, "*batch rows"]) -> Int[Array, "*batch_shape"]:
+        starts = jnp.broadcast_to(self.space.starts().ravel(), index.shape)
+        return (index + starts).reshape(index.shape[:-1] + self.space.struct().shape)
+
+    def _index(self, action: Any) -> Int[Array, "*batch rows"]:
+        action = jnp.asarray(action).astype(jnp.int32)
+        batch = action.shape[: action.ndim - len(self.space.struct().shape)]
+        rows: jax.Array = action.reshape((*batch, len(self.space.nvec)))
+        return rows - jnp.broadcast_to(self.space.starts().ravel(), rows.shape)

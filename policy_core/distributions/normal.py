@@ -8,9 +8,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from policy_core.contract import Key
+from policy_core.distributions.categorical_math import expm1_less
 from policy_core.spaces import Box
 
-_HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
+HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
 
 
 class Normal(NamedTuple):
@@ -48,25 +49,39 @@ class Normal(NamedTuple):
 
     def log_prob(self, action: Any) -> Float[Array, "*batch"]:
         """Log-density, summed over the entries (nats)."""
-        # The log-std itself, never log(exp(.)): right for any log-std that float32 holds.
-        z = (jnp.asarray(action).astype(self.loc.dtype) - self.loc) * jnp.exp(-self.log_std)
-        return sum_event(-0.5 * jnp.square(z) - self.log_std - _HALF_LOG_2PI, self.space)
+        action = jnp.asarray(action).astype(self.loc.dtype)
+        return sum_event(normal_log_prob(action, self.loc, self.log_std), self.space)
 
     def entropy(self) -> Float[Array, "*batch"]:
         """Differential entropy, summed over the entries (nats)."""
-        return sum_event(self.log_std + (0.5 + _HALF_LOG_2PI), self.space)
+        return sum_event(self.log_std + (0.5 + HALF_LOG_2PI), self.space)
 
     def kl(self, other: "Normal") -> Float[Array, "*batch"]:
         """KL(self || other), summed over the entries (nats)."""
-        ratio = 2 * (self.log_std - other.log_std)
-        z = (self.loc - other.loc) * jnp.exp(-other.log_std)
-        terms = 0.5 * (jnp.expm1(ratio) - ratio + jnp.square(z))
-        return sum_event(jnp.maximum(terms, 0), self.space)
+        return sum_event(normal_kl(self.loc, self.log_std, other.loc, other.log_std), self.space)
 
     def sample_and_log_prob(self, *, key: Key) -> tuple[Float[Array, "*batch_shape"], Float[Array, "*batch"]]:
         """A draw and its log-density."""
         action = self.sample(key=key)
         return action, self.log_prob(action)
+
+
+def normal_kl(
+    loc: Float[Array, "*shape"],
+    log_std: Float[Array, "*shape"],
+    other_loc: Float[Array, "*shape"],
+    other_log_std: Float[Array, "*shape"],
+) -> Float[Array, "*shape"]:
+    """KL of normals, entry by entry: terms that are at least 0, small ones to full precision."""
+    z = (loc - other_loc) * jnp.exp(-other_log_std)
+    return 0.5 * (expm1_less(2 * (log_std - other_log_std)) + jnp.square(z))
+
+
+def normal_log_prob(
+    x: Float[Array, "*shape"], loc: Float[Array, "*shape"], log_std: Float[Array, "*shape"]
+) -> Float[Array, "*shape"]:
+    """Log-density, entry by entry, from the log-std itself: never log(exp(.))."""
+    return -0.5 * jnp.square((x - loc) * jnp.exp(-log_std)) - log_std - HALF_LOG_2PI
 
 
 def sum_event(x: Float[Array, "..."], space: Any) -> Float[Array, "*batch"]:

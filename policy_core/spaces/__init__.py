@@ -9,6 +9,7 @@ mask that allows nothing counts as a row that allows everything.
 """
 
 from policy_core.spaces.box import Box as Box
+from policy_core.spaces.checked import checked_mask as checked_mask
 from policy_core.spaces.composite import Dict as Dict
 from policy_core.spaces.composite import Tuple as Tuple
 from policy_core.spaces.discrete import Discrete as Discrete

@@ -9,7 +9,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Num, PyTree
 
 from policy_core import _structure
-from policy_core._dtypes import wide_float
+from policy_core._dtypes import in_range, wide_float
 from policy_core._static import set_field, static
 from policy_core.contract import Key, Mask
 from policy_core.errors import ConfigError, MaskError
@@ -65,7 +65,11 @@ class Box:
         low, high = np.broadcast_arrays(self.low, self.high)
         if np.any(low > high) or np.any(low == np.inf) or np.any(high == -np.inf):
             raise ConfigError("Box.low: above Box.high somewhere; expected low <= high")
-        if not jnp.issubdtype(self.dtype, jnp.floating):
+        if self.is_float:
+            largest = float(jnp.finfo(self.dtype).max)
+            if np.any(low > largest) or np.any(high < -largest):  # both would become infinite
+                raise ConfigError(f"Box.low, Box.high: outside of the range of {self.dtype}")
+        else:
             info = np.iinfo(self.dtype)
             finite = np.concatenate([low[np.isfinite(low)], high[np.isfinite(high)]])
             if np.any(finite != np.round(finite)):
@@ -94,7 +98,8 @@ class Box:
         low, high = (np.broadcast_to(np.reshape(bound, self.shape if isinstance(bound, tuple) else ()),
                                      self.shape) for bound in (self.low, self.high))  # fmt: skip
         if self.is_float:
-            return low.astype(dtype), high.astype(dtype)
+            with np.errstate(over="ignore"):
+                return low.astype(dtype), high.astype(dtype)
         info = np.iinfo(dtype)
 
         def whole(bound: np.ndarray) -> np.ndarray:
@@ -141,19 +146,12 @@ class Box:
         if not _structure.matches_structure(element, self.struct()):
             return jnp.array(False)
         low, high = self.bounds()
-        element = jnp.asarray(element)
         if self.is_float:
-            low, high = low.astype(element.dtype), high.astype(element.dtype)
+            element = jnp.asarray(element)
+            with np.errstate(over="ignore"):  # a bound beyond the dtype is no bound
+                low, high = low.astype(element.dtype), high.astype(element.dtype)
             return jnp.all((element >= low) & (element <= high))
-        if element.dtype == jnp.bool_:
-            element = element.astype(jnp.int32)
-        # Bounds that the element's dtype cannot hold: in Python ints, nothing wraps around.
-        info = np.iinfo(element.dtype)
-        low, high = low.astype(object), high.astype(object)
-        if np.any(low > info.max) or np.any(high < info.min):
-            return jnp.array(False)
-        low, high = (np.clip(x, info.min, info.max).astype(element.dtype) for x in (low, high))
-        return jnp.all((element >= low) & (element <= high))
+        return in_range(element, low, high)
 
     def flatten(self, element: Num[Array, "..."]) -> Float[Array, " flat"]:
         """The entries in C order, as float32 (float64 for a float64 box)."""

@@ -9,6 +9,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PyTree, Shaped
 
 from policy_core import _structure
+from policy_core._dtypes import in_range
 from policy_core._static import set_field, static
 from policy_core.contract import Key, Mask
 from policy_core.errors import ConfigError
@@ -50,15 +51,14 @@ class Discrete:
         """A uniform draw among the allowed; `key` is consumed."""
         self.check_mask(mask, "mask")
         if mask is None:
-            return jax.random.randint(key, (), self.start, self.start + self.n)
+            return self.start + jax.random.randint(key, (), 0, self.n)
         return self.start + _sample_allowed(key, allowed(jnp.asarray(mask)))
 
     def contains(self, element: PyTree) -> Bool[Array, ""]:
         """Whether `element` is an integer scalar in range."""
         if not _structure.matches_structure(element, self.struct()):
             return jnp.array(False)
-        index = _as_int32(element)
-        return (index >= self.start) & (index < self.start + self.n)
+        return in_range(element, self.start, self.start + self.n - 1)
 
     def flatten(self, element: Int[Array, ""]) -> Float[Array, " flat"]:
         """One-hot, float32; zeros for an element outside of the space."""
@@ -102,7 +102,11 @@ class MultiDiscrete:
     def __post_init__(self) -> None:
         shape = (len(self.nvec),) if self.shape is None else self.shape
         start = (0,) * len(self.nvec) if self.start is None else self.start
-        if math.prod(shape) != len(self.nvec) or len(start) != len(self.nvec):
+        if (
+            any(size < 0 for size in shape)
+            or math.prod(shape) != len(self.nvec)
+            or len(start) != len(self.nvec)
+        ):
             raise ConfigError(
                 f"MultiDiscrete: got {len(self.nvec)} numbers of categories, shape {shape} and "
                 f"{len(start)} starts, expected as many of each"
@@ -134,8 +138,10 @@ class MultiDiscrete:
         self.check_mask(mask, "mask")
         shape = self.struct().shape
         if mask is None:
-            first = self.starts()
-            return jax.random.randint(key, shape, first, first + np.reshape(self.nvec, shape))
+            sizes = np.array(self.nvec, np.int32).reshape(shape)
+            return jax.random.randint(key, shape, 0, sizes) + self.starts()
+        if not self.nvec:
+            return jnp.zeros(shape, jnp.int32)
         rows = allowed(pad_rows(mask, self.nvec)) & self.valid()
         draws = jax.vmap(_sample_allowed)(jax.random.split(key, len(self.nvec)), rows)
         return draws.reshape(shape) + self.starts()
@@ -144,8 +150,8 @@ class MultiDiscrete:
         """Whether `element` is an integer array of this shape, in range."""
         if not _structure.matches_structure(element, self.struct()):
             return jnp.array(False)
-        index = _as_int32(element) - self.starts()
-        return jnp.all((index >= 0) & (index < np.reshape(self.nvec, index.shape)))
+        last = self.starts() + (np.array(self.nvec, np.int32).reshape(self.starts().shape) - 1)
+        return in_range(element, self.starts(), last)
 
     def flatten(self, element: Int[Array, "..."]) -> Float[Array, " flat"]:
         """One-hot rows, concatenated, float32."""
@@ -155,6 +161,8 @@ class MultiDiscrete:
 
     def unflatten(self, flat: Float[Array, " flat"]) -> Int[Array, "..."]:
         """The index of the largest number of each row."""
+        if not self.nvec:
+            return jnp.zeros(self.struct().shape, jnp.int32)
         padded = jnp.full(self.valid().shape, -jnp.inf, flat.dtype).at[np.nonzero(self.valid())].set(flat)
         return jnp.argmax(padded, -1).astype(jnp.int32).reshape(self.struct().shape) + self.starts()
 
@@ -210,8 +218,7 @@ class MultiBinary:
         """Whether `element` is an integer or boolean array of zeros and ones."""
         if not _structure.matches_structure(element, self.struct()):
             return jnp.array(False)
-        bits = _as_int32(element)
-        return jnp.all((bits == 0) | (bits == 1))
+        return in_range(element, 0, 1)
 
     def flatten(self, element: Shaped[Array, "..."]) -> Float[Array, " flat"]:
         """The bits in C order, float32."""
@@ -243,7 +250,6 @@ def _sample_allowed(key: Key, mask: Bool[Array, " n"]) -> Int[Array, ""]:
 def _check_categories(name: str, sizes: tuple[int, ...], starts: tuple[int, ...]) -> None:
     if any(size < 1 for size in sizes):
         raise ConfigError(f"{name}: got {min(sizes)}, expected at least one category")
-    limit = 2**31
     for size, start in zip(sizes, starts, strict=True):
-        if start < -limit or start + size > limit:
+        if start < -(2**31) or size >= 2**31 or start + size > 2**31:
             raise ConfigError(f"{name}: {start} + {size} leaves the range of int32")

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool
 
+from policy_core._structure import is_array
 from policy_core.contract import Mask
 from policy_core.errors import MaskError
 
@@ -35,7 +36,7 @@ def rows_of_mask(mask: Any, nvec: tuple[int, ...]) -> tuple[Any, ...]:
         mask: booleans, flat `[sum(nvec)]` as in sb3-contrib, or stacked
             `[len(nvec), max(nvec)]` as in Jumanji, where what lies beyond a row is ignored.
             More axes in front are batch axes.
-        nvec: the numbers of categories.
+        nvec: the numbers of categories. What could be either layout is taken as stacked.
 
     Returns:
         A tuple of rows, the i-th `[..., nvec[i]]`.
@@ -86,12 +87,9 @@ def check_rows(mask: Mask, nvec: tuple[int, ...], name: str) -> None:
 
 
 def _check_bool(mask: Any, name: str) -> None:
-    try:
-        dtype = jnp.result_type(mask)
-    except TypeError:
-        raise MaskError(
-            f"{name}: got {type(mask).__name__}, expected a boolean array; use jnp.array(mask)"
-        ) from None
+    if not is_array(mask):
+        raise MaskError(f"{name}: got {type(mask).__name__}, expected a boolean array; use jnp.array(mask)")
+    dtype = jnp.result_type(mask)
     if jnp.issubdtype(dtype, jnp.floating):
         raise MaskError(
             f"{name}: got dtype {dtype}, an additive mask?, expected bool with true = allowed; "

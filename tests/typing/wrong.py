@@ -39,10 +39,10 @@ pc.MLP(hidden_sizes=(64,))
 pc.MLP([64, 64])
 
 # a config field is positional
-pc.NormalHead("state")
+pc.Discrete(3, 1)
 
 # a choice is misspelt
-pc.NormalHead(std="learned")
+pc.Scale(std="learned")
 
 # is_first is missing
 pc.evaluate_sequence(policy, state, observation, observation)

@@ -1,0 +1,59 @@
+"""What the free functions ask of their arguments, when they are traced."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import PyTree
+
+from policy_core._structure import describe
+from policy_core.contract import Action, ActorCritic, Observation, Params, Policy, State
+from policy_core.errors import StructureError
+
+
+def pair(
+    policy: Policy[Params, State, Observation, Action],
+) -> Policy[Params, State, Observation, Action]:
+    """The policy, if it is a pair of params and a config."""
+    if not isinstance(policy, tuple) or len(policy) != 2:
+        got = f"{type(policy).__name__}"
+        raise StructureError(f"policy: got {got}, expected the pair (params, config)")
+    check_config(policy[1])
+    return policy
+
+
+def check_config(config: Any) -> None:
+    """Raise `StructureError` unless the config offers the contract."""
+    if not isinstance(config, ActorCritic):
+        raise StructureError(
+            f"config: got {type(config).__name__}, expected a config that offers ActorCritic; a "
+            "policy is the pair (params, config), in this order"
+        )
+
+
+def check_key(key: Any) -> None:
+    """Raise `StructureError` unless there is no key, or one key of either style."""
+    if key is None:
+        return
+    typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
+    if not typed and (key.dtype != jnp.uint32 or key.ndim == 0):
+        raise StructureError(f"key: got {describe(key)}, expected a key; use jax.random.key(seed)")
+    shape = jnp.shape(key) if typed else jnp.shape(key)[:-1]
+    if shape:
+        raise StructureError(f"key: got keys of shape {shape}, expected one key; use jax.vmap")
+
+
+def check_time(is_first: Any, **arguments: PyTree) -> None:
+    """All arguments have the leading axis of `is_first`."""
+    if jnp.ndim(is_first) != 1 or jnp.result_type(is_first) != jnp.bool_:
+        raise StructureError(
+            f"is_first: got {describe(is_first)}, expected bool(time,); for a batch use jax.vmap"
+        )
+    time = jnp.shape(is_first)[0]
+    for name, argument in arguments.items():
+        for path, leaf in jax.tree_util.tree_leaves_with_path(argument):
+            if jnp.shape(leaf)[:1] != (time,):
+                raise StructureError(
+                    f"{name}{jax.tree_util.keystr(path)}: got shape {jnp.shape(leaf)}, expected a "
+                    f"leading axis of time of length {time}, as is_first has"
+                )

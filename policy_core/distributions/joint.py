@@ -1,0 +1,80 @@
+"""Independent distributions side by side, for `Dict` and `Tuple` actions, nested at will."""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from policy_core.contract import Key
+from policy_core.distributions.categorical_math import total
+
+
+class Joint(NamedTuple):
+    """Independent parts: a dict or a tuple of distributions; actions have the same structure.
+
+    Args:
+        parts: name, or place, to distribution.
+
+    Example:
+        >>> from policy_core import Box, Discrete
+        >>> from policy_core.distributions import Categorical, Normal
+        >>> d = Joint({
+        ...     "tool": Categorical(jnp.zeros(4), None, Discrete(4)),
+        ...     "force": Normal(jnp.zeros(()), jnp.zeros(()), Box()),
+        ... })
+        >>> sorted(d.mode()), round(float(d.entropy()), 4)
+        (['force', 'tool'], 2.8052)
+    """
+
+    parts: Any
+
+    def sample(self, *, key: Key) -> Any:
+        """A sample of each part. `key` is consumed."""
+        pairs = zip(self._list(), self._keys(key), strict=True)
+        return self._like([part.sample(key=k) for part, k in pairs])
+
+    def mode(self) -> Any:
+        """The mode of each part."""
+        return self._like([part.mode() for part in self._list()])
+
+    def log_prob(self, action: Any) -> Float[Array, "*batch"]:
+        """The sum over the parts (nats); `MASKED_LOG_PROB` if one of them cannot happen."""
+        return total(self.log_probs(action))
+
+    def entropy(self) -> Float[Array, "*batch"]:
+        """The sum of the entropies of the parts (nats)."""
+        return jnp.sum(jnp.stack([part.entropy() for part in self._list()], -1), -1)
+
+    def kl(self, other: "Joint") -> Float[Array, "*batch"]:
+        """The sum of the divergences of the parts (nats)."""
+        pairs = zip(self._list(), other._list(), strict=True)
+        return jnp.sum(jnp.stack([part.kl(twin) for part, twin in pairs], -1), -1)
+
+    def sample_and_log_prob(self, *, key: Key) -> tuple[Any, Float[Array, "*batch"]]:
+        """A sample of each part, and the log-probability of them all."""
+        pairs = [
+            part.sample_and_log_prob(key=k) for part, k in zip(self._list(), self._keys(key), strict=True)
+        ]
+        log_probs = jnp.stack([log_prob for _, log_prob in pairs], -1)
+        return self._like([action for action, _ in pairs]), total(log_probs)
+
+    def log_probs(self, action: Any) -> Float[Array, "*batch parts"]:
+        """The log-probability of each part, in sorted order of the names (nats)."""
+        actions = [action[name] for name in self._names()]
+        pairs = zip(self._list(), actions, strict=True)
+        return jnp.stack([part.log_prob(action) for part, action in pairs], -1)
+
+    def _names(self) -> list[Any]:
+        return sorted(self.parts) if isinstance(self.parts, dict) else list(range(len(self.parts)))
+
+    def _list(self) -> list[Any]:
+        return [self.parts[name] for name in self._names()]
+
+    def _like(self, values: list[Any]) -> Any:
+        if isinstance(self.parts, dict):
+            return dict(zip(self._names(), values, strict=True))
+        return tuple(values)
+
+    def _keys(self, key: Key) -> Any:
+        return jax.random.split(key, len(self.parts))

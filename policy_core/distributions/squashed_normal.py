@@ -1,0 +1,113 @@
+"""The normal distribution, squashed by tanh into the bounds of a `Box`."""
+
+import math
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from policy_core.contract import Key
+from policy_core.distributions.normal import HALF_LOG_2PI, normal_kl, normal_log_prob, sum_event
+from policy_core.distributions.squashed_math import tanh_log_det, tanh_normal_entropy
+from policy_core.spaces import Box
+
+
+class SquashedNormal(NamedTuple):
+    """An independent normal for each entry, mapped by tanh into the bounds where both are finite.
+
+    The policy action is the draw u before the squash, so nothing is lost at the bounds;
+    `log_prob`, `entropy` and `kl` are those of the environment action
+    low + (high - low) (1 + tanh u) / 2, of which u is the coordinate. Entries without two
+    finite bounds are plain normals, clipped by `NormalHead`'s rule.
+
+    Args:
+        loc: means before the squash, `[..., *shape]`.
+        log_std: logarithms of the standard deviations before the squash, `[..., *shape]`.
+        space: the space of the actions, static.
+
+    References:
+        Haarnoja et al. 2018 (soft actor-critic), appendix C, for the density. The entropy, which
+        they estimate by a sample, is computed here (`squashed_math`).
+
+    Example:
+        >>> from policy_core import Box
+        >>> d = SquashedNormal(jnp.zeros(1), jnp.zeros(1), Box(low=-1.0, high=1.0, shape=(1,)))
+        >>> round(float(d.log_prob(jnp.array([1e4]))), 1), round(float(d.entropy()), 4)
+        (-49980000.0, 0.6698)
+    """
+
+    loc: Float[Array, "*batch_shape"]
+    log_std: Float[Array, "*batch_shape"]
+    space: Box
+
+    @property
+    def scale(self) -> Float[Array, "*batch_shape"]:
+        """Standard deviations before the squash."""
+        return jnp.exp(self.log_std)
+
+    def sample(self, *, key: Key) -> Float[Array, "*batch_shape"]:
+        """A draw before the squash, differentiable in `loc` and `log_std`. `key` is consumed."""
+        return self.loc + self.scale * jax.random.normal(key, self.loc.shape, self.loc.dtype)
+
+    def mode(self) -> Float[Array, "*batch_shape"]:
+        """The mean before the squash: the median of the environment action.
+
+        It is not where the density of the environment action is largest, which for a wide
+        normal is at the bounds.
+        """
+        return self.loc
+
+    def log_prob(self, action: Any) -> Float[Array, "*batch"]:
+        """Log-density of the environment action of a policy action, summed (nats)."""
+        u = jnp.asarray(action).astype(self.loc.dtype)
+        squash = tanh_log_det(u) + self._log_half_width()
+        terms = normal_log_prob(u, self.loc, self.log_std) - self._where_bounded(squash)
+        return sum_event(terms, self.space)
+
+    def entropy(self) -> Float[Array, "*batch"]:
+        """Differential entropy of the environment action, summed (nats); exact, differentiable."""
+        squashed = tanh_normal_entropy(self.loc, self.log_std) + self._log_half_width()
+        plain = self.log_std + (0.5 + HALF_LOG_2PI)
+        bounded = np.broadcast_to(bounded_entries(self.space), self.loc.shape)
+        return sum_event(jnp.where(bounded, squashed, plain), self.space)
+
+    def base_entropy(self) -> Float[Array, "*batch"]:
+        """Entropy before the squash, summed (nats): what some libraries call the entropy."""
+        return sum_event(self.log_std + (0.5 + HALF_LOG_2PI), self.space)
+
+    def entropy_estimate(self, *, key: Key) -> Float[Array, "*batch"]:
+        """Minus the log-density of one draw, an unbiased estimate of `entropy`. `key` is consumed."""
+        return -self.log_prob(self.sample(key=key))
+
+    def kl(self, other: "SquashedNormal") -> Float[Array, "*batch"]:
+        """KL(self || other), summed (nats): that of the normals, for the squash changes nothing."""
+        return sum_event(normal_kl(self.loc, self.log_std, other.loc, other.log_std), self.space)
+
+    def sample_and_log_prob(self, *, key: Key) -> tuple[Float[Array, "*batch_shape"], Float[Array, "*batch"]]:
+        """A draw before the squash and the log-density of its environment action."""
+        action = self.sample(key=key)
+        return action, self.log_prob(action)
+
+    def _where_bounded(self, x: Float[Array, "*batch_shape"]) -> Float[Array, "*batch_shape"]:
+        return jnp.where(np.broadcast_to(bounded_entries(self.space), x.shape), x, 0.0)
+
+    def _log_half_width(self) -> Float[Array, "*batch_shape"]:
+        low, high = safe_bounds(self.space)
+        half = np.log(high - low) - math.log(2)
+        return jnp.broadcast_to(jnp.asarray(half, self.loc.dtype), self.loc.shape)
+
+
+def bounded_entries(space: Box) -> np.ndarray:
+    """Which entries of a box have two finite bounds."""
+    low, high = space.bounds()
+    bounded: np.ndarray = np.isfinite(low) & np.isfinite(high)
+    return bounded
+
+
+def safe_bounds(space: Box) -> tuple[np.ndarray, np.ndarray]:
+    """The bounds in float64, -1 and 1 for entries that are not bounded on both sides."""
+    low, high = (bound.astype(np.float64) for bound in space.bounds())
+    bounded = bounded_entries(space)
+    return np.where(bounded, low, -1.0), np.where(bounded, high, 1.0)

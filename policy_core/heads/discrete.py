@@ -1,0 +1,156 @@
+"""Heads of logits: for discrete spaces, and for boxes taken as grids of values."""
+
+from dataclasses import field
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int, Num
+
+from policy_core._dtypes import widen
+from policy_core._static import static
+from policy_core.contract import Key, Mask
+from policy_core.distributions import Bernoulli, Categorical, MultiCategorical
+from policy_core.errors import ConfigError
+from policy_core.networks import init_linear, linear
+from policy_core.spaces import Box, Discrete, MultiBinary, MultiDiscrete
+
+_MOST_CATEGORIES = 2**20
+
+
+@static
+class LogitsHead:
+    """Logits for `Discrete`, `MultiDiscrete` and `MultiBinary`; both kinds of action are one."""
+
+    def check_space(self, space: Any) -> None:
+        """One of the three."""
+        if not isinstance(space, Discrete | MultiDiscrete | MultiBinary):
+            raise ConfigError(f"action_space: got {type(space).__name__}, expected a discrete space")
+
+    def init(self, space: Any, in_size: int, *, key: Key, dtype: str, gain: float) -> Any:
+        """One linear layer to a logit for each number of the flat form."""
+        return init_linear(in_size, space.flat_size, key=key, dtype=dtype, gain=gain)
+
+    def distribution(
+        self,
+        space: Discrete | MultiDiscrete | MultiBinary,
+        params: Any,
+        features: Float[Array, " features"],
+        mask: Mask,
+        temperature: Float[Array, ""] | None,
+    ) -> Categorical | MultiCategorical | Bernoulli:
+        """`Categorical`, `MultiCategorical` or `Bernoulli`."""
+        logits = widen(linear(params, features))
+        if temperature is not None:
+            logits = logits / temperature
+        match space:
+            case Discrete():
+                return Categorical(logits, mask, space)
+            case MultiDiscrete():
+                return MultiCategorical(logits, mask, space)
+            case MultiBinary():
+                return Bernoulli(logits.reshape(space.struct().shape), mask, space)
+
+    def env_action(self, space: Any, action: Any) -> Any:
+        """The action as it is."""
+        del space
+        return action
+
+    def policy_action(self, space: Any, env_action: Any) -> Any:
+        """The action as it is."""
+        del space
+        return env_action
+
+
+@static
+class BinsHead:
+    """A categorical over a grid of values for each entry of a `Box` with finite bounds.
+
+    The policy action is the index of the value, int32, of the shape of the box; the
+    environment action is the value. A grid can hold several modes, which no normal can
+    (Tang & Agrawal 2020).
+
+    Args:
+        bins: how many values for each entry of a float box, bounds included, evenly spaced.
+            A box of integers has all of its integers as values, whatever `bins` is.
+
+    Example:
+        >>> import policy_core as pc
+        >>> config = pc.ActorCriticConfig(
+        ...     observation_space=pc.Box(shape=(3,)),
+        ...     action_space=pc.Box(low=-1.0, high=1.0, shape=(2,)),
+        ...     box_head=pc.BinsHead(bins=5),
+        ... )
+        >>> policy = pc.init(config, key=jax.random.key(0))
+        >>> pc.env_action(policy, jnp.array([0, 3])).tolist()
+        [-1.0, 0.5]
+    """
+
+    bins: int = field(default=11, kw_only=False)
+
+    def __post_init__(self) -> None:
+        if self.bins < 2:
+            raise ConfigError(f"BinsHead.bins: got {self.bins}, expected at least 2")
+
+    def check_space(self, space: Any) -> None:
+        """A box with finite bounds, of not too many values."""
+        if not isinstance(space, Box):
+            raise ConfigError(f"action_space: got {type(space).__name__}, expected a Box")
+        if not space.bounded:
+            raise ConfigError("action_space: got a Box without bounds, expected two finite ones")
+        if self._sizes(space).sum() > _MOST_CATEGORIES:
+            raise ConfigError(
+                f"action_space: a Box of {space.dtype} with more than {_MOST_CATEGORIES} values, "
+                "too many for a categorical; narrow its bounds or use a float dtype"
+            )
+
+    def init(self, space: Box, in_size: int, *, key: Key, dtype: str, gain: float) -> Any:
+        """One linear layer to a logit for each value."""
+        size = self.index_space(space).flat_size
+        return init_linear(in_size, size, key=key, dtype=dtype, gain=gain)
+
+    def distribution(
+        self,
+        space: Box,
+        params: Any,
+        features: Float[Array, " features"],
+        mask: Mask,
+        temperature: Float[Array, ""] | None,
+    ) -> MultiCategorical:
+        """A `MultiCategorical` over the indices."""
+        distribution = LogitsHead().distribution(self.index_space(space), params, features, mask, temperature)
+        assert isinstance(distribution, MultiCategorical)
+        return distribution
+
+    def env_action(self, space: Box, action: Int[Array, "..."]) -> Num[Array, "..."]:
+        """The value of the index."""
+        low, high = space.bounds()
+        if not space.is_float:
+            unsigned = np.dtype(f"uint{low.dtype.itemsize * 8}")  # low + index may wrap on the way
+            return (jnp.asarray(action).astype(unsigned) + low.astype(unsigned)).astype(low.dtype)
+        part = widen(jnp.asarray(action)) / (self.bins - 1)
+        wide_low, wide_high = widen(jnp.asarray(low)), widen(jnp.asarray(high))
+        value = wide_low * (1 - part) + wide_high * part
+        return jnp.clip(value.astype(low.dtype), low, high)
+
+    def policy_action(self, space: Box, env_action: Num[Array, "..."]) -> Int[Array, "..."]:
+        """The index of the nearest value."""
+        low, high = space.bounds()
+        env_action = jnp.clip(jnp.asarray(env_action).astype(low.dtype), low, high)
+        if not space.is_float:
+            unsigned = np.dtype(f"uint{low.dtype.itemsize * 8}")
+            return (env_action.astype(unsigned) - low.astype(unsigned)).astype(jnp.int32)
+        wide_low, wide_high = widen(jnp.asarray(low)), widen(jnp.asarray(high))
+        part = (widen(env_action) - wide_low) / (wide_high - wide_low)
+        return jnp.round(part * (self.bins - 1)).astype(jnp.int32)
+
+    def index_space(self, space: Box) -> MultiDiscrete:
+        """The space of policy actions."""
+        return MultiDiscrete(tuple(self._sizes(space).tolist()), shape=space.shape)
+
+    def _sizes(self, space: Box) -> np.ndarray:
+        if space.is_float:
+            return np.full(space.flat_size, self.bins)
+        low, high = (bound.ravel().astype(object) for bound in space.bounds())
+        sizes: np.ndarray = high - low + 1
+        return sizes

@@ -1,0 +1,650 @@
+"""Distributions: identities, numbers against references, masks, dtypes, and the laws of samples.
+
+The cases and the references of the accuracy tests are those of `benchmarks/numerics.py`, which
+also writes docs/numerics.md; here they run on fewer points, and `Row.held` is the bound.
+"""
+
+import itertools
+import json
+import math
+import os
+import subprocess
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import scipy.stats
+
+import policy_core as pc
+from benchmarks import numerics
+from policy_core.distributions import (
+    MASKED_LOG_PROB,
+    Bernoulli,
+    Beta,
+    Categorical,
+    Joint,
+    MultiCategorical,
+    Normal,
+    SquashedNormal,
+)
+
+ROOT = Path(__file__).parent.parent
+KEY = jax.random.key(0)
+BATCH = (2, 3)
+DRAWS = 4000
+BOX = pc.Box(low=-2.0, high=3.0)
+MIXED = pc.Box(low=(-1.0, -math.inf, 0.0), high=(1.0, 2.0, math.inf), shape=(3,))
+
+
+# Where a test is not about speed or the last digit, half of the time to compile is saved.
+quick_jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+
+
+def _at(tree: Any, *index: int) -> Any:
+    return jax.tree.map(lambda x: x[index], tree)
+
+
+def _cast(tree: Any, dtype: Any) -> Any:
+    return jax.tree.map(lambda x: x.astype(dtype) if jnp.issubdtype(x.dtype, jnp.floating) else x, tree)
+
+
+def _close(a: Any, b: Any, tolerance: float = 0.0) -> None:
+    jax.tree.map(lambda x, y: np.testing.assert_allclose(x, y, rtol=tolerance, atol=tolerance), a, b)
+
+
+# IDENTITIES
+
+RNG = np.random.default_rng(0)
+
+
+def _normal(*shape: int, scale: float = 1.0) -> jax.Array:
+    return jnp.asarray(RNG.normal(size=(*BATCH, *shape)) * scale, jnp.float32)
+
+
+def _mask(n: int) -> jax.Array:
+    return jnp.asarray(RNG.random((*BATCH, n)) < 0.6).at[..., n // 2].set(True)
+
+
+def _pair(build: Any) -> Any:
+    return build(), build()
+
+
+def _masked_rows() -> Any:
+    mask = (_mask(2), None, _mask(4))
+    return _pair(lambda: MultiCategorical(_normal(9), mask, pc.MultiDiscrete((2, 3, 4))))
+
+
+def _masked(n: int, space: Any) -> Any:
+    mask = _mask(n)
+    return _pair(lambda: Categorical(_normal(n), mask, space))
+
+
+def _masked_bits() -> Any:
+    mask = _mask(3)
+    return _pair(lambda: Bernoulli(_normal(3), mask, pc.MultiBinary(3)))
+
+
+def _concentration(*shape: int) -> jax.Array:
+    return jnp.exp(_normal(*shape))
+
+
+def _joint() -> Joint:
+    return Joint(
+        {
+            "x": Joint(
+                (Categorical(_normal(3), None, pc.Discrete(3)), Normal(_normal(), _normal(), pc.Box()))
+            ),
+            "bits": Bernoulli(_normal(2), None, pc.MultiBinary(2)),
+            "share": SquashedNormal(_normal(2), _normal(2), pc.Box(low=0.0, high=0.5, shape=(2,))),
+        }
+    )
+
+
+ODD = pc.MultiDiscrete((2, 3, 2, 3), shape=(2, 2), start=(0, 1, 0, -5))
+PAIRS = {
+    "categorical": _pair(lambda: Categorical(_normal(5, scale=2), None, pc.Discrete(5, start=-2))),
+    "categorical of one": _pair(lambda: Categorical(_normal(1), None, pc.Discrete(1))),
+    "categorical of 40": _pair(lambda: Categorical(_normal(40, scale=2), None, pc.Discrete(40))),
+    "categorical, masked": _masked(5, pc.Discrete(5, start=3)),
+    "multi-categorical": _pair(lambda: MultiCategorical(_normal(10), None, ODD)),
+    "multi-categorical, even": _pair(lambda: MultiCategorical(_normal(6), None, pc.MultiDiscrete((3, 3)))),
+    "multi-categorical, masked": _masked_rows(),
+    "bernoulli": _pair(lambda: Bernoulli(_normal(2, 2), None, pc.MultiBinary((2, 2)))),
+    "bernoulli, masked": _masked_bits(),
+    "normal": _pair(lambda: Normal(_normal(3), _normal(3, scale=0.3), pc.Box(shape=(3,)))),
+    "squashed normal": _pair(lambda: SquashedNormal(_normal(), _normal(scale=0.3), BOX)),
+    "squashed normal, mixed": _pair(lambda: SquashedNormal(_normal(3), _normal(3, scale=0.3), MIXED)),
+    "beta": _pair(lambda: Beta(_concentration(2), _concentration(2), pc.Box(low=-1.0, high=2.0, shape=(2,)))),
+    "joint": _pair(_joint),
+}
+
+
+def _contains(d: Any, action: Any) -> jax.Array:
+    """Whether an unbatched action is in the space, once it is an environment action."""
+    match d:
+        case Joint(dict() as parts):
+            return jnp.all(jnp.stack([_contains(parts[name], action[name]) for name in parts]))
+        case Joint(parts):
+            return jnp.all(jnp.stack([_contains(part, a) for part, a in zip(parts, action, strict=True)]))
+        case SquashedNormal():
+            return d.space.contains(pc.SquashedNormalHead().env_action(d.space, action))
+        case Beta():
+            return d.space.contains(pc.BetaHead().env_action(d.space, action))
+    return d.space.contains(action)
+
+
+def _methods(p: Any, q: Any, action: Any) -> Any:
+    return {"mode": p.mode(), "log_prob": p.log_prob(action), "entropy": p.entropy(), "kl": p.kl(q)}
+
+
+@quick_jit
+def _facts(p: Any, q: Any, keys: Any) -> Any:
+    """What the identities need, in one compilation: of many draws, and of one in each form."""
+    actions, log_probs = jax.vmap(lambda k: p.sample_and_log_prob(key=k))(keys)
+    scores, others = jax.vmap(lambda a: (p.log_prob(a), q.log_prob(a)))(actions)
+    legal = jax.vmap(jax.vmap(jax.vmap(_contains)), (None, 0))(p, actions)
+    grid, last = keys[: math.prod(BATCH)].reshape(BATCH), tuple(size - 1 for size in BATCH)
+    nested = jax.vmap(jax.vmap(lambda p, k: p.sample_and_log_prob(key=k)))(p, grid)
+    single = _at(p, *last)
+    draw = single.sample(key=grid[last])
+    # A third batch axis in front: p against q, and p against p.
+    stacked = _stack(p, p), _stack(q, p), _stack(_at(actions, 0), _at(actions, 1))
+    return {
+        "draws": (log_probs, scores, others, legal),
+        "outside": _methods(*stacked),
+        "inside": jax.vmap(jax.vmap(jax.vmap(_methods)))(*stacked),
+        "nested": _at(nested, *last),
+        "one by one": (draw, single.log_prob(draw)),
+    }
+
+
+def _stack(a: Any, b: Any) -> Any:
+    return jax.tree.map(lambda x, y: jnp.stack([x, y]), a, b)
+
+
+@pytest.mark.parametrize("name", PAIRS)
+def test_identities(name: str) -> None:
+    p, q = PAIRS[name]
+    facts = _facts(p, q, jax.random.split(KEY, DRAWS))
+    log_probs, scores, others, legal = facts["draws"]
+    outside = facts["outside"]
+    entropy, (kl, kl_of_same) = outside["entropy"][0], outside["kl"]
+    assert bool(legal.all())
+    # Expectations over draws, within 5 standard errors.
+    for got, terms in ((entropy, -log_probs), (kl, log_probs - others)):
+        assert got.shape == BATCH
+        deviation = np.abs(np.mean(terms, 0, dtype=float) - got)
+        assert (deviation <= 5 * np.std(terms, 0, dtype=float) / math.sqrt(DRAWS) + 1e-6).all()
+    assert (kl >= 0).all()
+    assert (kl_of_same == 0).all()
+    # `sample_and_log_prob` is `sample` and `log_prob`, and a vmap changes nothing.
+    _close(log_probs, scores, 1e-6)
+    _close(facts["nested"], facts["one by one"], 1e-6)
+    _close(outside, facts["inside"], 1e-6)
+
+
+@pytest.mark.parametrize("name", [name for name in PAIRS if "cat" in name or "bern" in name])
+def test_probabilities_sum_to_one(name: str) -> None:
+    d = _at(PAIRS[name][0], 0, 0)
+    match d.space:
+        case pc.Discrete(n=n, start=start):
+            actions = np.arange(start, start + n)
+        case pc.MultiDiscrete(nvec=nvec):
+            actions = np.array(list(itertools.product(*map(range, nvec)))).reshape(
+                -1, *d.space.struct().shape
+            )
+            actions = actions + d.space.starts()
+        case pc.MultiBinary():
+            shape = d.space.struct().shape
+            actions = np.array(list(itertools.product(*[(0, 1)] * math.prod(shape)))).reshape(-1, *shape)
+    log_probs, rest = quick_jit(
+        lambda d, actions: (
+            jax.vmap(d.log_prob)(actions),
+            (d.probs, getattr(d, "log_probs", ()), d.mode()),
+        )
+    )(d, actions.astype(np.int32))
+    probs, row_log_probs, mode = rest
+    assert float(jnp.exp(log_probs).sum()) == pytest.approx(1, abs=1e-6)
+    assert (mode == actions[int(jnp.argmax(log_probs))]).all()
+    if not isinstance(d, Bernoulli):
+        for row in jax.tree.leaves(probs):
+            assert float(row.sum()) == pytest.approx(1, abs=1e-6)
+        _close(jax.tree.map(jnp.exp, row_log_probs), probs, 1e-6)
+
+
+def _grid(space: pc.Box, count: int) -> tuple[np.ndarray, np.ndarray]:
+    """Points before the squash, and the environment actions in float64, dense near the bounds."""
+    u = np.sign(t := np.linspace(-1, 1, count)) * np.abs(t) ** 1.5 * 20
+    u = u.astype(np.float32)
+    low, high = (float(np.ravel(bound)[-1]) for bound in space.bounds())
+    return u, low + (high - low) / (1 + np.exp(-2 * u.astype(float)))
+
+
+DENSITIES = {
+    "squashed": (SquashedNormal, 0.3, -0.5),
+    "squashed, wide": (SquashedNormal, -0.5, 1.0),
+    "squashed, at a bound": (SquashedNormal, 2.0, -1.0),
+    "beta": (Beta, 2.0, 3.5),
+    "beta, uniform": (Beta, 1.0, 1.0),
+    "beta, at both bounds": (Beta, 0.6, 0.7),
+}
+
+
+@pytest.mark.parametrize("name", DENSITIES)
+@pytest.mark.parametrize("space", [BOX, pc.Box(low=-1e-3, high=0.0), pc.Box(low=-1e4, high=1e4)])
+def test_density_integrates_to_one_in_environment_units(name: str, space: pc.Box) -> None:
+    family, *parameters = DENSITIES[name]
+    u, env_actions = _grid(space, 40001)
+    actions = u if family is SquashedNormal else 2 * u
+    d = family(*(jnp.full(u.shape, x, jnp.float32) for x in parameters), space)
+    density = np.exp(np.asarray(d.log_prob(actions), float))
+    assert np.trapezoid(density, env_actions) == pytest.approx(1, abs=2e-5)
+    head = pc.SquashedNormalHead() if family is SquashedNormal else pc.BetaHead()
+    low, high = map(float, space.bounds())
+    np.testing.assert_allclose(
+        head.env_action(space, jnp.asarray(actions)), env_actions, atol=3e-7 * (high - low)
+    )
+
+
+def test_density_integrates_to_one_over_a_plane() -> None:
+    space = pc.Box(low=(-2.0, 0.0), high=(3.0, 0.5), shape=(2,))
+    u, y = _grid(space, 801)
+    x = -2 + 5 / (1 + np.exp(-2 * u.astype(float)))
+    actions = np.stack(np.meshgrid(u, u, indexing="ij"), -1)
+    for family, scale in ((SquashedNormal, 1), (Beta, 2)):
+        parameters = (
+            jnp.broadcast_to(jnp.array(v, jnp.float32), actions.shape) for v in ((0.7, 2.0), (0.6, 0.9))
+        )
+        density = np.exp(np.asarray(family(*parameters, space).log_prob(scale * actions), float))
+        assert np.trapezoid(np.trapezoid(density, y), x) == pytest.approx(1, abs=1e-3)
+
+
+# ACCURACY: values, and gradients in reverse and forward mode
+
+
+@pytest.fixture(scope="module")
+def float32_errors() -> Any:
+    return numerics.errors(quick=True, who=("ours",))
+
+
+@pytest.mark.parametrize("row", numerics.ROWS, ids=lambda row: f"{row.family} {row.quantity}")
+def test_float32(float32_errors: Any, row: numerics.Row) -> None:
+    error = numerics.of_row(row, float32_errors[row.family]["ours"])
+    assert error is not None
+    assert error <= row.held
+
+
+X64 = """
+import json, jax, jax.numpy as jnp
+from benchmarks import numerics
+from policy_core import Box, Discrete, MultiBinary
+from policy_core.distributions import Bernoulli, Beta, Categorical, Normal, SquashedNormal
+
+x, key = jnp.linspace(0.5, 1.5, 4), jax.random.key(0)
+box = Box(low=0.0, high=1.0, shape=(4,), dtype="float64")
+dists = [family(x, x, box) for family in (Normal, SquashedNormal, Beta)]
+dists += [Categorical(x, None, Discrete(4)), Bernoulli(x, None, MultiBinary(4))]
+pairs = [d.sample_and_log_prob(key=key) for d in dists]
+dtypes = sorted({str(a.dtype) for pair in pairs for a in pair})
+print(json.dumps({"errors": numerics.errors(quick=True, who=("ours",)), "dtypes": dtypes}))
+"""
+
+
+def test_float64() -> None:
+    env = {**os.environ, "JAX_ENABLE_X64": "1", "PYTHONPATH": str(ROOT)}
+    env["XLA_FLAGS"] = "--xla_backend_optimization_level=0"  # as `quick_jit`
+    done = subprocess.run([sys.executable, "-c", X64], env=env, cwd=ROOT, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    found = json.loads(done.stdout)
+    assert found["dtypes"] == ["float64", "int32"]
+    errors = {
+        f"{row.family} {row.quantity}": numerics.of_row(row, found["errors"][row.family]["ours"])
+        for row in numerics.ROWS
+    }
+    assert {name: error for name, error in errors.items() if error is None or error > 1e-12} == {}
+
+
+@pytest.mark.parametrize("n", [1, 2, 18, 1000])
+def test_one_allowed_action_is_certain(n: int) -> None:
+    rows = np.arange(min(n, 20))
+    mask = np.zeros((len(rows), n), bool)
+    mask[rows, rows[::-1]] = True
+    allowed = jnp.asarray(mask)
+    junk = np.resize([1e6, np.inf, -np.inf, np.nan, 3e38], mask.shape)
+    logits = jnp.asarray(np.where(mask, RNG.normal(size=mask.shape) * 1e4, junk), jnp.float32)
+    space = pc.Discrete(n)
+
+    @quick_jit
+    def scores(logits: Any) -> Any:
+        d = Categorical(logits, allowed, space)
+        return d.log_prob(rows[::-1].astype(np.int32)), d.entropy(), d.kl(d)
+
+    values, pull = jax.vjp(scores, logits)
+    assert all((value == 0).all() for value in values)
+    assert (pull(jax.tree.map(jnp.ones_like, values))[0] == 0).all()
+    assert (quick_jit(lambda z: Categorical(z, allowed, space).sample(key=KEY))(logits) == rows[::-1]).all()
+
+
+@pytest.mark.parametrize("family", ["categorical", "bernoulli", "normal", "beta"])
+def test_kl_of_neighbours_is_never_negative(family: str) -> None:
+    distance = np.array([1e-7, 1e-5, 1e-3])[:, None]
+    x, y, noise = (RNG.normal(size=(3, 500, 6)) for _ in range(3))
+    x, y, near = (jnp.asarray(z, jnp.float32) for z in (2 * x, 2 * y, 2 * x + distance[..., None] * noise))
+    of = {
+        "categorical": lambda z: Categorical(z, None, pc.Discrete(6)),
+        "bernoulli": lambda z: Bernoulli(z, None, pc.MultiBinary(6)),
+        "normal": lambda z: Normal(z, 0.1 * z, pc.Box(shape=(6,))),
+        "beta": lambda z: Beta(jnp.exp(z), jnp.exp(y), pc.Box(low=0.0, high=1.0, shape=(6,))),
+    }[family]
+    values = quick_jit(lambda x, near: of(x).kl(of(near)))(x, near)
+    assert (values >= 0).all()
+    assert (values <= 100 * np.maximum(distance, 1e-6) ** 2).all()  # for the parameters are rounded
+
+
+def test_kl_where_the_other_masks() -> None:
+    mask = jnp.array([True, True, False])
+    p, q = jnp.array([0.0, 1.0, 2.0]), jnp.array([0.5, 0.0, 0.0])
+    space = pc.Discrete(3)
+
+    @quick_jit
+    def both(p: Any, q: Any) -> Any:
+        def narrower(p: Any, q: Any) -> Any:
+            return Categorical(p, None, space).kl(Categorical(q, mask, space))
+
+        wider = Categorical(p, mask, space).kl(Categorical(q, None, space))
+        return jax.value_and_grad(narrower, (0, 1))(p, q), wider
+
+    (value, slopes), wider = both(p, q)
+    assert float(value) == pytest.approx(1e30 * scipy.special.softmax(p)[2], rel=1e-6)
+    assert all(np.isfinite(slope).all() for slope in slopes)
+    assert float(slopes[1][2]) == 0
+    log_p, log_q = scipy.special.log_softmax(p[:2]), scipy.special.log_softmax(q)[:2]
+    assert float(wider) == pytest.approx((np.exp(log_p) * (log_p - log_q)).sum(), rel=1e-5)
+
+
+def test_impossible_actions() -> None:
+    logits, mask = jnp.array([0.0, 1.0, 2.0]), jnp.array([True, True, False])
+    d = Categorical(logits, mask, pc.Discrete(3, start=5))
+    score = quick_jit(jax.value_and_grad(lambda z, a: d._replace(logits=z).log_prob(a)))
+    for action in (4, 7, 8, -1):
+        value, slope = score(logits, action)
+        assert float(value) == pytest.approx(MASKED_LOG_PROB)
+        assert (slope == 0).all()
+    bits = Bernoulli(logits, mask, pc.MultiBinary(3))
+    impossible = jnp.array([[0, 0, 1], [2, 0, 0], [0, -1, 0]])
+    assert (quick_jit(jax.vmap(bits.log_prob))(impossible) == jnp.float32(MASKED_LOG_PROB)).all()
+    joint = Joint({"a": d, "b": bits})
+    worst = joint.log_prob({"a": jnp.array(0), "b": jnp.array([0, 0, 1])})
+    assert float(worst) == pytest.approx(MASKED_LOG_PROB)
+
+
+def test_bernoulli_at_zero_and_its_action_dtypes() -> None:
+    logits = jnp.array([0.0, -0.0, 2.0])
+    d = Bernoulli(logits, None, pc.MultiBinary(3))
+    bits = np.array([1, 0, 1])
+    scores = [d.log_prob(jnp.asarray(bits, dtype)) for dtype in (jnp.int32, bool, jnp.float32, jnp.bfloat16)]
+    assert len({float(score) for score in scores}) == 1
+
+    def gradients(derivative: Any) -> Any:
+        other = Bernoulli(jnp.array([1.0, -1.0, 2.0]), None, pc.MultiBinary(3))
+        functions = (lambda d: d.log_prob(bits), lambda d: d.entropy(), lambda d: d.kl(other))
+        return [derivative(lambda z, f=f: f(d._replace(logits=z)))(logits) for f in functions]
+
+    p = np.array([0.5, 0.5, 1 / (1 + math.exp(-2))])
+    slope = p * (1 - p)
+    wanted = [bits - p, -slope * [0, 0, 2], slope * [-1, 1, 0]]
+    for derivative in (jax.grad, jax.jacfwd):
+        _close(gradients(derivative), wanted, 1e-6)
+
+
+def test_squashed_normal_far_out() -> None:
+    log_std = jnp.broadcast_to(jnp.arange(-20.0, 21.0)[:, None], (41, 5))
+    loc = jnp.broadcast_to(jnp.array([-1e4, -3.0, 0.0, 8.0, 1e4]), log_std.shape)
+
+    @quick_jit
+    def drawn(loc: Any, log_std: Any) -> Any:
+        def scores(loc: Any, log_std: Any) -> Any:
+            d = SquashedNormal(loc, log_std, BOX)
+            return jax.vmap(lambda k: d.sample_and_log_prob(key=k)[1])(jax.random.split(KEY, 200))
+
+        value, pull = jax.vjp(scores, loc, log_std)
+        return value, pull(jnp.ones_like(value))
+
+    u = jnp.array([-1e4, -100.0, -9.0, -0.0, 0.0, 1e-30, 9.0, 100.0, 1e4])
+
+    @quick_jit
+    @jax.vmap
+    def far(log_std: Any) -> Any:
+        def score(u: Any, loc: Any, log_std: Any) -> Any:
+            d = SquashedNormal(loc, jnp.full(u.shape, log_std), BOX)
+            return (d.log_prob(u) + d.entropy()).sum()
+
+        return jax.value_and_grad(score, (0, 1, 2))(u, 0.9 * u, log_std)
+
+    assert all(np.isfinite(x).all() for x in jax.tree.leaves((drawn(loc, log_std), far(log_std[:, 0]))))
+
+
+@pytest.mark.parametrize("log_std", [-3.0, -1.0, 0.0, 1.0])
+def test_squashed_normal_of_an_environment_action(log_std: float) -> None:
+    """The draw is recovered from the action to two ulp, and the score loses no more than that does."""
+    space = pc.Box(low=-1.0, high=1.0)
+    ends = 1 - np.float64(2.0) ** -np.arange(1, 25)
+    actions = np.concatenate([-ends, ends, RNG.uniform(-1, 1, 200)]).astype(np.float32)
+    u = jax.jit(jax.vmap(partial(pc.SquashedNormalHead().policy_action, space)))(actions)
+    exact = np.arctanh(actions.astype(np.longdouble))
+    loc = np.asarray(exact, np.float32) + np.float32(0.25) * np.float32(math.exp(log_std))
+    got = SquashedNormal(jnp.asarray(loc), jnp.full(u.shape, log_std), space).log_prob(u)
+    z = (exact - loc) / np.exp(np.longdouble(log_std))
+    density = -z * z / 2 - log_std - numerics.HALF_LOG_2PI
+    want = density - np.log1p(-(actions.astype(np.longdouble) ** 2))
+    error = np.abs(np.asarray(got, float) - want) / np.maximum(1, np.abs(want))
+    slope = np.abs(2 * np.tanh(exact)) + np.abs(z) / math.exp(log_std)
+    assert (np.abs(np.asarray(u) - exact) <= 2 * np.spacing(np.abs(np.asarray(u)))).all()
+    assert (error <= 5e-7 + 2 * slope * np.spacing(np.abs(np.asarray(u)))).all()
+
+
+def test_beta_gradient_of_samples_is_unbiased() -> None:
+    """d E[z] / d alpha = psi'(alpha), through the sampler."""
+    alphas, betas = np.float32([0.5, 2.0, 1e3]), np.float32([0.5, 5.0, 1e4])
+    shape = (20000, 3)
+    a, b = (jnp.broadcast_to(x, shape) for x in (alphas, betas))
+
+    @quick_jit
+    def slopes(a: Any, b: Any) -> Any:
+        def draws(a: Any) -> Any:
+            return Beta(a, b, pc.Box(low=0.0, high=1.0, shape=(3,))).sample(key=KEY)
+
+        return jax.jvp(draws, (a,), (jnp.ones_like(a),))[1]
+
+    found = np.asarray(slopes(a, b), float)
+    tolerance = 5 * found.std(0) / math.sqrt(len(found)) + 1e-6
+    assert (np.abs(found.mean(0) - scipy.special.polygamma(1, alphas)) < tolerance).all()
+
+
+# DTYPES
+
+
+HALVES = ("categorical, masked", "multi-categorical, masked", "bernoulli, masked", "normal")
+HALVES += ("squashed normal, mixed", "beta")
+
+
+@pytest.mark.parametrize("name", HALVES)
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
+def test_half_precision_parameters(name: str, dtype: Any) -> None:
+    @quick_jit
+    def everything(p: Any, q: Any) -> Any:
+        action, log_prob = p.sample_and_log_prob(key=KEY)
+        slopes = jax.grad(lambda p: (p.entropy() + p.kl(q)).sum(), allow_int=True)(p)
+        return (action, p.mode(), log_prob, p.log_prob(action), p.entropy(), p.kl(q)), slopes
+
+    values, slopes = everything(*_cast(PAIRS[name], dtype))
+    assert {str(x.dtype) for x in jax.tree.leaves(values)} <= {"float32", "int32"}
+    assert {x.dtype for x in values[2:]} == {jnp.dtype("float32")}
+    floats = [x for x in jax.tree.leaves((values, slopes)) if jnp.issubdtype(x.dtype, jnp.floating)]
+    assert all(np.isfinite(x.astype(jnp.float32)).all() for x in floats)
+
+
+# MASKS
+
+
+def test_every_mask_of_four() -> None:
+    masks = jnp.array(list(itertools.product([False, True], repeat=4))[1:])
+    free = jnp.asarray(RNG.normal(size=masks.shape), jnp.float32)
+    junk = jnp.broadcast_to(jnp.array([1e6, jnp.inf, jnp.nan, -jnp.inf]), masks.shape)
+    logits = jnp.where(masks, free, junk)
+    space = pc.Discrete(4)
+
+    def scores(z: Any, y: Any) -> Any:
+        d, other = Categorical(z, masks, space), Categorical(y, masks, space)
+        best = jnp.argmax(masks, -1).astype(jnp.int32)
+        return jnp.stack([d.log_prob(best), d.entropy(), d.kl(other), other.kl(d)], -1)
+
+    other = jnp.where(masks, free[:, ::-1], jnp.nan)
+    values = quick_jit(scores)(logits, other)
+    assert np.isfinite(values).all()
+    assert (values[:, 1:] >= 0).all()
+    for jacobian in (jax.jacrev, jax.jacfwd):
+        slopes = quick_jit(jacobian(lambda z: scores(z, other).sum(0)))(logits)
+        assert np.isfinite(slopes).all()
+        assert (jnp.where(masks, 0, slopes) == 0).all()
+    draws = quick_jit(jax.vmap(lambda k: Categorical(logits, masks, space).sample(key=k)))(
+        jax.random.split(KEY, 2000)
+    )
+    assert bool(jnp.take_along_axis(masks, draws.T, -1).all())
+    assert bool((jnp.sum(jax.nn.one_hot(draws, 4), 0) > 0)[masks].all())  # and all that is allowed is drawn
+    # The same through the row of a multi-categorical.
+    twice = MultiCategorical(jnp.concatenate([logits, logits], -1), (masks, None), pc.MultiDiscrete((4, 4)))
+    assert bool(jnp.take_along_axis(masks, twice.sample(key=KEY)[:, :1], -1).all())
+
+
+def test_nothing_allowed_is_everything_allowed() -> None:
+    logits, none = jnp.array([0.3, -1.0, 2.0]), jnp.zeros(3, bool)
+    one, two = pc.Discrete(3), pc.MultiDiscrete((1, 2))
+
+    @quick_jit
+    def everything(d: Any, other: Any) -> Any:
+        action = d.sample(key=KEY)
+        return d.probs, d.log_probs, d.mode(), action, d.log_prob(action), d.entropy(), d.kl(other)
+
+    for free, shut in (
+        (Categorical(logits, None, one), Categorical(logits, none, one)),
+        (MultiCategorical(logits, None, two), MultiCategorical(logits, (none[:1], none[:2]), two)),
+    ):
+        _close(everything(free, shut), everything(shut, free))
+
+
+@pytest.mark.parametrize("n", [2, 5, 18, 40])
+def test_masked_is_never_drawn(n: int) -> None:
+    """Masks at both ends, beside weights from 1 to 0: 1.2e7 draws over the four n."""
+    rows, draws = 1000, 3000
+    place = np.arange(n)
+    ends = np.sort(RNG.integers(0, n, (2, rows)), 0)
+    mask = (place >= ends[0][:, None]) & (place <= ends[1][:, None]) & (RNG.random((rows, n)) < 0.8)
+    mask[np.arange(rows), ends[0]] = True
+    logits = np.where(mask, RNG.normal(size=mask.shape) * RNG.choice([0.1, 3, 30, 300], (rows, 1)), 1e6)
+    d = Categorical(jnp.asarray(logits, jnp.float32), jnp.asarray(mask), pc.Discrete(n))
+
+    @jax.jit
+    def count_masked(d: Any, key: Any) -> Any:
+        def bad(total: Any, key: Any) -> Any:
+            index = d.sample(key=key)
+            return total + jnp.sum(~jnp.take_along_axis(d.mask, index[:, None], -1), dtype=jnp.int32), None
+
+        return jax.lax.scan(bad, jnp.int32(0), jax.random.split(key, draws))[0]
+
+    assert int(count_masked(d, KEY)) == 0
+
+
+@pytest.mark.parametrize("n", [3, 18, 50, 1100])
+def test_masked_is_not_drawn_at_the_ends_of_the_uniform(n: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    bits = np.repeat(np.uint32([0, 1, 2**31, 2**32 - 129, 2**32 - 1]), 60)
+    monkeypatch.setattr(jax.random, "bits", lambda key, shape, dtype: jnp.asarray(bits, dtype))
+    mask = RNG.random((len(bits), n)) < 0.5
+    mask[:, [0, -1]], mask[:, n // 2] = False, True
+    logits = RNG.normal(size=mask.shape) * np.resize([0, 3, 30], (len(bits), 1))
+    d = Categorical(jnp.asarray(logits, jnp.float32), jnp.asarray(mask), pc.Discrete(n))
+    assert mask[np.arange(len(bits)), jax.jit(lambda d: d.sample(key=KEY))(d)].all()
+
+
+# LAWS
+
+
+@partial(jax.jit, static_argnames=("chunks", "size"))
+def _histogram(logits: Any, key: Any, *, chunks: int, size: int) -> Any:
+    d = Categorical(logits, None, pc.Discrete(logits.shape[-1]))
+
+    def chunk(counts: Any, key: Any) -> Any:
+        draws = jax.vmap(lambda k: d.sample(key=k))(jax.random.split(key, size))
+        return counts.at[draws].add(1), None
+
+    return jax.lax.scan(chunk, jnp.zeros(logits.shape, jnp.int32), jax.random.split(key, chunks))[0]
+
+
+@pytest.mark.parametrize("n", [2, 18, 256, 1000, 10000])
+def test_categorical_draws_follow_the_law(n: int) -> None:
+    """Chi-square over a million draws, of float32 logits and of those of a bfloat16 network."""
+    logits = jnp.asarray(RNG.normal(size=n) * 1.5, jnp.float32)
+    for seed, z in enumerate((logits, logits.astype(jnp.bfloat16).astype(jnp.float32))):
+        chunks = 50 if seed == 0 or n < 10000 else 10
+        counts = np.asarray(_histogram(z, jax.random.key(seed), chunks=chunks, size=20000), np.int64)
+        expected = scipy.special.softmax(np.asarray(z, float)) * counts.sum()
+        rare = expected < 5  # pooled, for chi-square is not valid there
+        observed, expected = (np.append(x[~rare], x[rare].sum()) for x in (counts, expected))
+        used = expected > 0
+        assert scipy.stats.chisquare(observed[used], expected[used]).pvalue > 1e-4
+
+
+@quick_jit
+def _draw(d: Any, key: Any) -> Any:
+    return d.sample(key=key)
+
+
+def _quantiles(d: Any, key: Any) -> Any:
+    """The distribution function, by SciPy, of draws taken to environment actions."""
+    z = np.asarray(_draw(d, key), float)
+    p = [float(parameter[0]) for parameter in d[:2]]
+    match d:
+        case Normal():
+            return scipy.stats.norm.cdf(z, p[0], math.exp(p[1]))
+        case SquashedNormal():
+            position = np.tanh(z)  # of the action between the bounds, from -1 to 1
+            return scipy.stats.norm.cdf(
+                np.arctanh(np.clip(position, -1 + 1e-16, 1 - 1e-16)), p[0], math.exp(p[1])
+            )
+        case Beta():
+            left, right = scipy.special.expit(z), scipy.special.expit(-z)  # 1 - x, not rounded to 0
+            return np.where(z < 0, scipy.stats.beta.cdf(left, *p), scipy.stats.beta.sf(right, *p[::-1]))
+
+
+@pytest.mark.parametrize(
+    ("family", "parameters"),
+    [
+        (Normal, (0.3, -1.0)), (SquashedNormal, (0.5, 0.2)), (Beta, (0.5, 0.5)), (Beta, (1.0, 1.0)),
+        (Beta, (2.0, 5.0)), (Beta, (0.01, 0.02)), (Beta, (1e3, 1e4)),
+    ],
+)  # fmt: skip
+def test_continuous_draws_follow_the_law(family: Any, parameters: Any) -> None:
+    d = family(
+        *(jnp.full(100000, x, jnp.float32) for x in parameters), pc.Box(low=0.0, high=1.0, shape=(100000,))
+    )
+    assert scipy.stats.kstest(_quantiles(d, KEY), "uniform").pvalue > 1e-4
+
+
+def test_draws_are_the_same_eagerly_jitted_and_vmapped() -> None:
+    n = 40  # two levels of the search
+    logits = jnp.asarray(RNG.normal(size=(500, n)), jnp.float32)
+    keys = jax.random.split(KEY, len(logits))
+
+    def draw(z: Any, key: Any) -> Any:
+        return Categorical(z, None, pc.Discrete(n)).sample(key=key)
+
+    together = jax.jit(jax.vmap(draw))(logits, keys)
+    assert (together == jax.vmap(draw)(logits, keys)).all()
+    one = jax.jit(draw)
+    assert [int(one(logits[i], keys[i])) for i in range(50)] == together[:50].tolist()
+    assert int(draw(logits[0], keys[0])) == int(together[0])
