@@ -24,7 +24,7 @@ demo: $(VENV)/installed  ## Train five CartPole policies, save them, evaluate th
 	$(RUN)python examples/demo.py
 
 test: $(VENV)/installed  ## Run the tests
-	$(RUN)python -m pytest -n $(WORKERS) --dist loadscope
+	$(RUN)python -m pytest -n $(WORKERS) --dist worksteal
 
 check: $(VENV)/installed  ## Lint, format and type-check
 	$(RUN)ruff check .
@@ -34,6 +34,8 @@ check: $(VENV)/installed  ## Lint, format and type-check
 
 bench: $(VENV)/installed-bench  ## Measure latency, compile time and speed against peers
 	$(RUN)python benchmarks/latency.py
+	$(RUN)python benchmarks/categorical.py
+	$(RUN)python benchmarks/squashed_entropy.py
 
 build: $(VENV)/installed  ## Build the wheel and the source distribution into dist/
 	$(PIP) build

@@ -4,6 +4,7 @@ Five seeds are one population: one program, one compilation, one file. Run by `m
 """
 
 import argparse
+import math
 import subprocess
 import sys
 import time
@@ -102,7 +103,7 @@ def main() -> int:
     env = gymnax.make(options.env)
     config = pc.ActorCriticConfig(observation_space=env.observation_space, action_space=env.action_space)
     hyper = ppo.Hyperparameters(num_updates=options.updates)
-    policies, steps, returns = train(config, env, hyper, options.seeds, min(8, options.updates))
+    policies, steps, returns = train(config, env, hyper, options.seeds, math.gcd(8, options.updates))
 
     picture, file = options.out / "learning_curve.png", options.out / "policies.msgpack"
     plot(picture, steps, returns)

@@ -34,8 +34,13 @@ SPACES = {
     ),
 }
 
+ACTED = (
+    "box", "box of rank 2", "box mixed bounds", "box bfloat16", "discrete", "discrete with start",
+    "discrete of one", "discrete of 200", "multi-discrete of rank 2", "multi-binary of rank 2", "nested",
+)  # fmt: skip
+OBSERVED = ("box uint8", "discrete with start", "multi-discrete of rank 2", "nested")
 ACTION_SPACES = {
-    **{name: space for name, space in SPACES.items() if name != "box int32"},
+    **{name: SPACES[name] for name in ACTED},
     "box int8": pc.Box(low=-3, high=4, shape=(2,), dtype="int8"),
 }
 BOUNDED = pc.Box(low=(-2.0, 0.0), high=(2.0, 1.0), shape=(2,))
@@ -50,7 +55,7 @@ def config(action_space: pc.Space, observation_space: pc.Space = OBSERVATION, **
 
 CONFIGS = {
     **{f"act {name}": config(space) for name, space in ACTION_SPACES.items()},
-    **{f"observe {name}": config(pc.Discrete(3), space) for name, space in SPACES.items()},
+    **{f"observe {name}": config(pc.Discrete(3), SPACES[name]) for name in OBSERVED},
     "state std": config(SPACES["box mixed bounds"], box_head=pc.NormalHead(STATE)),
     "fixed std": config(SPACES["box"], box_head=pc.NormalHead(pc.Scale(std="fixed", log_std=-0.5))),
     "softplus std": config(
@@ -66,11 +71,12 @@ CONFIGS = {
     "temperature of a normal": config(SPACES["box"], temperature=2.0),
     "temperature of a beta": config(BOUNDED, box_head=pc.BetaHead(), temperature=3.0),
     "shared trunk": config(pc.Discrete(3), trunk=pc.MLP((8,), activation="relu")),
-    "only a trunk": config(pc.Discrete(3), trunk=pc.MLP((8,)), actor=pc.MLP(()), critic=pc.MLP(())),
-    "two activations": config(
-        pc.Discrete(3), actor=pc.MLP((8, 8), activation="silu"), critic=pc.MLP((4,), activation="gelu")
+    "only a trunk": config(
+        pc.Discrete(3),
+        trunk=pc.MLP((8,), activation="silu", kernel_init="lecun_normal", gain=1.0),
+        actor=pc.MLP(()),
+        critic=pc.MLP(()),
     ),
-    "lecun": config(pc.Discrete(3), actor=pc.MLP((8,), kernel_init="lecun_normal", gain=1.0)),
     "bfloat16": config(pc.Discrete(3), compute_dtype="bfloat16"),
     "bfloat16 params": config(SPACES["box"], param_dtype="bfloat16", compute_dtype="bfloat16"),
 }

@@ -183,7 +183,12 @@ def test_nested_populations(policy: Any) -> None:
 
 def test_a_distribution_that_leaves_a_vmap_is_right_outside(policy: Any) -> None:
     batch = jnp.linspace(-1.0, 1.0, 12).reshape(4, 3)
-    for name in ("act box of rank 2", "act multi-discrete of rank 2", "act multi-binary", "act discrete"):
+    for name in (
+        "act box of rank 2",
+        "act multi-discrete of rank 2",
+        "act multi-binary of rank 2",
+        "act discrete",
+    ):
         policy = pc.init(CONFIGS[name], key=jax.random.key(0))
         _, outside = jax.vmap(lambda o, policy=policy: pc.action_distribution(policy, (), o))(batch)
         entropies = jax.vmap(lambda o, policy=policy: pc.action_distribution(policy, (), o)[1].entropy())(

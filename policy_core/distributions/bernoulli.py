@@ -53,6 +53,8 @@ class Bernoulli(NamedTuple):
         `MASKED_LOG_PROB` if a masked bit is one, or something is neither 0 nor 1.
         """
         action = jnp.asarray(action)
+        if action.dtype == jnp.bool_:
+            action = action.astype(jnp.int32)
         is_one, is_zero = action == 1, action == 0
         z = self._clean()
         # -log(1 + e^-z) or -log(1 + e^z): each in its own stable form, no difference of two.

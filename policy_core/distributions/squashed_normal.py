@@ -102,8 +102,7 @@ class SquashedNormal(NamedTuple):
 def bounded_entries(space: Box) -> np.ndarray:
     """Which entries of a box have two finite bounds."""
     low, high = space.bounds()
-    bounded: np.ndarray = np.isfinite(low) & np.isfinite(high)
-    return bounded
+    return np.asarray(np.isfinite(low) & np.isfinite(high))  # of a scalar, NumPy gives a scalar
 
 
 def safe_bounds(space: Box) -> tuple[np.ndarray, np.ndarray]:
