@@ -14,12 +14,14 @@ from policy_core.files import save as save
 from policy_core.files import to_bytes as to_bytes
 from policy_core.fingerprint import diff as diff
 from policy_core.fingerprint import fingerprint as fingerprint
+from policy_core.heads import Autoregressive as Autoregressive
 from policy_core.heads import BetaHead as BetaHead
 from policy_core.heads import BinsHead as BinsHead
 from policy_core.heads import Head as Head
 from policy_core.heads import NormalHead as NormalHead
 from policy_core.heads import Scale as Scale
 from policy_core.heads import SquashedNormalHead as SquashedNormalHead
+from policy_core.heads import register_mask_function as register_mask_function
 from policy_core.networks import MLP as MLP
 from policy_core.networks import Network as Network
 from policy_core.networks import register_activation as register_activation
@@ -37,6 +39,7 @@ from policy_core.policy import value as value
 from policy_core.spaces import Box as Box
 from policy_core.spaces import Dict as Dict
 from policy_core.spaces import Discrete as Discrete
+from policy_core.spaces import JointMask as JointMask
 from policy_core.spaces import MultiBinary as MultiBinary
 from policy_core.spaces import MultiDiscrete as MultiDiscrete
 from policy_core.spaces import Tuple as Tuple

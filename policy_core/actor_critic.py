@@ -11,7 +11,7 @@ from policy_core._dtypes import widen
 from policy_core._static import static
 from policy_core.contract import ActorCritic, Distribution, Key, Mask, Scalar, Space
 from policy_core.errors import ConfigError
-from policy_core.heads import Head, NormalHead, head_of
+from policy_core.heads import Autoregressive, AutoregressiveHead, Head, NormalHead, head_of
 from policy_core.networks import MLP, Network, init_linear, linear
 
 Params: TypeAlias = dict[str, Any]
@@ -36,6 +36,8 @@ class ActorCriticConfig:
             give `MLP(())` for both towers.
         box_head: how boxes of floats among the actions are distributed: `NormalHead`,
             `SquashedNormalHead`, `BetaHead`, `BinsHead`, or one of your own.
+        autoregressive: which parts of a `Dict` or `Tuple` action depend on which others; None
+            for independent ones.
         temperature: None, or the first value of a scalar leaf of the params that flattens
             (above 1) or sharpens (below 1) the distribution. It has no gradient: set it,
             member by member in a population if you like.
@@ -66,6 +68,7 @@ class ActorCriticConfig:
     critic: Network = MLP()
     trunk: Network | None = None
     box_head: Head = NormalHead()
+    autoregressive: Autoregressive | None = None
     temperature: float | None = None
     actor_gain: float = 0.01
     critic_gain: float = 1.0
@@ -73,7 +76,7 @@ class ActorCriticConfig:
     compute_dtype: Dtype = "float32"
 
     def __post_init__(self) -> None:
-        head_of(self.action_space, self.box_head)
+        self._head().check_space(self.action_space)
         if self.temperature is not None and not 0 < self.temperature < math.inf:
             raise ConfigError(
                 f"ActorCriticConfig.temperature: got {self.temperature}, expected a positive number"
@@ -89,7 +92,7 @@ class ActorCriticConfig:
         if self.trunk is not None:
             params["trunk"] = self.trunk.init(size, key=trunk_key, dtype=dtype)
             size = self.trunk.out_size(size)
-        head = head_of(self.action_space, self.box_head)
+        head = self._head()
         params["actor"] = {
             "tower": self.actor.init(size, key=actor_key, dtype=dtype),
             "head": head.init(
@@ -127,7 +130,7 @@ class ActorCriticConfig:
         if self.trunk is not None:
             x = self.trunk.apply(params["trunk"], x)
         actor, critic = params["actor"], params["critic"]
-        distribution = head_of(self.action_space, self.box_head).distribution(
+        distribution = self._head().distribution(
             self.action_space,
             actor["head"],
             self.actor.apply(actor["tower"], x),
@@ -139,11 +142,16 @@ class ActorCriticConfig:
 
     def env_action(self, action: PyTree) -> PyTree:
         """By the head: clipped for a `Box`, the action itself otherwise."""
-        return head_of(self.action_space, self.box_head).env_action(self.action_space, action)
+        return self._head().env_action(self.action_space, action)
 
     def policy_action(self, env_action: PyTree) -> PyTree:
         """By the head."""
-        return head_of(self.action_space, self.box_head).policy_action(self.action_space, env_action)
+        return self._head().policy_action(self.action_space, env_action)
+
+    def _head(self) -> Head:
+        if self.autoregressive is None:
+            return head_of(self.action_space, self.box_head)
+        return AutoregressiveHead(box_head=self.box_head, dependence=self.autoregressive)
 
     def _check_precision(self) -> None:
         """Without x64 JAX would turn float64 into float32 behind the config's back."""

@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from policy_core._registry import add, find
 from policy_core._static import static
 from policy_core.contract import Key
 from policy_core.errors import ConfigError
@@ -117,7 +118,7 @@ def register_activation(name: str, function: Activation) -> None:
         >>> MLP((64,), activation="squared_relu").activation
         'squared_relu'
     """
-    _add(_ACTIVATIONS, name, function, "activation")
+    add(_ACTIVATIONS, name, function, "activation")
 
 
 def register_initializer(name: str, function: Initializer) -> None:
@@ -134,12 +135,12 @@ def register_initializer(name: str, function: Initializer) -> None:
         >>> MLP((64,), kernel_init="small").kernel_init
         'small'
     """
-    _add(_INITIALIZERS, name, function, "initializer")
+    add(_INITIALIZERS, name, function, "initializer")
 
 
 def activation(name: str) -> Activation:
     """The activation registered under a name."""
-    function: Activation = _find(_ACTIVATIONS, name, "activation")
+    function: Activation = find(_ACTIVATIONS, name, "activation")
     return function
 
 
@@ -147,7 +148,7 @@ def init_linear(
     in_size: int, out_size: int, *, key: Key, dtype: str, gain: float, kernel_init: str = "orthogonal"
 ) -> Layer:
     """Kernel `[inputs, outputs]`, times `gain`, and a bias of zeros. `key` is consumed."""
-    kernel = gain * _find(_INITIALIZERS, kernel_init, "initializer")(key, (in_size, out_size))
+    kernel = gain * find(_INITIALIZERS, kernel_init, "initializer")(key, (in_size, out_size))
     return {"kernel": kernel.astype(dtype), "bias": jnp.zeros(out_size, dtype)}
 
 
@@ -186,8 +187,8 @@ class MLP:
     def __post_init__(self) -> None:
         if any(width < 1 for width in self.hidden):
             raise ConfigError(f"MLP.hidden: got {self.hidden}, expected widths of at least 1")
-        _find(_ACTIVATIONS, self.activation, "activation", "MLP.activation: ")
-        _find(_INITIALIZERS, self.kernel_init, "initializer", "MLP.kernel_init: ")
+        find(_ACTIVATIONS, self.activation, "activation", "MLP.activation: ")
+        find(_INITIALIZERS, self.kernel_init, "initializer", "MLP.kernel_init: ")
 
     def init(self, in_size: int, *, key: Key, dtype: str) -> dict[str, Layer]:
         """Fresh layers `hidden_0`, `hidden_1`, ...; `key` is consumed."""
@@ -210,17 +211,3 @@ class MLP:
         for i in range(len(self.hidden)):
             x = function(linear(params[f"hidden_{i}"], x))
         return x
-
-
-def _find(table: dict[str, Any], name: str, kind: str, where: str = "") -> Any:
-    if name not in table:
-        raise ConfigError(
-            f"{where}no {kind} is registered as {name!r}; there are {sorted(table)}, and "
-            f"policy_core.register_{kind} adds one"
-        )
-    return table[name]
-
-
-def _add(table: dict[str, Any], name: str, function: Any, kind: str) -> None:
-    if table.setdefault(name, function) is not function:
-        raise ConfigError(f"the name {name!r} is taken by another {kind}; choose a new one")

@@ -18,6 +18,7 @@ from policy_core._structure import check_structure
 from policy_core.contract import ActorCritic, Policy
 from policy_core.errors import ContractError
 from policy_core.files import from_bytes, to_bytes
+from policy_core.spaces import JointMask
 
 _TIME = 5
 
@@ -274,6 +275,8 @@ def is_allowed(space: Any, mask: Any, action: Any) -> bool:
     if isinstance(action, tuple):
         parts = zip(space.spaces, mask, action, strict=True)
         return all(is_allowed(*part) for part in parts)
+    if isinstance(mask, JointMask):
+        return bool(mask.allowed[tuple((np.asarray(action) - space.starts()).ravel())])
     if isinstance(mask, tuple):
         indices = (np.asarray(action) - space.starts()).ravel()
         return all(bool(row[i]) for row, i in zip(mask, indices, strict=True))

@@ -2,6 +2,8 @@
 
 import math
 
+import jax.numpy as jnp
+
 import policy_core as pc
 
 SMALL = {"actor": pc.MLP((8,)), "critic": pc.MLP((8,))}
@@ -53,6 +55,20 @@ def config(action_space: pc.Space, observation_space: pc.Space = OBSERVATION, **
     )
 
 
+def others(mask: object, seen: dict) -> jnp.ndarray:
+    """Aim at anything but the number of the tool."""
+    free = jnp.arange(4) != seen["tool"]
+    return free if mask is None else mask & free
+
+
+pc.register_mask_function("others", others)
+AUTOREGRESSIVE = config(
+    pc.Dict({"tool": pc.Discrete(3), "aim": pc.Discrete(4), "force": SPACES["box"], "free": pc.Discrete(4)}),
+    autoregressive=pc.Autoregressive(
+        {"aim": ("tool",), "force": ("tool", "aim")}, network=pc.MLP((8,)), masks={"aim": "others"}
+    ),
+)
+
 CONFIGS = {
     **{f"act {name}": config(space) for name, space in ACTION_SPACES.items()},
     **{f"observe {name}": config(pc.Discrete(3), SPACES[name]) for name in OBSERVED},
@@ -67,6 +83,7 @@ CONFIGS = {
     "beta": config(BOUNDED, box_head=pc.BetaHead()),
     "beta of rank 2": config(SPACES["box of rank 2"], box_head=pc.BetaHead(low=0.1)),
     "bins": config(BOUNDED, box_head=pc.BinsHead(5)),
+    "autoregressive": AUTOREGRESSIVE,
     "temperature": config(SPACES["nested"], box_head=pc.BinsHead(3), temperature=0.7),
     "temperature of a normal": config(SPACES["box"], temperature=2.0),
     "temperature of a beta": config(BOUNDED, box_head=pc.BetaHead(), temperature=3.0),

@@ -19,7 +19,7 @@ TOLERANCE = dict.fromkeys(LOW_PRECISION, 0.05)
 FULL = (
     "act discrete",
     "act multi-discrete of rank 2",
-    "act nested",
+    "autoregressive",
     "squashed, mixed bounds",
     "beta",
     "shared trunk",
@@ -30,6 +30,7 @@ OTHERS = [name for name in CONFIGS if name not in FULL and name not in OBSERVE]
 
 
 @pytest.mark.parametrize("name", FULL)
+@pytest.mark.usefixtures("unchecked")  # the run-time types are checked by the rest of the suite
 def test_config_keeps_the_contract(name: str) -> None:
     testing.check_policy(CONFIGS[name], tolerance=TOLERANCE.get(name, 1e-5))
 

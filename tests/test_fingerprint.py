@@ -36,22 +36,24 @@ GOLDEN: dict[str, tuple[Any, str]] = {
     ),
     "actor-critic": (
         pc.ActorCriticConfig(observation_space=pc.Box(shape=(4,)), action_space=pc.Discrete(2)),
-        "12a6f5fc20e8d8cca896726973bc5a5b373fd9b4c80f6d205d4420a98b6caf94",
+        "466f3fdb9e6abe52c64f37deba955584bec15623c3390e5f0f78400bb5dbc82f",
     ),
     "every field": (
         pc.ActorCriticConfig(
             observation_space=pc.Discrete(300, start=-70000),
-            action_space=pc.Box(low=-1, high=1, shape=(2,)),
+            action_space=pc.Dict({"a": pc.Discrete(2), "b": pc.Box(low=-1, high=1, shape=(2,))}),
             actor=pc.MLP((8, 300), activation="relu", kernel_init="lecun_normal", gain=1),
             critic=pc.MLP((70000,), activation="gelu", gain=0.1),
             trunk=pc.MLP(()),
             box_head=pc.NormalHead(pc.Scale(std="state", log_std=-0.5)),
+            autoregressive=pc.Autoregressive({"b": ("a",)}, network=pc.MLP((5,))),
+            temperature=1.5,
             actor_gain=1,
             critic_gain=2,
             param_dtype="float64",
             compute_dtype="bfloat16",
         ),
-        "42096ede2381f8bad8efcce2699f767c6558cf86a71eb2ee88d6bbe64eb12e97",
+        "c1c850927b547e13e4b45e49f592237acdcd37c0ca1f197af911695f7639dccd",
     ),
 }
 

@@ -576,7 +576,7 @@ INTEGER = r"got dtype int32, expected bool with true = allowed; use mask\.astype
 NO_ARRAY = r"expected a boolean array; use jnp\.array\(mask\)$"
 CONVERT = (
     r"expected a tuple of 2 boolean rows of lengths \(2, 3\); policy_core\.rows_of_mask converts flat and "
-    r"stacked masks$"
+    r"stacked masks, JointMask holds joint ones$"
 )
 T2, T3 = jnp.ones(2, bool), jnp.ones(3, bool)
 

@@ -5,6 +5,7 @@ import dataclasses
 import enum
 import math
 import pickle
+import sys
 from typing import Any, Literal, NamedTuple
 
 import jax
@@ -19,11 +20,15 @@ from strategies import SPACES as ANY_SPACE
 
 import policy_core as pc
 from policy_core import _static
+from policy_core.distributions.graph import Graph
 from policy_core.errors import ConfigError
-from policy_core.heads import JointHead, LogitsHead
+from policy_core.heads import AutoregressiveHead, JointHead, LogitsHead
 
 unchecked = pytest.mark.usefixtures("unchecked")
 few = settings(max_examples=25, suppress_health_check=[HealthCheck.function_scoped_fixture])
+
+
+pc.register_mask_function("at_least", lambda mask, seen: jnp.arange(3) >= seen["a"])
 
 
 @pc.static
@@ -234,9 +239,28 @@ ALTERNATIVES: list[tuple[Any, dict[str, list[Any]]]] = [
     (pc.BetaHead(), {"low": [0.5], "high": [100.0]}),
     (pc.BinsHead(), {"bins": [12]}),
     (JointHead(box_head=pc.NormalHead()), {"box_head": [pc.BinsHead()]}),
+    (
+        pc.Autoregressive({"b": ("a",)}),
+        {
+            "parents": [(), (("b", ("c",)),), (("c", ("a",)),), ((1, (0,)),)],
+            "network": [pc.MLP(())],
+            "masks": [(("b", "at_least"),)],
+        },
+    ),
+    (
+        AutoregressiveHead(box_head=pc.NormalHead(), dependence=pc.Autoregressive({"b": ("a",)})),
+        {"box_head": [pc.BinsHead()], "dependence": [pc.Autoregressive({"c": ("a",)})]},
+    ),
+    (
+        Graph(spaces=(("a", pc.Discrete(2)), ("b", pc.Box())), parents=(("b", ("a",)),)),
+        {"spaces": [(("a", pc.Discrete(3)), ("b", pc.Box()))], "parents": [()]},
+    ),
     (LogitsHead(), {}),
     (
-        pc.ActorCriticConfig(observation_space=pc.Box(shape=(2,)), action_space=pc.Discrete(2)),
+        pc.ActorCriticConfig(
+            observation_space=pc.Box(shape=(2,)),
+            action_space=pc.Dict({"a": pc.Discrete(2), "b": pc.Discrete(3)}),
+        ),
         {
             "observation_space": [pc.Box(shape=(3,)), pc.Discrete(2), pc.Tuple((pc.Box(shape=(2,)),))],
             "action_space": [pc.Discrete(3), pc.MultiDiscrete((2,)), pc.MultiBinary(2), pc.Box()],
@@ -244,6 +268,7 @@ ALTERNATIVES: list[tuple[Any, dict[str, list[Any]]]] = [
             "critic": [pc.MLP(()), pc.MLP(gain=1)],
             "trunk": [pc.MLP()],
             "box_head": [pc.NormalHead(pc.Scale(log_std=1)), pc.SquashedNormalHead()],
+            "autoregressive": [pc.Autoregressive({"b": ("a",)}), pc.Autoregressive({"a": ("b",)})],
             "temperature": [1.0, 2.0],
             "actor_gain": [0.02, 1],
             "critic_gain": [0.5, 2],
@@ -260,7 +285,12 @@ def _names(values: list[Any]) -> list[str]:
 
 
 def test_the_table_of_alternatives_covers_every_shipped_config_and_field():
-    shipped = {cls for name, cls in _static._CONFIGS.items() if cls.__module__.startswith("policy_core.")}
+    shipped = {
+        cls
+        for cls in _static._CONFIGS.values()
+        if cls.__module__.startswith("policy_core.")
+        and getattr(sys.modules[cls.__module__], cls.__name__, None) is cls  # not made by an example
+    }
     assert {type(config) for config in SHIPPED} == shipped
     for config, alternatives in ALTERNATIVES:
         assert set(alternatives) == {field.name for field in dataclasses.fields(config)}

@@ -5,6 +5,7 @@ on trailing axes only, so one that leaves a `vmap` (batch axes in front) is righ
 is, under any nesting. Parameters are float32, or float64 if given as such.
 """
 
+from policy_core.distributions.autoregressive import AutoregressiveJoint as AutoregressiveJoint
 from policy_core.distributions.bernoulli import Bernoulli as Bernoulli
 from policy_core.distributions.beta import Beta as Beta
 from policy_core.distributions.categorical import Categorical as Categorical
@@ -12,4 +13,5 @@ from policy_core.distributions.categorical import MultiCategorical as MultiCateg
 from policy_core.distributions.categorical_math import MASKED_LOG_PROB as MASKED_LOG_PROB
 from policy_core.distributions.joint import Joint as Joint
 from policy_core.distributions.normal import Normal as Normal
+from policy_core.distributions.product_categorical import ProductCategorical as ProductCategorical
 from policy_core.distributions.squashed_normal import SquashedNormal as SquashedNormal

@@ -6,6 +6,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from policy_core._dtypes import wide_float, widen
 from policy_core.contract import Key
 from policy_core.distributions import beta_math
 from policy_core.distributions.beta_kl import beta_kl
@@ -42,34 +43,35 @@ class Beta(NamedTuple):
 
     def sample(self, *, key: Key) -> Float[Array, "*batch_shape"]:
         """Log-odds of a draw, differentiable in the concentrations. `key` is consumed."""
-        return sample_beta_logit(self.alpha, self.beta, key)
+        return sample_beta_logit(*self._wide(), key)
 
     def mode(self) -> Float[Array, "*batch_shape"]:
         """Log-odds of the mode where both concentrations are above 1, else of the mean.
 
         Below that the density has no interior mode: it is largest at a bound, or at both.
         """
-        mode: Float[Array, "*batch_shape"] = beta_math.beta_mode_logit(self.alpha, self.beta)
+        mode: Float[Array, "*batch_shape"] = beta_math.beta_mode_logit(*self._wide())
         return mode
 
     def mean(self) -> Float[Array, "*batch_shape"]:
         """Log-odds of the mean, alpha / (alpha + beta)."""
-        mean: Float[Array, "*batch_shape"] = beta_math.beta_mean_logit(self.alpha, self.beta)
+        mean: Float[Array, "*batch_shape"] = beta_math.beta_mean_logit(*self._wide())
         return mean
 
     def log_prob(self, action: Any) -> Float[Array, "*batch"]:
         """Log-density of the environment action of a policy action, summed (nats)."""
-        z = jnp.asarray(action).astype(self.alpha.dtype)
-        terms = beta_math.beta_log_prob(self.alpha, self.beta, z) - self._log_width()
+        alpha, beta = self._wide()
+        z = jnp.asarray(action).astype(alpha.dtype)
+        terms = beta_math.beta_log_prob(alpha, beta, z) - self._log_width()
         return sum_event(terms, self.space)
 
     def entropy(self) -> Float[Array, "*batch"]:
         """Differential entropy of the environment action, summed (nats)."""
-        return sum_event(beta_math.beta_entropy(self.alpha, self.beta) + self._log_width(), self.space)
+        return sum_event(beta_math.beta_entropy(*self._wide()) + self._log_width(), self.space)
 
     def kl(self, other: "Beta") -> Float[Array, "*batch"]:
         """KL(self || other), summed (nats)."""
-        terms = beta_kl(self.alpha, self.beta, other.alpha, other.beta)
+        terms = beta_kl(*self._wide(), *other._wide())
         return sum_event(terms, self.space)
 
     def sample_and_log_prob(self, *, key: Key) -> tuple[Float[Array, "*batch_shape"], Float[Array, "*batch"]]:
@@ -77,6 +79,11 @@ class Beta(NamedTuple):
         action = self.sample(key=key)
         return action, self.log_prob(action)
 
+    def _wide(self) -> tuple[Float[Array, "*batch_shape"], Float[Array, "*batch_shape"]]:
+        return widen(self.alpha), widen(self.beta)
+
     def _log_width(self) -> Float[Array, "*batch_shape"]:
         low, high = (bound.astype(np.float64) for bound in self.space.bounds())
-        return jnp.broadcast_to(jnp.asarray(np.log(high - low), self.alpha.dtype), self.alpha.shape)
+        return jnp.broadcast_to(
+            jnp.asarray(np.log(high - low), wide_float(self.alpha.dtype)), self.alpha.shape
+        )

@@ -7,6 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from policy_core._dtypes import widen
 from policy_core.contract import Key
 from policy_core.distributions.categorical_math import expm1_less
 from policy_core.spaces import Box
@@ -18,7 +19,7 @@ class Normal(NamedTuple):
     """An independent normal for each entry of `space`, whose bounds it does not know.
 
     Args:
-        loc: means, `[..., *shape]`, float32.
+        loc: means, `[..., *shape]`; half precision is widened before anything is computed.
         log_std: logarithms of the standard deviations, `[..., *shape]`.
         space: the space of the actions, static; it gives the shape of an action.
 
@@ -36,34 +37,36 @@ class Normal(NamedTuple):
     @property
     def scale(self) -> Float[Array, "*batch_shape"]:
         """Standard deviations."""
-        return jnp.exp(self.log_std)
+        return jnp.exp(widen(self.log_std))
 
     def sample(self, *, key: Key) -> Float[Array, "*batch_shape"]:
         """A draw, differentiable in `loc` and `log_std`. `key` is consumed."""
-        noise = jax.random.normal(key, self.loc.shape, self.loc.dtype)
-        return self.loc + self.scale * noise
+        loc = widen(self.loc)
+        return loc + self.scale * jax.random.normal(key, loc.shape, loc.dtype)
 
     def mode(self) -> Float[Array, "*batch_shape"]:
         """The mean."""
-        return self.loc
+        return widen(self.loc)
 
     def log_prob(self, action: Any) -> Float[Array, "*batch"]:
         """Log-density, summed over the entries (nats)."""
-        action = jnp.asarray(action).astype(self.loc.dtype)
-        return sum_event(normal_log_prob(action, self.loc, self.log_std), self.space)
+        return sum_event(normal_log_prob(action, *self._wide()), self.space)
 
     def entropy(self) -> Float[Array, "*batch"]:
         """Differential entropy, summed over the entries (nats)."""
-        return sum_event(self.log_std + (0.5 + HALF_LOG_2PI), self.space)
+        return sum_event(normal_entropy(widen(self.log_std)), self.space)
 
     def kl(self, other: "Normal") -> Float[Array, "*batch"]:
         """KL(self || other), summed over the entries (nats)."""
-        return sum_event(normal_kl(self.loc, self.log_std, other.loc, other.log_std), self.space)
+        return sum_event(normal_kl(*self._wide(), *other._wide()), self.space)
 
     def sample_and_log_prob(self, *, key: Key) -> tuple[Float[Array, "*batch_shape"], Float[Array, "*batch"]]:
         """A draw and its log-density."""
         action = self.sample(key=key)
         return action, self.log_prob(action)
+
+    def _wide(self) -> tuple[Float[Array, "*batch_shape"], Float[Array, "*batch_shape"]]:
+        return widen(self.loc), widen(self.log_std)
 
 
 def normal_kl(
@@ -78,10 +81,16 @@ def normal_kl(
 
 
 def normal_log_prob(
-    x: Float[Array, "*shape"], loc: Float[Array, "*shape"], log_std: Float[Array, "*shape"]
+    x: Any, loc: Float[Array, "*shape"], log_std: Float[Array, "*shape"]
 ) -> Float[Array, "*shape"]:
     """Log-density, entry by entry, from the log-std itself: never log(exp(.))."""
+    x = jnp.asarray(x).astype(loc.dtype)
     return -0.5 * jnp.square((x - loc) * jnp.exp(-log_std)) - log_std - HALF_LOG_2PI
+
+
+def normal_entropy(log_std: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """Differential entropy, entry by entry."""
+    return log_std + (0.5 + HALF_LOG_2PI)
 
 
 def sum_event(x: Float[Array, "..."], space: Any) -> Float[Array, "*batch"]:

@@ -3,13 +3,13 @@
 import math
 from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float
 
+from policy_core._dtypes import wide_float, widen
 from policy_core.contract import Key
-from policy_core.distributions.normal import HALF_LOG_2PI, normal_kl, normal_log_prob, sum_event
+from policy_core.distributions.normal import Normal, normal_entropy, normal_log_prob, sum_event
 from policy_core.distributions.squashed_math import tanh_log_det, tanh_normal_entropy
 from policy_core.spaces import Box
 
@@ -43,13 +43,18 @@ class SquashedNormal(NamedTuple):
     space: Box
 
     @property
+    def base(self) -> Normal:
+        """The normal before the squash."""
+        return Normal(widen(self.loc), widen(self.log_std), self.space)
+
+    @property
     def scale(self) -> Float[Array, "*batch_shape"]:
         """Standard deviations before the squash."""
-        return jnp.exp(self.log_std)
+        return self.base.scale
 
     def sample(self, *, key: Key) -> Float[Array, "*batch_shape"]:
         """A draw before the squash, differentiable in `loc` and `log_std`. `key` is consumed."""
-        return self.loc + self.scale * jax.random.normal(key, self.loc.shape, self.loc.dtype)
+        return self.base.sample(key=key)
 
     def mode(self) -> Float[Array, "*batch_shape"]:
         """The mean before the squash: the median of the environment action.
@@ -57,25 +62,26 @@ class SquashedNormal(NamedTuple):
         It is not where the density of the environment action is largest, which for a wide
         normal is at the bounds.
         """
-        return self.loc
+        return self.base.mode()
 
     def log_prob(self, action: Any) -> Float[Array, "*batch"]:
         """Log-density of the environment action of a policy action, summed (nats)."""
-        u = jnp.asarray(action).astype(self.loc.dtype)
+        loc, log_std, _ = self.base
+        u = jnp.asarray(action).astype(loc.dtype)
         squash = tanh_log_det(u) + self._log_half_width()
-        terms = normal_log_prob(u, self.loc, self.log_std) - self._where_bounded(squash)
+        terms = normal_log_prob(u, loc, log_std) - jnp.where(self._bounded(), squash, 0.0)
         return sum_event(terms, self.space)
 
     def entropy(self) -> Float[Array, "*batch"]:
         """Differential entropy of the environment action, summed (nats); exact, differentiable."""
-        squashed = tanh_normal_entropy(self.loc, self.log_std) + self._log_half_width()
-        plain = self.log_std + (0.5 + HALF_LOG_2PI)
-        bounded = np.broadcast_to(bounded_entries(self.space), self.loc.shape)
-        return sum_event(jnp.where(bounded, squashed, plain), self.space)
+        loc, log_std, _ = self.base
+        squashed = tanh_normal_entropy(loc, log_std) + self._log_half_width()
+        terms = jnp.where(self._bounded(), squashed, normal_entropy(log_std))
+        return sum_event(terms, self.space)
 
     def base_entropy(self) -> Float[Array, "*batch"]:
         """Entropy before the squash, summed (nats): what some libraries call the entropy."""
-        return sum_event(self.log_std + (0.5 + HALF_LOG_2PI), self.space)
+        return self.base.entropy()
 
     def entropy_estimate(self, *, key: Key) -> Float[Array, "*batch"]:
         """Minus the log-density of one draw, an unbiased estimate of `entropy`. `key` is consumed."""
@@ -83,20 +89,20 @@ class SquashedNormal(NamedTuple):
 
     def kl(self, other: "SquashedNormal") -> Float[Array, "*batch"]:
         """KL(self || other), summed (nats): that of the normals, for the squash changes nothing."""
-        return sum_event(normal_kl(self.loc, self.log_std, other.loc, other.log_std), self.space)
+        return self.base.kl(other.base)
 
     def sample_and_log_prob(self, *, key: Key) -> tuple[Float[Array, "*batch_shape"], Float[Array, "*batch"]]:
         """A draw before the squash and the log-density of its environment action."""
         action = self.sample(key=key)
         return action, self.log_prob(action)
 
-    def _where_bounded(self, x: Float[Array, "*batch_shape"]) -> Float[Array, "*batch_shape"]:
-        return jnp.where(np.broadcast_to(bounded_entries(self.space), x.shape), x, 0.0)
+    def _bounded(self) -> np.ndarray:
+        return np.broadcast_to(bounded_entries(self.space), self.loc.shape)
 
     def _log_half_width(self) -> Float[Array, "*batch_shape"]:
         low, high = safe_bounds(self.space)
         half = np.log(high - low) - math.log(2)
-        return jnp.broadcast_to(jnp.asarray(half, self.loc.dtype), self.loc.shape)
+        return jnp.broadcast_to(jnp.asarray(half, wide_float(self.loc.dtype)), self.loc.shape)
 
 
 def bounded_entries(space: Box) -> np.ndarray:

@@ -3,6 +3,9 @@
 The one place that maps spaces to distributions.
 """
 
+from policy_core.heads.autoregressive import Autoregressive as Autoregressive
+from policy_core.heads.autoregressive import AutoregressiveHead as AutoregressiveHead
+from policy_core.heads.autoregressive import register_mask_function as register_mask_function
 from policy_core.heads.composite import JointHead as JointHead
 from policy_core.heads.composite import head_of as head_of
 from policy_core.heads.continuous import BetaHead as BetaHead

@@ -104,7 +104,9 @@ class NormalHead:
 
     def init(self, space: Box, in_size: int, *, key: Key, dtype: str, gain: float) -> Any:
         """A linear layer to the mean (and the scale, if a function of state), or also a `scale`."""
-        return _init_scaled(self.scale, space, in_size, key=key, dtype=dtype, gain=gain)
+        size = space.flat_size * self.scale.outputs()
+        layer = init_linear(in_size, size, key=key, dtype=dtype, gain=gain)
+        return {**layer, **self.scale.init(space.shape, dtype)}
 
     def distribution(
         self,
@@ -117,7 +119,9 @@ class NormalHead:
         """The normal before clipping."""
         del mask  # `check_mask` of the space has refused one
         loc, log_std = self.scale.split(space, params, features)
-        return Normal(loc, _temper(log_std, temperature), space)
+        if temperature is not None:  # the root of a normal density: a variance times the temperature
+            log_std = log_std + 0.5 * jnp.log(temperature)
+        return Normal(loc, log_std, space)
 
     def env_action(self, space: Box, action: Float[Array, "..."]) -> Num[Array, "..."]:
         """The action, clipped to the bounds, in the dtype of the space."""
@@ -160,7 +164,7 @@ class SquashedNormalHead:
 
     def init(self, space: Box, in_size: int, *, key: Key, dtype: str, gain: float) -> Any:
         """As `NormalHead.init`."""
-        return _init_scaled(self.scale, space, in_size, key=key, dtype=dtype, gain=gain)
+        return NormalHead(self.scale).init(space, in_size, key=key, dtype=dtype, gain=gain)
 
     def distribution(
         self,
@@ -171,9 +175,9 @@ class SquashedNormalHead:
         temperature: Float[Array, ""] | None,
     ) -> SquashedNormal:
         """The squashed normal; a temperature is that of the normal before the squash."""
-        del mask
-        loc, log_std = self.scale.split(space, params, features)
-        return SquashedNormal(loc, _temper(log_std, temperature), space)
+        return SquashedNormal(
+            *NormalHead(self.scale).distribution(space, params, features, mask, temperature)
+        )
 
     def env_action(self, space: Box, action: Float[Array, "..."]) -> Num[Array, "..."]:
         """The squashed action in the dtype of the space, never outside of the bounds."""
@@ -254,19 +258,6 @@ class BetaHead:
     def policy_action(self, space: Box, env_action: Num[Array, "..."]) -> Float[Array, "..."]:
         """Log-odds, of a position clamped to 2^-24 from either bound."""
         return 2 * SquashedNormalHead().policy_action(space, env_action)
-
-
-def _init_scaled(
-    scale: Scale, space: Box, in_size: int, *, key: Key, dtype: str, gain: float
-) -> dict[str, Any]:
-    size = space.flat_size * scale.outputs()
-    layer = init_linear(in_size, size, key=key, dtype=dtype, gain=gain)
-    return {**layer, **scale.init(space.shape, dtype)}
-
-
-def _temper(log_std: Float[Array, "..."], temperature: Float[Array, ""] | None) -> Float[Array, "..."]:
-    """The root of a normal density: a variance times the temperature."""
-    return log_std if temperature is None else log_std + 0.5 * jnp.log(temperature)
 
 
 def _between(space: Box, up: Float[Array, "..."], down: Float[Array, "..."]) -> Float[Array, "..."]:

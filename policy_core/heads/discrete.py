@@ -10,10 +10,10 @@ from jaxtyping import Array, Float, Int, Num
 from policy_core._dtypes import widen
 from policy_core._static import static
 from policy_core.contract import Key, Mask
-from policy_core.distributions import Bernoulli, Categorical, MultiCategorical
+from policy_core.distributions import Bernoulli, Categorical, MultiCategorical, ProductCategorical
 from policy_core.errors import ConfigError
 from policy_core.networks import init_linear, linear
-from policy_core.spaces import Box, Discrete, MultiBinary, MultiDiscrete
+from policy_core.spaces import Box, Discrete, JointMask, MultiBinary, MultiDiscrete
 
 _MOST_CATEGORIES = 2**20
 
@@ -38,14 +38,16 @@ class LogitsHead:
         features: Float[Array, " features"],
         mask: Mask,
         temperature: Float[Array, ""] | None,
-    ) -> Categorical | MultiCategorical | Bernoulli:
-        """`Categorical`, `MultiCategorical` or `Bernoulli`."""
+    ) -> Categorical | MultiCategorical | ProductCategorical | Bernoulli:
+        """`Categorical`, `MultiCategorical` (`ProductCategorical` if joint masked) or `Bernoulli`."""
         logits = widen(linear(params, features))
         if temperature is not None:
             logits = logits / temperature
         match space:
             case Discrete():
                 return Categorical(logits, mask, space)
+            case MultiDiscrete() if isinstance(mask, JointMask):
+                return ProductCategorical(logits, mask, space)
             case MultiDiscrete():
                 return MultiCategorical(logits, mask, space)
             case MultiBinary():

@@ -15,4 +15,5 @@ from policy_core.spaces.composite import Tuple as Tuple
 from policy_core.spaces.discrete import Discrete as Discrete
 from policy_core.spaces.discrete import MultiBinary as MultiBinary
 from policy_core.spaces.discrete import MultiDiscrete as MultiDiscrete
+from policy_core.spaces.masks import JointMask as JointMask
 from policy_core.spaces.masks import rows_of_mask as rows_of_mask

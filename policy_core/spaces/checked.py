@@ -8,6 +8,7 @@ from jax.experimental import checkify
 from policy_core.contract import Mask, Space
 from policy_core.spaces.composite import Dict, Tuple
 from policy_core.spaces.discrete import Discrete, MultiDiscrete
+from policy_core.spaces.masks import JointMask
 
 
 def checked_mask(space: Space[Any], mask: Mask) -> Mask:
@@ -45,6 +46,8 @@ def _rows(space: Space[Any], mask: Mask) -> list[Any]:
     match space:
         case Discrete():
             return [mask]
+        case MultiDiscrete() if isinstance(mask, JointMask):
+            return [mask.allowed]
         case MultiDiscrete():
             return [row for row in mask if row is not None]
         case Dict():

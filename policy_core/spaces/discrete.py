@@ -13,7 +13,7 @@ from policy_core._dtypes import in_range
 from policy_core._static import set_field, static
 from policy_core.contract import Key, Mask
 from policy_core.errors import ConfigError
-from policy_core.spaces.masks import allowed, check_row, check_rows, pad_rows
+from policy_core.spaces.masks import JointMask, allowed, check_row, check_rows, pad_rows
 
 
 @static
@@ -87,7 +87,7 @@ class MultiDiscrete:
         start: the first integer of each, in C order; 0 by default.
 
     The flat form is one one-hot row after the other. A mask is a tuple of rows, the i-th
-    `Bool[nvec[i]]`.
+    `Bool[nvec[i]]`, or a `JointMask` over the combinations.
 
     Example:
         >>> from policy_core import MultiDiscrete
@@ -142,6 +142,10 @@ class MultiDiscrete:
             return jax.random.randint(key, shape, 0, sizes) + self.starts()
         if not self.nvec:
             return jnp.zeros(shape, jnp.int32)
+        if isinstance(mask, JointMask):
+            index = _sample_allowed(key, allowed(jnp.ravel(mask.allowed)))
+            choices = jnp.stack(jnp.unravel_index(index, self.nvec)).astype(jnp.int32)
+            return choices.reshape(shape) + self.starts()
         rows = allowed(pad_rows(mask, self.nvec)) & self.valid()
         draws = jax.vmap(_sample_allowed)(jax.random.split(key, len(self.nvec)), rows)
         return draws.reshape(shape) + self.starts()
@@ -171,7 +175,7 @@ class MultiDiscrete:
         return tuple(jnp.ones(n, bool) for n in self.nvec)
 
     def check_mask(self, mask: Mask, name: str = "action_mask") -> None:
-        """Raise `MaskError` unless `mask` is None or a tuple of rows (or None for a row)."""
+        """Raise `MaskError` unless `mask` is None, a tuple of rows (or None) or a `JointMask`."""
         check_rows(mask, self.nvec, name)
 
 

@@ -1,6 +1,7 @@
 """Action masks: boolean, true = allowed, one row for each categorical choice."""
 
-from typing import Any
+import math
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
@@ -9,6 +10,28 @@ from jaxtyping import Array, Bool
 from policy_core._structure import is_array
 from policy_core.contract import Mask
 from policy_core.errors import MaskError
+
+MOST_COMBINATIONS = 2**20
+
+
+class JointMask(NamedTuple):
+    """A mask over the combinations of all choices of a `MultiDiscrete`, as Jumanji has them.
+
+    Args:
+        allowed: booleans of shape `nvec`; `allowed[i, j]` is about i first and j second.
+
+    Example:
+        >>> import jax, policy_core as pc
+        >>> config = pc.ActorCriticConfig(
+        ...     observation_space=pc.Box(shape=(2,)), action_space=pc.MultiDiscrete((2, 2))
+        ... )
+        >>> policy = pc.init(config, key=jax.random.key(0))
+        >>> mask = pc.JointMask(jnp.array([[False, False], [True, False]]))
+        >>> pc.act(policy, (), jnp.zeros(2), action_mask=mask)[1].tolist()
+        [1, 0]
+    """
+
+    allowed: Bool[Array, "..."]
 
 
 def allowed(mask: Bool[Array, "*batch n"]) -> Bool[Array, "*batch n"]:
@@ -42,7 +65,8 @@ def rows_of_mask(mask: Any, nvec: tuple[int, ...]) -> tuple[Any, ...]:
         A tuple of rows, the i-th `[..., nvec[i]]`.
 
     Raises:
-        MaskError: if the mask is of neither layout, or not boolean.
+        MaskError: if the mask is of neither layout, or not boolean. (For a mask over
+            combinations see `JointMask`.)
 
     Example:
         >>> from policy_core import rows_of_mask
@@ -73,14 +97,22 @@ def check_row(mask: Mask, shape: tuple[int, ...], name: str) -> None:
 
 
 def check_rows(mask: Mask, nvec: tuple[int, ...], name: str) -> None:
-    """Raise `MaskError` unless `mask` is None or a tuple of rows, each boolean or None."""
+    """Raise `MaskError` unless `mask` is None, a `JointMask` or a tuple of boolean rows or None."""
     if mask is None:
+        return
+    if isinstance(mask, JointMask) and nvec:
+        check_row(mask.allowed, nvec, f"{name}.allowed")
+        if math.prod(nvec) > MOST_COMBINATIONS:
+            raise MaskError(
+                f"{name}: got a joint mask of {math.prod(nvec)} combinations, expected at most "
+                f"{MOST_COMBINATIONS}; use a mask of rows"
+            )
         return
     if not isinstance(mask, tuple) or len(mask) != len(nvec):
         got = f"{len(mask)} rows" if isinstance(mask, tuple) else type(mask).__name__
         raise MaskError(
             f"{name}: got {got}, expected a tuple of {len(nvec)} boolean rows of lengths {nvec}; "
-            "policy_core.rows_of_mask converts flat and stacked masks"
+            "policy_core.rows_of_mask converts flat and stacked masks, JointMask holds joint ones"
         )
     for i, (row, n) in enumerate(zip(mask, nvec, strict=True)):
         check_row(row, (n,), f"{name}[{i}]")

@@ -1,0 +1,146 @@
+"""Parts of an action that depend on other parts, for `Dict` and `Tuple` actions."""
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int, Shaped
+
+from policy_core.contract import Key
+from policy_core.distributions.categorical_math import total
+from policy_core.distributions.enumeration import count, element, place
+from policy_core.distributions.graph import Graph, Name
+
+
+class AutoregressiveJoint(NamedTuple):
+    """p(a) = prod_i p(a_i | actions of the parents of i), exactly.
+
+    Each part holds its conditional distributions for all that it can see, along one axis
+    behind the batch axes: parents are discrete, so these are finitely many. Log-probability,
+    entropy and KL are those of the joint distribution, by the chain rule; nothing is sampled
+    for them.
+
+    Args:
+        parts: name to distribution, with parameters `[..., combinations, *parameter]`, in C
+            order of the actions of the parents (one combination for a part without parents).
+            A tuple of them for `Tuple` actions.
+        graph: who sees whom, static.
+
+    Example:
+        >>> import jax, policy_core as pc
+        >>> config = pc.ActorCriticConfig(
+        ...     observation_space=pc.Box(shape=(2,)),
+        ...     action_space=pc.Dict({"tool": pc.Discrete(2), "force": pc.Box(shape=(3,))}),
+        ...     autoregressive=pc.Autoregressive({"force": ("tool",)}),
+        ... )
+        >>> policy = pc.init(config, key=jax.random.key(0))
+        >>> _, d = pc.action_distribution(policy, (), jnp.zeros(2))
+        >>> d.parts["force"].loc.shape, sorted(d.mode())
+        ((2, 3), ['force', 'tool'])
+    """
+
+    parts: Any
+    graph: Graph
+
+    def sample(self, *, key: Key) -> Any:
+        """A sample of each part, given those of its parents. `key` is consumed."""
+        return self._visit(lambda part, key: (part.sample(key=key), None), key)[0]
+
+    def mode(self) -> Any:
+        """The mode of each part given those of its parents: greedy, not the mode of the whole."""
+        return self._visit(lambda part, _: (part.mode(), None), None)[0]
+
+    def log_prob(self, action: Any) -> Float[Array, "*batch"]:
+        """The sum over the parts (nats); `MASKED_LOG_PROB` if one of them cannot happen."""
+        return total(self.log_probs(action))
+
+    def sample_and_log_prob(self, *, key: Key) -> tuple[Any, Float[Array, "*batch"]]:
+        """A sample of each part, and the log-probability of them all."""
+        action, log_probs = self._visit(lambda part, key: part.sample_and_log_prob(key=key), key)
+        return action, total(jnp.stack(log_probs, -1))
+
+    def log_probs(self, action: Any) -> Float[Array, "*batch parts"]:
+        """The log-probability of each part given its parents, parents first (nats)."""
+        places = {name: place(self._space(name), action[name]) for name in self.graph.discrete()}
+        terms = [self._given(name, places).log_prob(action[name]) for name in self.graph.order()]
+        return jnp.stack(terms, -1)
+
+    def entropy(self) -> Float[Array, "*batch"]:
+        """The entropy of the whole (nats): that of each part, expected over what it sees."""
+        return self._expected(lambda name: self.parts[name].entropy())
+
+    def kl(self, other: "AutoregressiveJoint") -> Float[Array, "*batch"]:
+        """KL(self || other) (nats): that of each part, expected over what it sees."""
+        return self._expected(lambda name: self.parts[name].kl(other.parts[name]))
+
+    def _visit(self, draw: Callable[[Any, Any], tuple[Any, Any]], key: Key | None) -> tuple[Any, list[Any]]:
+        """`draw` for each part, parents first; the actions and what else it returned."""
+        order, discrete = self.graph.order(), self.graph.discrete()
+        keys: Any = [None] * len(order) if key is None else jax.random.split(key, len(order))
+        actions: dict[Name, Any] = {}
+        places: dict[Name, Int[Array, "*batch"]] = {}
+        others = []
+        for name, part_key in zip(order, keys, strict=True):
+            actions[name], other = draw(self._given(name, places), part_key)
+            others.append(other)
+            if name in discrete:
+                places[name] = place(self._space(name), actions[name])
+        names = [name for name, _ in self.graph.spaces]
+        if isinstance(self.parts, dict):
+            return {name: actions[name] for name in names}, others
+        return tuple(actions[name] for name in names), others
+
+    def _given(self, name: Name, places: dict[Name, Int[Array, "*batch"]]) -> Any:
+        """The distribution of a part, given the places of the actions of its parents."""
+        index = jnp.zeros(self._batch(), jnp.int32) + jnp.maximum(self.graph.index(name, places), 0)
+
+        def pick(x: Shaped[Array, "..."]) -> Shaped[Array, "..."]:
+            # By a sum of which one term is not zero: exact, and its transpose is no scatter.
+            combinations = jnp.arange(x.shape[index.ndim])
+            hit = jnp.expand_dims(index, -1) == combinations.reshape((1,) * index.ndim + (-1,))
+            hit = hit.reshape(hit.shape + (1,) * (x.ndim - hit.ndim))
+            if x.dtype == jnp.bool_:
+                return jnp.any(hit & x, index.ndim)
+            return jnp.sum(jnp.where(hit, x, 0), index.ndim, dtype=x.dtype)
+
+        return jax.tree.map(pick, self.parts[name])
+
+    def _expected(self, term: Callable[[Name], Float[Array, "*batch m"]]) -> Float[Array, "*batch"]:
+        """The sum over the parts of a term for each combination, weighted by its probability."""
+        tables = {name: self._table(name) for name in self.graph.seen_by_others()}
+        sums = []
+        for name in self.graph.order():
+            places = self.graph.places(name)
+            log_weight = jnp.zeros(())
+            for parent, columns in places.items():
+                rows = np.broadcast_to(self.graph.index(parent, places), columns.shape)
+                log_weight = log_weight + tables[parent][..., rows, columns]
+            values = term(name)
+            weights = jnp.broadcast_to(jnp.exp(log_weight), values.shape)
+            # What cannot happen does not count, however large it is.
+            sums.append(jnp.sum(weights * jnp.where(weights > 0, values, 0), -1))
+        return jnp.sum(jnp.stack(sums, -1), -1)
+
+    def _table(self, name: Name) -> Float[Array, "*batch m n"]:
+        """The log-probability of every action of a part, for each combination that it can see."""
+        space, part = self._space(name), self.parts[name]
+        shape = (*self._batch(), self.graph.size(name), *space.struct().shape)
+
+        def scores(action: Int[Array, "..."]) -> Float[Array, "*batch m"]:
+            log_probs: jax.Array = part.log_prob(jnp.broadcast_to(action, shape))
+            return log_probs
+
+        return jax.vmap(scores, out_axes=-1)(element(space, jnp.arange(count(space))))
+
+    def _space(self, name: Name) -> Any:
+        return dict(self.graph.spaces)[name]
+
+    def _batch(self) -> tuple[int, ...]:
+        """The batch axes: those of a mode in front of the combinations and of its own."""
+        name, space = self.graph.spaces[0]
+        mode = jax.tree.leaves(jax.eval_shape(self.parts[name].mode))[0]
+        event = jax.tree.leaves(space.struct())[0]
+        shape: tuple[int, ...] = mode.shape[: len(mode.shape) - len(event.shape) - 1]
+        return shape

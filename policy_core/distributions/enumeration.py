@@ -1,0 +1,64 @@
+"""Discrete spaces as numbered lists: the place of an element, and the element at a place."""
+
+import math
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Int
+
+from policy_core.contract import Space
+from policy_core.spaces import Discrete, MultiBinary, MultiDiscrete
+
+
+def count(space: Space[Any]) -> int | None:
+    """How many elements a space has; None if it is not discrete."""
+    radix = _radix(space)
+    return None if radix is None else math.prod(radix[0])
+
+
+def element(space: Any, place: Int[Array, "*batch"]) -> Int[Array, "*batch_shape"]:
+    """The int32 elements at places from 0 to `count` - 1, in C order."""
+    nvec, starts, shape = _known(space)
+    strides = _strides(nvec)
+    digits = place[..., None] // _like(strides, place) % _like(nvec, place)
+    return (digits + _like(starts, place)).astype(jnp.int32).reshape(*place.shape, *shape)
+
+
+def place(space: Any, action: Any) -> Int[Array, "*batch"]:
+    """The places of elements; -1 for what is not in the space."""
+    nvec, starts, shape = _known(space)
+    action = jnp.asarray(action).astype(jnp.int32)
+    batch = action.shape[: action.ndim - len(shape)]
+    digits = action.reshape(*batch, len(nvec))
+    rank = jnp.zeros(batch, jnp.int32)
+    digits = digits - _like(starts, rank)
+    inside = jnp.all((digits >= 0) & (digits < _like(nvec, rank)), -1)
+    return jnp.where(inside, jnp.sum(digits * _like(_strides(nvec), rank), -1), -1)
+
+
+def _radix(space: Any) -> tuple[list[int], list[int], tuple[int, ...]] | None:
+    """Sizes and first values of the digits, and the shape of an element."""
+    match space:
+        case Discrete(n=n, start=start):
+            return [n], [start], ()
+        case MultiDiscrete(nvec=nvec):
+            return list(nvec), space.starts().ravel().tolist(), space.struct().shape
+        case MultiBinary():
+            return [2] * space.flat_size, [0] * space.flat_size, space.struct().shape
+    return None
+
+
+def _known(space: Any) -> tuple[list[int], list[int], tuple[int, ...]]:
+    radix = _radix(space)
+    assert radix is not None, f"{type(space).__name__} is not discrete"
+    return radix
+
+
+def _strides(nvec: list[int]) -> list[int]:
+    return [math.prod(nvec[i + 1 :]) for i in range(len(nvec))]
+
+
+def _like(numbers: list[int], batch: Int[Array, "*batch"]) -> np.ndarray:
+    """One number a digit, with as many axes in front as `batch` has."""
+    return np.array(numbers, np.int32).reshape((1,) * batch.ndim + (len(numbers),))

@@ -1,0 +1,92 @@
+"""Several choices under one mask over their combinations."""
+
+import math
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float, Int
+
+from policy_core._dtypes import wide_float
+from policy_core.contract import Key
+from policy_core.distributions import categorical_math
+from policy_core.distributions.categorical import Categorical
+from policy_core.distributions.enumeration import element, place
+from policy_core.spaces import Discrete, JointMask, MultiDiscrete
+
+
+class ProductCategorical(NamedTuple):
+    """The choices of a `MultiDiscrete`, tied together by a joint mask.
+
+    The probability of a combination that is allowed is proportional to what independent
+    choices would give it: p(i, j, ...) ~ exp(logits_1[i] + logits_2[j] + ...). A mask that
+    allows everything makes it `MultiCategorical`; one that allows nothing counts as that.
+
+    Args:
+        logits: the rows one after the other, `[..., sum(nvec)]`.
+        mask: `JointMask` of booleans `[..., *nvec]`.
+        space: the space of the actions, static.
+
+    Example:
+        >>> from policy_core import JointMask, MultiDiscrete
+        >>> different = JointMask(~jnp.eye(3, dtype=bool))
+        >>> d = ProductCategorical(jnp.zeros(6), different, MultiDiscrete((3, 3)))
+        >>> round(float(jnp.exp(d.entropy())), 4), d.mode().tolist()
+        (6.0, [0, 1])
+    """
+
+    logits: Float[Array, "*batch flat"]
+    mask: JointMask
+    space: MultiDiscrete
+
+    @property
+    def log_probs(self) -> Float[Array, "..."]:
+        """Normalised log-probabilities `[..., *nvec]`; `MASKED_LOG_PROB` for what is masked."""
+        return self._unravel(self._combinations().log_probs)
+
+    @property
+    def probs(self) -> Float[Array, "..."]:
+        """Probabilities `[..., *nvec]`; exactly 0 for what is masked."""
+        return self._unravel(self._combinations().probs)
+
+    def sample(self, *, key: Key) -> Int[Array, "*batch_shape"]:
+        """An int32 array of the space's shape. `key` is consumed."""
+        return element(self.space, self._combinations().sample(key=key))
+
+    def mode(self) -> Int[Array, "*batch_shape"]:
+        """The most probable combination, the first of equals."""
+        return element(self.space, self._combinations().mode())
+
+    def log_prob(self, action: Any) -> Float[Array, "*batch"]:
+        """Log-probability (nats); `MASKED_LOG_PROB` for what is masked or out of range."""
+        return self._combinations().log_prob(place(self.space, action))
+
+    def entropy(self) -> Float[Array, "*batch"]:
+        """Entropy over the combinations that are allowed (nats)."""
+        return self._combinations().entropy()
+
+    def kl(self, other: "ProductCategorical") -> Float[Array, "*batch"]:
+        """KL(self || other) (nats)."""
+        return self._combinations().kl(other._combinations())
+
+    def sample_and_log_prob(self, *, key: Key) -> tuple[Int[Array, "*batch_shape"], Float[Array, "*batch"]]:
+        """A sample and its log-probability, one normalisation for both."""
+        index, log_prob = self._combinations().sample_and_log_prob(key=key)
+        return element(self.space, index), log_prob
+
+    def _combinations(self) -> Categorical:
+        """One categorical over all combinations, in C order."""
+        nvec, batch = self.space.nvec, self.logits.shape[:-1]
+        ends = np.cumsum(nvec).tolist()
+        table = jnp.zeros((*batch, *nvec), wide_float(self.logits.dtype))
+        for i, (end, n) in enumerate(zip(ends, nvec, strict=True)):
+            row = categorical_math.clean(self.logits[..., end - n : end], None)
+            axes = [1] * len(nvec)
+            axes[i] = n
+            table = table + row.reshape(*batch, *axes)
+        mask = jnp.broadcast_to(self.mask.allowed, table.shape)
+        size = math.prod(nvec)
+        return Categorical(table.reshape(*batch, size), mask.reshape(*batch, size), Discrete(size))
+
+    def _unravel(self, x: Float[Array, "*batch n"]) -> Float[Array, "..."]:
+        return x.reshape(*x.shape[:-1], *self.space.nvec)
