@@ -21,9 +21,17 @@ FULL = (
     "act multi-discrete of rank 2",
     "autoregressive",
     "squashed, mixed bounds",
-    "beta",
     "shared trunk",
     "bfloat16",
+)
+MASKED = (
+    "act discrete of one",
+    "act discrete of 200",
+    "act multi-binary of rank 2",
+    "act nested",
+    "beta",
+    "temperature",
+    "bfloat16 params",
 )
 OBSERVE = [name for name in CONFIGS if name.startswith("observe ")]
 OTHERS = [name for name in CONFIGS if name not in FULL and name not in OBSERVE]
@@ -39,8 +47,9 @@ def test_config_keeps_the_contract(name: str) -> None:
 @pytest.mark.usefixtures("unchecked")  # beartype doubles the time to trace
 def test_variant_keeps_the_contract(name: str) -> None:
     case = testing.Case(CONFIGS[name], tolerance=TOLERANCE.get(name, 1e-5))
-    for check in (testing.check_shapes, testing.check_masks):
-        check(case)
+    testing.check_shapes(case)
+    if name in MASKED:
+        testing.check_masks(case)
 
 
 @pytest.mark.parametrize("name", OBSERVE)
