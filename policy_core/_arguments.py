@@ -50,6 +50,8 @@ def check_time(is_first: Any, **arguments: PyTree) -> None:
             f"is_first: got {describe(is_first)}, expected bool(time,); for a batch use jax.vmap"
         )
     time = jnp.shape(is_first)[0]
+    if time == 0:
+        raise StructureError("is_first: got no steps, expected at least one")
     for name, argument in arguments.items():
         for path, leaf in jax.tree_util.tree_leaves_with_path(argument):
             if jnp.shape(leaf)[:1] != (time,):

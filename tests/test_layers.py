@@ -18,7 +18,7 @@ ROOT = Path(__file__).parent.parent
 LAYERS: list[set[str]] = [
     {"errors"},
     {"_arguments", "_dtypes", "_structure", "_static", "contract"},
-    {"spaces", "fingerprint", "networks"},
+    {"spaces", "fingerprint", "networks", "memory"},
     {"distributions"},
     {"heads"},
     {"actor_critic", "policy"},
@@ -154,7 +154,9 @@ WITHOUT_EXAMPLE = {  # protocols and modules
     "ActorCritic",
     "Distribution",
     "Head",
+    "Memory",
     "Network",
+    "SequenceActorCritic",
     "Space",
     "distributions",
     "errors",
