@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import PyTree
 
-from policy_core._structure import describe
-from policy_core.contract import Action, ActorCritic, Observation, Params, Policy, State
+from policy_core._structure import check_structure, describe
+from policy_core.contract import Action, ActorCritic, Mask, Observation, Params, Policy, State
 from policy_core.errors import StructureError
 
 
@@ -29,6 +29,21 @@ def check_config(config: Any) -> None:
             f"config: got {type(config).__name__}, expected a config that offers ActorCritic; a "
             "policy is the pair (params, config), in this order"
         )
+
+
+def check_inputs(
+    config: ActorCritic[Params, State, Observation, Action], observation: Observation, action_mask: Mask
+) -> None:
+    """Observation and mask are those of the spaces of the config."""
+    check_structure(observation, config.observation_space.struct(), "observation")
+    config.action_space.check_mask(action_mask)
+
+
+def check_state(
+    params: Params, config: ActorCritic[Params, State, Observation, Action], state: State
+) -> None:
+    """The state has the structure of the first state of the config."""
+    check_structure(state, jax.eval_shape(lambda: config.initial_state(params)), "state")
 
 
 def check_key(key: Any) -> None:

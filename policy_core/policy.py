@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from policy_core._arguments import check_config, check_key, check_time, pair
+from policy_core._arguments import check_config, check_inputs, check_key, check_state, check_time, pair
 from policy_core._static import jit
 from policy_core._structure import check_structure
 from policy_core.contract import (
@@ -305,8 +305,8 @@ def evaluate_sequence(
 
     params, config = pair(policy)
     if isinstance(config, SequenceActorCritic):
-        _check_state(policy, state)
-        jax.vmap(lambda *inputs: _check_inputs(policy, *inputs))(observations, action_masks)
+        check_state(params, config, state)
+        jax.vmap(lambda *inputs: check_inputs(config, *inputs))(observations, action_masks)
         state, distributions, values = config.forward_sequence(
             params, state, observations, is_first=is_first, action_masks=action_masks
         )
@@ -376,27 +376,14 @@ def _forward(
     is_first: Any,
 ) -> tuple[State, Distribution[Action], Scalar]:
     params, config = pair(policy)
-    _check_inputs(policy, observation, action_mask)
-    _check_state(policy, state)
+    check_inputs(config, observation, action_mask)
+    check_state(params, config, state)
     if is_first is not None:
         check_structure(is_first, jax.ShapeDtypeStruct((), jnp.bool_), "is_first")
         state = jax.tree.map(
             lambda first, old: jnp.where(is_first, first, old), config.initial_state(params), state
         )
     return config.forward(params, state, observation, action_mask=action_mask)
-
-
-def _check_inputs(
-    policy: Policy[Params, State, Observation, Action], observation: Observation, action_mask: Mask
-) -> None:
-    config = pair(policy)[1]
-    check_structure(observation, config.observation_space.struct(), "observation")
-    config.action_space.check_mask(action_mask)
-
-
-def _check_state(policy: Policy[Params, State, Observation, Action], state: State) -> None:
-    params, config = policy
-    check_structure(state, jax.eval_shape(lambda: config.initial_state(params)), "state")
 
 
 def _score(distribution: Distribution[Action], action: Action) -> tuple[Scalar, Scalar]:

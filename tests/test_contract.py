@@ -22,6 +22,7 @@ FULL = (
     "act nested",
     "squashed, mixed bounds",
     "beta",
+    "gru",
     "shared trunk",
     "bfloat16",
 )
@@ -40,6 +41,8 @@ def test_variant_keeps_the_contract(name: str) -> None:
     case = testing.Case(CONFIGS[name], tolerance=TOLERANCE.get(name, 1e-5))
     for check in (testing.check_shapes, testing.check_masks):
         check(case)
+    if case.config.memory is not None:
+        testing.check_sequence(case)
 
 
 @pytest.mark.parametrize("name", OBSERVE)

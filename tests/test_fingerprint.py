@@ -34,9 +34,17 @@ GOLDEN: dict[str, tuple[Any, str]] = {
         pc.Dict({"b": pc.Tuple((pc.Discrete(2), pc.MultiBinary((2, 2)))), "a": pc.Box()}),
         "f1f371954e69e48920597458e5fa510f3bf51f902b2757bed35281e6f8dcaa0c",
     ),
+    "lstm": (
+        pc.LSTM(70000, layer_norm=True),
+        "d2baac9db343d55a131bb0965836ed079ad27c015a23122ff8785ea90ae09d18",
+    ),
+    "min-gru": (
+        pc.MinGRU(3, horizon=1e3, learned_start=True),
+        "003f71fe3232ba33aa6e345ccadb28c0fb69d4c95a19a5ccfd16bd1e8cbec839",
+    ),
     "actor-critic": (
         pc.ActorCriticConfig(observation_space=pc.Box(shape=(4,)), action_space=pc.Discrete(2)),
-        "12a6f5fc20e8d8cca896726973bc5a5b373fd9b4c80f6d205d4420a98b6caf94",
+        "4311b8180d68ba2981898e47d5b5bb9711c5eac18da0b7f01c0db512d32026fb",
     ),
     "every field": (
         pc.ActorCriticConfig(
@@ -45,13 +53,15 @@ GOLDEN: dict[str, tuple[Any, str]] = {
             actor=pc.MLP((8, 300), activation="relu", kernel_init="lecun_normal", gain=1),
             critic=pc.MLP((70000,), activation="gelu", gain=0.1),
             trunk=pc.MLP(()),
+            memory=pc.Stack((pc.GRU(3), pc.WindowAttention(300, window=7)), residual=False),
+            memory_sharing="separate",
             box_head=pc.NormalHead(pc.Scale(std="state", log_std=-0.5)),
             actor_gain=1,
             critic_gain=2,
             param_dtype="float64",
             compute_dtype="bfloat16",
         ),
-        "42096ede2381f8bad8efcce2699f767c6558cf86a71eb2ee88d6bbe64eb12e97",
+        "747af8aed2cfb8240a81c4ba5b6ff56f9061222e34f49853d00b602ebaf74d8a",
     ),
 }
 

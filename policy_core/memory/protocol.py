@@ -30,7 +30,9 @@ class Memory(Protocol):
         """The state at the start of an episode."""
         ...
 
-    def step(self, params: Any, state: Any, x: Float[Array, " inputs"]) -> tuple[Any, Float[Array, " outputs"]]:
+    def step(
+        self, params: Any, state: Any, x: Float[Array, " inputs"]
+    ) -> tuple[Any, Float[Array, " outputs"]]:
         """The next state, and the output at this step."""
         ...
 
@@ -55,7 +57,8 @@ def scan_steps(
         >>> from policy_core.memory import scan_steps
         >>> gru = GRU(8)
         >>> params = gru.init(3, key=jax.random.key(0), dtype="float32")
-        >>> state, ys = scan_steps(gru, params, gru.initial_state(params), jnp.ones((5, 3)), jnp.zeros(5, bool))
+        >>> state = gru.initial_state(params)
+        >>> state, ys = scan_steps(gru, params, state, jnp.ones((5, 3)), jnp.zeros(5, bool))
         >>> ys.shape
         (5, 8)
     """
