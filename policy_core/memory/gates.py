@@ -41,11 +41,15 @@ def init_maps(
 
 
 def apply_map(
-    params: dict[str, Float[Array, "..."]], x: Float[Array, " inputs"], gates: int, dtype: Any
+    params: dict[str, Float[Array, "..."]],
+    x: Float[Array, " inputs"],
+    gates: int,
+    dtype: Any,
+    layer_norm: bool,
 ) -> list[Float[Array, " size"]]:
     """`x @ kernel` for each gate: multiplied in the dtype of `x`, normalised in `dtype`."""
     parts = jnp.split(jnp.matmul(x, params["kernel"].astype(x.dtype)).astype(dtype), gates)
-    if "scale" not in params:
+    if not layer_norm:
         return parts
     scales = jnp.split(params["scale"].astype(dtype), gates)
     return [normalised(part) * scale for part, scale in zip(parts, scales, strict=True)]
@@ -57,7 +61,9 @@ def normalised(x: Float[Array, " size"]) -> Float[Array, " size"]:
     return centred * jax.lax.rsqrt(jnp.mean(jnp.square(centred)) + _EPSILON)
 
 
-def first_state(params: dict[str, Any], shape: tuple[int, ...], dtype: Any) -> Float[Array, "..."]:
+def first_state(
+    params: dict[str, Any], learned: bool, shape: tuple[int, ...], dtype: Any
+) -> Float[Array, "..."]:
     """The learned `start` of the params, or zeros; float32 or wider."""
     wide = wide_float(dtype)
-    return params["start"].astype(wide) if "start" in params else jnp.zeros(shape, wide)
+    return params["start"].astype(wide) if learned else jnp.zeros(shape, wide)

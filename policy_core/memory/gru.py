@@ -65,7 +65,7 @@ class GRU:
 
     def initial_state(self, params: dict[str, Any]) -> Float[Array, " size"]:
         """Zeros, or the learned start."""
-        return first_state(params, (self.size,), params["input"]["kernel"].dtype)
+        return first_state(params, self.learned_start, (self.size,), params["input"]["kernel"].dtype)
 
     def step(
         self, params: dict[str, Any], state: Float[Array, " size"], x: Float[Array, " inputs"]
@@ -73,8 +73,8 @@ class GRU:
         """The next state, which is the output."""
         dtype = state.dtype
         bias_r, bias_z, bias_n = jnp.split(params["input"]["bias"].astype(dtype), 3)
-        x_r, x_z, x_n = apply_map(params["input"], x, 3, dtype)
-        h_r, h_z, h_n = apply_map(params["recurrent"], state.astype(x.dtype), 3, dtype)
+        x_r, x_z, x_n = apply_map(params["input"], x, 3, dtype, self.layer_norm)
+        h_r, h_z, h_n = apply_map(params["recurrent"], state.astype(x.dtype), 3, dtype, self.layer_norm)
         r = jax.nn.sigmoid(x_r + h_r + bias_r)
         z = jax.nn.sigmoid(x_z + h_z + bias_z)
         n = jnp.tanh(x_n + bias_n + r * (h_n + params["recurrent"]["bias"].astype(dtype)))

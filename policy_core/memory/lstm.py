@@ -70,7 +70,9 @@ class LSTM:
 
     def initial_state(self, params: dict[str, Any]) -> State:
         """`cell` and `hidden`: zeros, or the learned start."""
-        cell, hidden = first_state(params, (2, self.size), params["input"]["kernel"].dtype)
+        cell, hidden = first_state(
+            params, self.learned_start, (2, self.size), params["input"]["kernel"].dtype
+        )
         return {"cell": cell, "hidden": hidden}
 
     def step(
@@ -80,8 +82,8 @@ class LSTM:
         cell, hidden = state["cell"], state["hidden"]
         dtype = cell.dtype
         terms = (
-            apply_map(params["input"], x, 4, dtype),
-            apply_map(params["recurrent"], hidden.astype(x.dtype), 4, dtype),
+            apply_map(params["input"], x, 4, dtype, self.layer_norm),
+            apply_map(params["recurrent"], hidden.astype(x.dtype), 4, dtype, self.layer_norm),
             jnp.split(params["input"]["bias"].astype(dtype), 4),
         )
         i, f, g, o = (a + b + c for a, b, c in zip(*terms, strict=True))

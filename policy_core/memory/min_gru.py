@@ -74,7 +74,7 @@ class MinGRU:
 
     def initial_state(self, params: dict[str, Any]) -> Float[Array, " size"]:
         """Zeros, or the learned start."""
-        return first_state(params, (self.size,), params["linear"]["kernel"].dtype)
+        return first_state(params, self.learned_start, (self.size,), params["linear"]["kernel"].dtype)
 
     def step(
         self, params: dict[str, Any], state: Float[Array, " size"], x: Float[Array, " inputs"]
