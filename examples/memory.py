@@ -23,7 +23,7 @@ CHAIN_LENGTH = 30
 
 
 def memory_chain() -> Environment:
-    """One bit is shown at the start and asked for 30 steps later: reward 1 if right, else -1."""
+    """A bit is seen in the first two of 31 observations and asked for at the last: worth 1, or -1."""
     import gymnax as peer
 
     env, params = peer.make("MemoryChain-bsuite")
@@ -119,8 +119,9 @@ def page(results: list[Result], picture: str) -> str:
         "",
         f"![Learning curves of each seed and their means, with and without memory]({picture})",
         "",
-        "In the chain one bit is shown at the start and asked for at the end; nothing in between tells it,",
-        "so a policy without memory cannot do better than 0. CartPole is seen without its velocities:",
+        "In the chain a bit is seen in the first two observations of an episode and asked for at the last,",
+        "29 steps later; nothing in between tells it, so a policy without memory cannot do better than 0 on",
+        "average. CartPole is seen without its velocities:",
         "[`hidden_velocity`](../examples/environments.py) leaves the position of the cart and the angle.",
         "",
         "Hyper-parameters, where they are not those of `ppo.Hyperparameters`:",

@@ -46,13 +46,12 @@ def apply_map(
     gates: int,
     dtype: Any,
     layer_norm: bool,
-) -> list[Float[Array, " size"]]:
-    """`x @ kernel` for each gate: multiplied in the dtype of `x`, normalised in `dtype`."""
-    parts = jnp.split(jnp.matmul(x, params["kernel"].astype(x.dtype)).astype(dtype), gates)
+) -> Float[Array, " gates_size"]:
+    """`x @ kernel`: multiplied in the dtype of `x`, and perhaps normalised, gate by gate, in `dtype`."""
+    y = jnp.matmul(x, params["kernel"].astype(x.dtype)).astype(dtype)
     if not layer_norm:
-        return parts
-    scales = jnp.split(params["scale"].astype(dtype), gates)
-    return [normalised(part) * scale for part, scale in zip(parts, scales, strict=True)]
+        return y
+    return jax.vmap(normalised)(y.reshape(gates, -1)).ravel() * params["scale"].astype(dtype)
 
 
 def normalised(x: Float[Array, " size"]) -> Float[Array, " size"]:

@@ -72,12 +72,13 @@ class GRU:
     ) -> tuple[Float[Array, " size"], Float[Array, " size"]]:
         """The next state, which is the output."""
         dtype = state.dtype
-        bias_r, bias_z, bias_n = jnp.split(params["input"]["bias"].astype(dtype), 3)
-        x_r, x_z, x_n = apply_map(params["input"], x, 3, dtype, self.layer_norm)
-        h_r, h_z, h_n = apply_map(params["recurrent"], state.astype(x.dtype), 3, dtype, self.layer_norm)
-        r = jax.nn.sigmoid(x_r + h_r + bias_r)
-        z = jax.nn.sigmoid(x_z + h_z + bias_z)
-        n = jnp.tanh(x_n + bias_n + r * (h_n + params["recurrent"]["bias"].astype(dtype)))
+        seen = apply_map(params["input"], x, 3, dtype, self.layer_norm)
+        seen_r, seen_z, seen_n = jnp.split(seen + params["input"]["bias"].astype(dtype), 3)
+        recalled = apply_map(params["recurrent"], state.astype(x.dtype), 3, dtype, self.layer_norm)
+        recalled_r, recalled_z, recalled_n = jnp.split(recalled, 3)
+        r = jax.nn.sigmoid(seen_r + recalled_r)
+        z = jax.nn.sigmoid(seen_z + recalled_z)
+        n = jnp.tanh(seen_n + r * (recalled_n + params["recurrent"]["bias"].astype(dtype)))
         state = (1 - z) * n + z * state
         return state, state.astype(x.dtype)
 

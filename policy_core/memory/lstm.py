@@ -81,12 +81,9 @@ class LSTM:
         """The next state, and its hidden part."""
         cell, hidden = state["cell"], state["hidden"]
         dtype = cell.dtype
-        terms = (
-            apply_map(params["input"], x, 4, dtype, self.layer_norm),
-            apply_map(params["recurrent"], hidden.astype(x.dtype), 4, dtype, self.layer_norm),
-            jnp.split(params["input"]["bias"].astype(dtype), 4),
-        )
-        i, f, g, o = (a + b + c for a, b, c in zip(*terms, strict=True))
+        seen = apply_map(params["input"], x, 4, dtype, self.layer_norm)
+        recalled = apply_map(params["recurrent"], hidden.astype(x.dtype), 4, dtype, self.layer_norm)
+        i, f, g, o = jnp.split(seen + recalled + params["input"]["bias"].astype(dtype), 4)
         cell = jax.nn.sigmoid(f) * cell + jax.nn.sigmoid(i) * jnp.tanh(g)
         read = cell
         if self.layer_norm:
