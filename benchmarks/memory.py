@@ -90,9 +90,9 @@ def milliseconds(length: int, gradient: bool) -> dict[str, float]:
     rng = np.random.default_rng(0)
     xs = jnp.array(rng.standard_normal((BATCH, length, SIZE)), jnp.float32)
     is_first = jnp.array(rng.random((BATCH, length)) < 0.02)
-    calls = {}
+    calls: dict[str, Any] = {}
     for name, (params, sequence) in contestants().items():
-        program = compiled(sequence, gradient, params, xs, is_first)
+        program: Any = compiled(sequence, gradient, params, xs, is_first)
         calls[name] = lambda program=program, params=params: program(params, xs, is_first)
     least = dict.fromkeys(calls, float("inf"))
     start, rounds = time.perf_counter(), 0

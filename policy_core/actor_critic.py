@@ -181,10 +181,9 @@ class ActorCriticConfig:
         if self.memory is not None:
             for owner in self._owners():
                 memory = self._memory_params(params, owner)
-                # The initial states of the memory are those of the config but for their dtypes.
                 states[owner], ys = self.memory.sequence(memory, state[owner], xs, is_first)
                 features.update(_seen_by(owner, ys))
-        decide = jax.vmap(lambda features, mask: self._decide(params, features, mask))
+        decide: Any = jax.vmap(lambda features, mask: self._decide(params, features, mask))
         return states or state, *decide(features, action_masks)
 
     def _encode(self, params: Params, observation: PyTree) -> Float[Array, " features"]:
