@@ -70,20 +70,23 @@ def plot(path: Path, results: list[Result]) -> None:
     size = (4.8 * len(titles), 3.6)
     figure, panels = pyplot.subplots(1, len(titles), figsize=size, layout="constrained", squeeze=False)
     for panel, title in zip(panels[0], titles, strict=True):
-        for result in (result for result in results if result.task.title == title):
+        both = [result for result in results if result.task.title == title]
+        for result in both:
             memory = result.task.memory
             color = "tab:gray" if memory is None else "tab:blue"
             for curve in result.curves:
                 panel.plot(result.steps, curve, color=color, lw=1, alpha=0.35)
             label = "no memory" if memory is None else name_of(memory)
             panel.plot(result.steps, np.nanmean(result.curves, axis=0), color=color, lw=2, label=label)
-        assert result.task.optimum is not None
-        panel.axhline(result.task.optimum, color="black", lw=1, ls=":", label="optimum")
-        panel.axhline(result.random, color="tab:red", lw=1, ls="--", label="random policy")
+        optimum = both[0].task.optimum
+        assert optimum is not None
+        panel.axhline(optimum, color="black", lw=1, ls=":", label="optimum")
+        panel.axhline(both[0].random, color="tab:red", lw=1, ls="--", label="random policy")
         panel.set_title(title, fontsize=10)
         panel.xaxis.set_major_formatter(lambda x, _: f"{x / 1000:.0f}k")
         panel.spines[["top", "right"]].set_visible(False)
-        panel.legend(frameon=False, loc="center right", fontsize=8)
+        height = 0.4 if optimum == 1 else 0.2  # where no curve is
+        panel.legend(frameon=False, loc="lower right", bbox_to_anchor=(1, height), fontsize=8)
     figure.supxlabel("environment steps of a seed", fontsize=10)
     figure.supylabel("return of the training episodes", fontsize=10)
     figure.savefig(path, dpi=110)

@@ -197,7 +197,7 @@ def check_memory(case: Case) -> None:
     (got, expected, chunked, slope_got, slope_expected), difference, into_past = everything(patterns)
     _close(case, got, expected, "as sequences and as steps")
     _close(case, chunked, got, "in chunks and as a whole")
-    _close(case, slope_got, slope_expected, "(gradients) as sequences and as steps", slack=10)
+    _close(case, slope_got, slope_expected, "(gradients) as sequences and as steps", slack=10.0)
     flows = any(bool(jnp.any(x != 0)) for x in jax.tree.leaves(into_past))
     _require(flows or abs(float(difference)) < 1e-3, "no gradient flows through time")
 

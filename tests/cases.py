@@ -72,7 +72,7 @@ CONFIGS = {
     "temperature of a beta": config(BOUNDED, box_head=pc.BetaHead(), temperature=3.0),
     "gru": config(pc.Discrete(3), memory=pc.GRU(4)),
     "attention of the actor": config(
-        SPACES["nested"], memory=pc.WindowAttention(4, window=3, heads=2), memory_sharing="actor"
+        pc.Discrete(3), memory=pc.WindowAttention(4, window=3, heads=2), memory_sharing="actor"
     ),
     "two memories": config(
         pc.Discrete(3),
