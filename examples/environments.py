@@ -140,3 +140,24 @@ def restart(first: Any, after: Any, reward: jax.Array, terminated: jax.Array, tr
     done = terminated | truncated
     observation, state = jax.tree.map(lambda a, b: jnp.where(done, a, b), first, after)
     return Step(observation, state, reward, terminated, truncated, after[0])
+
+
+def hidden_velocity(env: Environment) -> Environment:
+    """CartPole of which only positions are seen: that of the cart and the angle of the pole.
+
+    One observation does not tell which way the pole is falling; the difference of two does.
+    """
+    space = env.observation_space
+    assert isinstance(space, pc.Box)
+    low, high = (tuple(bound[::2].tolist()) for bound in space.bounds())
+
+    def reset(key: jax.Array) -> tuple[Any, Any]:
+        observation, state = env.reset(key)
+        return observation[::2], state
+
+    def step(key: jax.Array, state: Any, action: Any) -> Step:
+        result = env.step(key, state, action)
+        observations = result.observation[::2], result.final_observation[::2]
+        return result._replace(observation=observations[0], final_observation=observations[1])
+
+    return env._replace(observation_space=pc.Box(low=low, high=high, shape=(2,)), reset=reset, step=step)

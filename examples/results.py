@@ -40,11 +40,15 @@ class Task(NamedTuple):
     optimum: float | None = None
     reward_scale: float = 1.0  # in training only
     chunk: int = 8  # updates to a point of the curve
+    memory: pc.Memory | None = None
 
     def config(self, env: Environment) -> pc.ActorCriticConfig:
-        """The shipped policy with its defaults, but for the head of boxes."""
+        """The shipped policy with its defaults, but for the head of boxes and the memory."""
         return pc.ActorCriticConfig(
-            observation_space=env.observation_space, action_space=env.action_space, box_head=self.head
+            observation_space=env.observation_space,
+            action_space=env.action_space,
+            box_head=self.head,
+            memory=self.memory,
         )
 
 
@@ -200,7 +204,8 @@ def page(results: list[Result], picture: str) -> str:
         "a task. The policy is `ActorCriticConfig` with its defaults, but for `box_head`.",
         f"A return is the mean of the deterministic policy (`act` without a key) over {EPISODES} episodes;",
         '"random" is a uniform choice among the allowed actions. The toy environments, with proofs of their',
-        "optima, are in [`examples/environments.py`](../examples/environments.py).",
+        "optima, are in [`examples/environments.py`](../examples/environments.py). What memories are for",
+        "is on [a page of its own](memory.md).",
         "",
         "| task | action distribution | steps a seed | mean return of each seed | random | optimum | time |",
         "|---|---|--:|---|--:|--:|--:|",

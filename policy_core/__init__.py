@@ -7,6 +7,7 @@ from policy_core.actor_critic import ActorCriticConfig as ActorCriticConfig
 from policy_core.contract import ActorCritic as ActorCritic
 from policy_core.contract import Distribution as Distribution
 from policy_core.contract import Policy as Policy
+from policy_core.contract import SequenceActorCritic as SequenceActorCritic
 from policy_core.contract import Space as Space
 from policy_core.files import from_bytes as from_bytes
 from policy_core.files import load as load
@@ -22,6 +23,12 @@ from policy_core.heads import NormalHead as NormalHead
 from policy_core.heads import Scale as Scale
 from policy_core.heads import SquashedNormalHead as SquashedNormalHead
 from policy_core.heads import register_mask_function as register_mask_function
+from policy_core.memory import GRU as GRU
+from policy_core.memory import LSTM as LSTM
+from policy_core.memory import Memory as Memory
+from policy_core.memory import MinGRU as MinGRU
+from policy_core.memory import Stack as Stack
+from policy_core.memory import WindowAttention as WindowAttention
 from policy_core.networks import MLP as MLP
 from policy_core.networks import Network as Network
 from policy_core.networks import register_activation as register_activation

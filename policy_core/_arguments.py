@@ -6,8 +6,8 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import PyTree
 
-from policy_core._structure import describe
-from policy_core.contract import Action, ActorCritic, Observation, Params, Policy, State
+from policy_core._structure import check_structure, describe
+from policy_core.contract import Action, ActorCritic, Mask, Observation, Params, Policy, State
 from policy_core.errors import StructureError
 
 
@@ -31,6 +31,21 @@ def check_config(config: Any) -> None:
         )
 
 
+def check_inputs(
+    config: ActorCritic[Params, State, Observation, Action], observation: Observation, action_mask: Mask
+) -> None:
+    """Observation and mask are those of the spaces of the config."""
+    check_structure(observation, config.observation_space.struct(), "observation")
+    config.action_space.check_mask(action_mask)
+
+
+def check_state(
+    params: Params, config: ActorCritic[Params, State, Observation, Action], state: State
+) -> None:
+    """The state has the structure of the first state of the config."""
+    check_structure(state, jax.eval_shape(lambda: config.initial_state(params)), "state")
+
+
 def check_key(key: Any) -> None:
     """Raise `StructureError` unless there is no key, or one key of either style."""
     if key is None:
@@ -50,6 +65,8 @@ def check_time(is_first: Any, **arguments: PyTree) -> None:
             f"is_first: got {describe(is_first)}, expected bool(time,); for a batch use jax.vmap"
         )
     time = jnp.shape(is_first)[0]
+    if time == 0:
+        raise StructureError("is_first: got no steps, expected at least one")
     for name, argument in arguments.items():
         for path, leaf in jax.tree_util.tree_leaves_with_path(argument):
             if jnp.shape(leaf)[:1] != (time,):

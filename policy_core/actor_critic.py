@@ -1,20 +1,22 @@
-"""The shipped policy: encoder, towers, heads."""
+"""The shipped policy: encoder, memory, towers, heads."""
 
 import math
-from typing import Any, Literal, TypeAlias
+from typing import Any, Literal, TypeAlias, TypeVar
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import PyTree
+from jaxtyping import Array, Bool, Float, PyTree
 
-from policy_core._dtypes import widen
+from policy_core._dtypes import wide_float, widen
 from policy_core._static import static
-from policy_core.contract import ActorCritic, Distribution, Key, Mask, Scalar, Space
+from policy_core.contract import Distribution, Key, Mask, Scalar, SequenceActorCritic, Space
 from policy_core.errors import ConfigError
 from policy_core.heads import Autoregressive, AutoregressiveHead, Head, NormalHead, head_of
+from policy_core.memory import Memory
 from policy_core.networks import MLP, Network, init_linear, linear
 
 Params: TypeAlias = dict[str, Any]
+T = TypeVar("T")
 Dtype: TypeAlias = Literal["bfloat16", "float16", "float32", "float64"]
 
 
@@ -22,9 +24,9 @@ Dtype: TypeAlias = Literal["bfloat16", "float16", "float32", "float64"]
 class ActorCriticConfig:
     """An actor and a critic on one observation.
 
-    The observation is flattened, passes the trunk if there is one, then the tower of the
-    actor and that of the critic; a linear head on each gives the parameters of the
-    distribution and the value.
+    The observation is flattened, passes the trunk and the memory if there are any, then the
+    tower of the actor and that of the critic; a linear head on each gives the parameters of
+    the distribution and the value.
 
     Args:
         observation_space: any space.
@@ -34,6 +36,11 @@ class ActorCriticConfig:
             couples the two losses (Andrychowicz et al. 2021).
         trunk: a network before both, shared, or None. To share everything but the heads,
             give `MLP(())` for both towers.
+        memory: what is carried from step to step: `GRU`, `LSTM`, `MinGRU`, `WindowAttention`,
+            a `Stack` of these, one of your own, or None.
+        memory_sharing: whether actor and critic have one memory ("shared"), one each
+            ("separate"), or only the actor has one ("actor"). The state always has all of
+            them, and `act` keeps the critic's up to date.
         box_head: how boxes of floats among the actions are distributed: `NormalHead`,
             `SquashedNormalHead`, `BetaHead`, `BinsHead`, or one of your own.
         autoregressive: which parts of a `Dict` or `Tuple` action depend on which others; None
@@ -46,10 +53,11 @@ class ActorCriticConfig:
         critic_gain: factor of the initial kernel of the critic's head.
         param_dtype: dtype of the params.
         compute_dtype: dtype of the towers; distribution parameters and the value are
-            float32 in any case (float64 for float64).
+            float32 in any case (float64 for float64), and so is the state of a memory.
 
     Raises:
-        ConfigError: for what is not static, or an action space that no head serves.
+        ConfigError: for what is not static, an action space that no head serves, or a
+            `memory_sharing` without a memory.
 
     Example:
         >>> import policy_core as pc
@@ -67,6 +75,8 @@ class ActorCriticConfig:
     actor: Network = MLP()
     critic: Network = MLP()
     trunk: Network | None = None
+    memory: Memory | None = None
+    memory_sharing: Literal["shared", "separate", "actor"] = "shared"
     box_head: Head = NormalHead()
     autoregressive: Autoregressive | None = None
     temperature: float | None = None
@@ -81,64 +91,127 @@ class ActorCriticConfig:
             raise ConfigError(
                 f"ActorCriticConfig.temperature: got {self.temperature}, expected a positive number"
             )
+        if self.memory is None and self.memory_sharing != "shared":
+            raise ConfigError(
+                f"ActorCriticConfig.memory_sharing: got {self.memory_sharing!r} without a memory; "
+                "give a memory, or leave it out"
+            )
+        self._sizes()  # a memory whose parts do not fit says so
 
     def init(self, *, key: Key) -> Params:
-        """Params `actor`, `critic` (each a `tower` and a `head`), perhaps `trunk`, `temperature`."""
+        """Params `actor`, `critic` (each a `tower` and a `head`), perhaps `trunk`, `memory`, `temperature`.
+
+        A memory that is not shared is with its owner, as `params["actor"]["memory"]`.
+        """
         self._check_precision()
-        trunk_key, actor_key, actor_head_key, critic_key, critic_head_key = jax.random.split(key, 5)
+        keys = jax.random.split(key, 6)
+        trunk_key, actor_key, actor_head_key, critic_key, critic_head_key, memory_key = keys
         dtype: str = self.param_dtype
-        size = self.observation_space.flat_size
+        flat, encoded, size = self._sizes()
         params: Params = {}
         if self.trunk is not None:
-            params["trunk"] = self.trunk.init(size, key=trunk_key, dtype=dtype)
-            size = self.trunk.out_size(size)
+            params["trunk"] = self.trunk.init(flat, key=trunk_key, dtype=dtype)
         head = self._head()
         params["actor"] = {
-            "tower": self.actor.init(size, key=actor_key, dtype=dtype),
+            "tower": self.actor.init(size["actor"], key=actor_key, dtype=dtype),
             "head": head.init(
                 self.action_space,
-                self.actor.out_size(size),
+                self.actor.out_size(size["actor"]),
                 key=actor_head_key,
                 dtype=dtype,
                 gain=self.actor_gain,
             ),
         }
         params["critic"] = {
-            "tower": self.critic.init(size, key=critic_key, dtype=dtype),
+            "tower": self.critic.init(size["critic"], key=critic_key, dtype=dtype),
             "head": init_linear(
-                self.critic.out_size(size), 1, key=critic_head_key, dtype=dtype, gain=self.critic_gain
+                self.critic.out_size(size["critic"]),
+                1,
+                key=critic_head_key,
+                dtype=dtype,
+                gain=self.critic_gain,
             ),
         }
+        if self.memory is not None:
+            owners = self._owners()
+            for owner, key in zip(owners, jax.random.split(memory_key, len(owners)), strict=True):
+                part = params if owner == "shared" else params[owner]
+                part["memory"] = self.memory.init(encoded, key=key, dtype=dtype)
         if self.temperature is not None:
             params["temperature"] = jnp.full((), self.temperature, jnp.float32)
         return params
 
     def initial_state(self, params: Params, *, key: Key | None = None) -> PyTree:
-        """`()`: no memory."""
-        del params, key
-        return ()
+        """`()` without a memory, else the states of the memories: `shared`, or `actor` and `critic`."""
+        del key
+        if self.memory is None:
+            return ()
+        dtype = wide_float(self.compute_dtype)
+
+        def wide(leaf: Array) -> Array:
+            return leaf.astype(dtype) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
+
+        states = {
+            owner: self.memory.initial_state(self._memory_params(params, owner)) for owner in self._owners()
+        }
+        return jax.tree.map(wide, states)
 
     def forward(
         self, params: Params, state: PyTree, observation: PyTree, *, action_mask: Mask = None
     ) -> tuple[PyTree, Distribution[Any], Scalar]:
-        """Trunk, towers, heads."""
+        """Trunk, memory, towers, heads."""
+        x = self._encode(params, observation)
+        states, features = {}, {"actor": x, "critic": x}
+        if self.memory is not None:
+            for owner in self._owners():
+                memory = self._memory_params(params, owner)
+                states[owner], y = self.memory.step(memory, state[owner], x)
+                features.update(_seen_by(owner, y))
+        return states or state, *self._decide(params, features, action_mask)
+
+    def forward_sequence(
+        self,
+        params: Params,
+        state: PyTree,
+        observations: PyTree,
+        *,
+        is_first: Bool[Array, " time"],
+        action_masks: Mask = None,
+    ) -> tuple[PyTree, Distribution[Any], Float[Array, " time"]]:
+        """As many steps; only the memory goes along time, the rest is one batch."""
+        xs = jax.vmap(lambda observation: self._encode(params, observation))(observations)
+        states, features = {}, {"actor": xs, "critic": xs}
+        if self.memory is not None:
+            for owner in self._owners():
+                memory = self._memory_params(params, owner)
+                states[owner], ys = self.memory.sequence(memory, state[owner], xs, is_first)
+                features.update(_seen_by(owner, ys))
+        decide: Any = jax.vmap(lambda features, mask: self._decide(params, features, mask))
+        return states or state, *decide(features, action_masks)
+
+    def _encode(self, params: Params, observation: PyTree) -> Float[Array, " features"]:
+        """What comes before the memory."""
         self._check_precision()
+        x = self.observation_space.flatten(observation).astype(self.compute_dtype)
+        return x if self.trunk is None else self.trunk.apply(params["trunk"], x)
+
+    def _decide(
+        self, params: Params, features: dict[str, Float[Array, " features"]], action_mask: Mask
+    ) -> tuple[Distribution[Any], Scalar]:
+        """What comes after the memory: towers and heads."""
         temperature = params.get("temperature")
         if temperature is not None:
             temperature = jax.lax.stop_gradient(temperature)
-        x = self.observation_space.flatten(observation).astype(self.compute_dtype)
-        if self.trunk is not None:
-            x = self.trunk.apply(params["trunk"], x)
         actor, critic = params["actor"], params["critic"]
         distribution = self._head().distribution(
             self.action_space,
             actor["head"],
-            self.actor.apply(actor["tower"], x),
+            self.actor.apply(actor["tower"], features["actor"]),
             action_mask,
             temperature,
         )
-        value = linear(critic["head"], self.critic.apply(critic["tower"], x))
-        return state, distribution, widen(jnp.squeeze(value, -1))
+        value = linear(critic["head"], self.critic.apply(critic["tower"], features["critic"]))
+        return distribution, widen(jnp.squeeze(value, -1))
 
     def env_action(self, action: PyTree) -> PyTree:
         """By the head: clipped for a `Box`, the action itself otherwise."""
@@ -153,6 +226,29 @@ class ActorCriticConfig:
             return head_of(self.action_space, self.box_head)
         return AutoregressiveHead(box_head=self.box_head, dependence=self.autoregressive)
 
+    def _owners(self) -> tuple[str, ...]:
+        """Who has a memory."""
+        match self.memory_sharing:
+            case "shared":
+                return ("shared",)
+            case "separate":
+                return ("actor", "critic")
+            case "actor":
+                return ("actor",)
+
+    def _memory_params(self, params: Params, owner: str) -> Any:
+        return (params if owner == "shared" else params[owner])["memory"]
+
+    def _sizes(self) -> tuple[int, int, dict[str, int]]:
+        """How many numbers the observation has, the memory gets, and each tower gets."""
+        flat = self.observation_space.flat_size
+        encoded = flat if self.trunk is None else self.trunk.out_size(flat)
+        sizes = {"actor": encoded, "critic": encoded}
+        if self.memory is not None:
+            for owner in self._owners():
+                sizes.update(_seen_by(owner, self.memory.out_size(encoded)))
+        return flat, encoded, sizes
+
     def _check_precision(self) -> None:
         """Without x64 JAX would turn float64 into float32 behind the config's back."""
         wanted = {"param_dtype": self.param_dtype, "compute_dtype": self.compute_dtype}
@@ -163,4 +259,9 @@ class ActorCriticConfig:
                 )
 
 
-_: type[ActorCritic[Params, Any, Any, Any]] = ActorCriticConfig
+def _seen_by(owner: str, output: T) -> dict[str, T]:
+    """The output of a memory, for each tower that sees it."""
+    return {"actor": output, "critic": output} if owner == "shared" else {owner: output}
+
+
+_: type[SequenceActorCritic[Params, Any, Any, Any]] = ActorCriticConfig

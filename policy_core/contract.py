@@ -147,5 +147,34 @@ class ActorCritic(Protocol[Params, State, Observation, Action]):
         ...
 
 
+@runtime_checkable
+class SequenceActorCritic(ActorCritic[Params, State, Observation, Action], Protocol):
+    """A policy that also has a form of its own for sequences.
+
+    Optional: `evaluate_sequence` uses it where a config offers it, and else scans `forward`.
+    Both must agree; `policy_core.testing.check_policy` compares them.
+    """
+
+    def forward_sequence(
+        self,
+        params: Params,
+        state: State,
+        observations: Observation,
+        *,
+        is_first: Bool[Array, " time"],
+        action_masks: Mask = None,
+    ) -> tuple[State, Distribution[Action], Float[Array, " time"]]:
+        """As many steps of `forward`, over a leading axis of time of everything but `state`.
+
+        Before step t the state becomes the initial one where `is_first[t]`: here, unlike in
+        `forward`, that is for the implementation to do.
+
+        Returns:
+            The state after the last step, the distributions with a leading axis of time, as
+            if from `vmap`, and the values.
+        """
+        ...
+
+
 Policy: TypeAlias = tuple[Params, ActorCritic[Params, State, Observation, Action]]
 """A plain tuple `(params, config)`. As a pytree its leaves are those of `params`."""

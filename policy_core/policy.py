@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from policy_core._arguments import check_config, check_key, check_time, pair
+from policy_core._arguments import check_config, check_inputs, check_key, check_state, check_time, pair
 from policy_core._static import jit
 from policy_core._structure import check_structure
 from policy_core.contract import (
@@ -23,6 +23,7 @@ from policy_core.contract import (
     Params,
     Policy,
     Scalar,
+    SequenceActorCritic,
     State,
 )
 
@@ -197,8 +198,7 @@ def evaluate_action(
         True
     """
     state, distribution, value = _forward(policy, state, observation, action_mask, is_first)
-    check_structure(action, jax.eval_shape(distribution.mode), "action")
-    return state, value, distribution.log_prob(action), distribution.entropy()
+    return state, value, *_score(distribution, action)
 
 
 @jit
@@ -272,7 +272,7 @@ def evaluate_sequence(
 ) -> tuple[State, Float[Array, " time"], Float[Array, " time"], Float[Array, " time"]]:
     """`evaluate_action` along time, differentiable through the memory.
 
-    Equal to that many single steps. A policy without memory is evaluated at once.
+    Equal to that many single steps. What needs no memory is computed for all of time at once.
 
     Args:
         policy: the pair.
@@ -285,7 +285,8 @@ def evaluate_sequence(
         The state after the last observation; values, log-probabilities, entropies `[time]`.
 
     Raises:
-        StructureError: if the axes of time differ.
+        StructureError: if the axes of time differ, or something is of the wrong structure,
+            shape or dtype, when traced.
 
     Example:
         >>> import policy_core as pc
@@ -301,6 +302,15 @@ def evaluate_sequence(
         (3,)
     """
     check_time(is_first, observations=observations, actions=actions, action_masks=action_masks)
+
+    params, config = pair(policy)
+    if isinstance(config, SequenceActorCritic):
+        check_state(params, config, state)
+        jax.vmap(lambda *inputs: check_inputs(config, *inputs))(observations, action_masks)
+        state, distributions, values = config.forward_sequence(
+            params, state, observations, is_first=is_first, action_masks=action_masks
+        )
+        return state, values, *jax.vmap(_score)(distributions, actions)
 
     def step(state: State, inputs: Any) -> tuple[State, tuple[Scalar, Scalar, Scalar]]:
         observation, action, action_mask, first = inputs
@@ -366,13 +376,17 @@ def _forward(
     is_first: Any,
 ) -> tuple[State, Distribution[Action], Scalar]:
     params, config = pair(policy)
-    check_structure(observation, config.observation_space.struct(), "observation")
-    config.action_space.check_mask(action_mask)
-    first_state = jax.eval_shape(lambda: config.initial_state(params))
-    check_structure(state, first_state, "state")
+    check_inputs(config, observation, action_mask)
+    check_state(params, config, state)
     if is_first is not None:
         check_structure(is_first, jax.ShapeDtypeStruct((), jnp.bool_), "is_first")
         state = jax.tree.map(
             lambda first, old: jnp.where(is_first, first, old), config.initial_state(params), state
         )
     return config.forward(params, state, observation, action_mask=action_mask)
+
+
+def _score(distribution: Distribution[Action], action: Action) -> tuple[Scalar, Scalar]:
+    """Log-probability of an action, and entropy."""
+    check_structure(action, jax.eval_shape(distribution.mode), "action")
+    return distribution.log_prob(action), distribution.entropy()

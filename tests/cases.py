@@ -87,6 +87,15 @@ CONFIGS = {
     "temperature": config(SPACES["nested"], box_head=pc.BinsHead(3), temperature=0.7),
     "temperature of a normal": config(SPACES["box"], temperature=2.0),
     "temperature of a beta": config(BOUNDED, box_head=pc.BetaHead(), temperature=3.0),
+    "gru": config(pc.Discrete(3), memory=pc.GRU(4)),
+    "attention of the actor": config(
+        pc.Discrete(3), memory=pc.WindowAttention(4, window=3, heads=2), memory_sharing="actor"
+    ),
+    "two memories": config(
+        pc.Discrete(3),
+        memory=pc.Stack((pc.MinGRU(4), pc.LSTM(4, layer_norm=True, learned_start=True)), residual=True),
+        memory_sharing="separate",
+    ),
     "shared trunk": config(pc.Discrete(3), trunk=pc.MLP((8,), activation="relu")),
     "only a trunk": config(
         pc.Discrete(3),

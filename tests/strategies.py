@@ -112,6 +112,13 @@ NORMAL_HEADS = st.builds(
     std=st.sampled_from(["global", "state", "fixed"]),
     log_std=st.floats(-2, 1),
 )
+_CELLS = st.one_of(
+    st.builds(pc.GRU, st.integers(1, 4), layer_norm=st.booleans()),
+    st.builds(pc.LSTM, st.integers(1, 4), learned_start=st.booleans()),
+    st.builds(pc.MinGRU, st.integers(1, 4), horizon=st.floats(2, 1e3)),
+    st.builds(pc.WindowAttention, st.integers(1, 4), window=st.integers(1, 9), heads=st.just(1)),
+)
+MEMORIES = _CELLS | st.builds(pc.Stack, st.lists(_CELLS, min_size=1, max_size=2).map(tuple))
 CONFIGS = st.builds(
     pc.ActorCriticConfig,
     observation_space=SPACES,
@@ -119,6 +126,7 @@ CONFIGS = st.builds(
     actor=MLPS,
     critic=MLPS,
     trunk=st.none() | MLPS,
+    memory=st.none() | MEMORIES,
     box_head=NORMAL_HEADS,
     actor_gain=_FACTORS,
     critic_gain=_FACTORS,

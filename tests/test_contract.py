@@ -21,6 +21,7 @@ FULL = (
     "act multi-discrete of rank 2",
     "autoregressive",
     "squashed, mixed bounds",
+    "gru",
     "shared trunk",
     "bfloat16",
 )
@@ -50,6 +51,8 @@ def test_variant_keeps_the_contract(name: str) -> None:
     testing.check_shapes(case)
     if name in MASKED:
         testing.check_masks(case)
+    if case.config.memory is not None:
+        testing.check_sequence(case)
 
 
 @pytest.mark.parametrize("name", OBSERVE)

@@ -34,9 +34,17 @@ GOLDEN: dict[str, tuple[Any, str]] = {
         pc.Dict({"b": pc.Tuple((pc.Discrete(2), pc.MultiBinary((2, 2)))), "a": pc.Box()}),
         "f1f371954e69e48920597458e5fa510f3bf51f902b2757bed35281e6f8dcaa0c",
     ),
+    "lstm": (
+        pc.LSTM(70000, layer_norm=True),
+        "d2baac9db343d55a131bb0965836ed079ad27c015a23122ff8785ea90ae09d18",
+    ),
+    "min-gru": (
+        pc.MinGRU(3, horizon=1e3, learned_start=True),
+        "003f71fe3232ba33aa6e345ccadb28c0fb69d4c95a19a5ccfd16bd1e8cbec839",
+    ),
     "actor-critic": (
         pc.ActorCriticConfig(observation_space=pc.Box(shape=(4,)), action_space=pc.Discrete(2)),
-        "466f3fdb9e6abe52c64f37deba955584bec15623c3390e5f0f78400bb5dbc82f",
+        "5c458177571a3352466d7d43fdf966b6bc525d2011c242d45948746c03a6ae81",
     ),
     "every field": (
         pc.ActorCriticConfig(
@@ -45,6 +53,8 @@ GOLDEN: dict[str, tuple[Any, str]] = {
             actor=pc.MLP((8, 300), activation="relu", kernel_init="lecun_normal", gain=1),
             critic=pc.MLP((70000,), activation="gelu", gain=0.1),
             trunk=pc.MLP(()),
+            memory=pc.Stack((pc.GRU(3), pc.WindowAttention(300, window=7)), residual=False),
+            memory_sharing="separate",
             box_head=pc.NormalHead(pc.Scale(std="state", log_std=-0.5)),
             autoregressive=pc.Autoregressive({"b": ("a",)}, network=pc.MLP((5,))),
             temperature=1.5,
@@ -53,7 +63,7 @@ GOLDEN: dict[str, tuple[Any, str]] = {
             param_dtype="float64",
             compute_dtype="bfloat16",
         ),
-        "c1c850927b547e13e4b45e49f592237acdcd37c0ca1f197af911695f7639dccd",
+        "7af002c765d0c0f6e915c6bac95ff1b487f608ccd0029a70740eaec448da3c21",
     ),
 }
 

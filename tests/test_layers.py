@@ -18,12 +18,12 @@ ROOT = Path(__file__).parent.parent
 LAYERS: list[set[str]] = [
     {"errors"},
     {"_arguments", "_dtypes", "_registry", "_structure", "_static", "contract"},
-    {"spaces", "fingerprint", "networks"},
+    {"spaces", "fingerprint", "networks", "memory"},
     {"distributions"},
     {"heads"},
     {"actor_critic", "policy"},
     {"files"},
-    {"testing"},
+    {"testing", "_draws"},
     {""},  # `policy_core/__init__.py`
 ]
 LAYER_OF = {name: i for i, layer in enumerate(LAYERS) for name in layer}
@@ -154,7 +154,9 @@ WITHOUT_EXAMPLE = {  # protocols and modules
     "ActorCritic",
     "Distribution",
     "Head",
+    "Memory",
     "Network",
+    "SequenceActorCritic",
     "Space",
     "distributions",
     "errors",

@@ -80,6 +80,40 @@ def test_it_learns_a_masked_corridor() -> None:
         assert int(action) == 1
 
 
+def signal() -> Environment:
+    """The first of two observations is a sign; the action at the second is worth 1 if it tells it."""
+
+    def observe(sign: Any, late: Any) -> Any:
+        return jnp.stack([jnp.where(late, 0.0, sign), late.astype(jnp.float32)])
+
+    def reset(key: Any) -> Any:
+        sign, late = jax.random.rademacher(key, (), jnp.float32), jnp.array(False)
+        return observe(sign, late), (sign, late)
+
+    def step(key: Any, state: Any, action: Any) -> Step:
+        sign, late = state
+        observation, fresh = reset(key)
+        after = observe(sign, jnp.array(True))
+        state = jax.tree.map(lambda a, b: jnp.where(late, a, b), fresh, (sign, jnp.array(True)))
+        right = jnp.where((action == 1) == (sign > 0), 1.0, 0.0)
+        return Step(
+            jnp.where(late, observation, after), state, jnp.where(late, right, 0.0), late,
+            jnp.array(False), after,
+        )  # fmt: skip
+
+    return Environment(pc.Box(shape=(2,)), pc.Discrete(2), reset, step)
+
+
+def test_a_memory_is_trained_by_the_same_file() -> None:
+    env = signal()
+    hyper = TINY._replace(num_steps=8, num_envs=8, sequence_length=8, num_updates=40)
+    scores = {}
+    for name, memory in (("memory", pc.MinGRU(8)), ("none", None)):
+        _, returned = train(env, config(env.action_space, env.observation_space, memory=memory), hyper)
+        scores[name] = np.nanmean(returned[-5:])
+    assert scores["memory"] > 0.95 > 0.7 > scores["none"]
+
+
 def test_a_time_limit_bootstraps_and_a_termination_does_not() -> None:
     """Reward 1 a step for ever: the value of a cut episode is 1 / (1 - discount), of an ended one 1."""
 

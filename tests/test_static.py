@@ -256,10 +256,20 @@ ALTERNATIVES: list[tuple[Any, dict[str, list[Any]]]] = [
         {"spaces": [(("a", pc.Discrete(3)), ("b", pc.Box()))], "parents": [()]},
     ),
     (LogitsHead(), {}),
+    *(
+        (cell(4), {"size": [5], "layer_norm": [True], "learned_start": [True]}) for cell in (pc.GRU, pc.LSTM)
+    ),
+    (pc.MinGRU(4), {"size": [5], "horizon": [99], "learned_start": [True]}),
+    (pc.WindowAttention(4), {"size": [8], "window": [31], "heads": [2]}),
+    (
+        pc.Stack((pc.GRU(4), pc.LSTM(4))),
+        {"layers": [(pc.LSTM(4), pc.GRU(4)), (pc.GRU(4),)], "residual": [True]},
+    ),
     (
         pc.ActorCriticConfig(
             observation_space=pc.Box(shape=(2,)),
             action_space=pc.Dict({"a": pc.Discrete(2), "b": pc.Discrete(3)}),
+            memory=pc.GRU(4),
         ),
         {
             "observation_space": [pc.Box(shape=(3,)), pc.Discrete(2), pc.Tuple((pc.Box(shape=(2,)),))],
@@ -267,6 +277,8 @@ ALTERNATIVES: list[tuple[Any, dict[str, list[Any]]]] = [
             "actor": [pc.MLP(()), pc.MLP(gain=1)],
             "critic": [pc.MLP(()), pc.MLP(gain=1)],
             "trunk": [pc.MLP()],
+            "memory": [None, pc.GRU(5), pc.LSTM(4), pc.Stack((pc.GRU(4),))],
+            "memory_sharing": ["separate", "actor"],
             "box_head": [pc.NormalHead(pc.Scale(log_std=1)), pc.SquashedNormalHead()],
             "autoregressive": [pc.Autoregressive({"b": ("a",)}), pc.Autoregressive({"a": ("b",)})],
             "temperature": [1.0, 2.0],

@@ -28,3 +28,12 @@ state, values, log_probs, entropies = pc.evaluate_sequence(
 )
 assert_type(pc.fingerprint(config), bytes)
 conforms: pc.ActorCritic[dict[str, object], object, object, object] = config
+
+recurrent = pc.ActorCriticConfig(
+    observation_space=pc.Box(shape=(4,)),
+    action_space=pc.Discrete(2),
+    memory=pc.Stack((pc.GRU(8), pc.WindowAttention(8, window=4)), residual=True),
+    memory_sharing="separate",
+)
+sequences: pc.SequenceActorCritic[dict[str, object], object, object, object] = recurrent
+memory: pc.Memory = pc.MinGRU(8)

@@ -1,0 +1,202 @@
+"""Attention to the last so many steps: a memory of fixed length."""
+
+import math
+from dataclasses import field
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Bool, Float, Int
+
+from policy_core._dtypes import wide_float
+from policy_core._static import static
+from policy_core.contract import Key
+from policy_core.errors import ConfigError
+from policy_core.memory.gates import check_size, normalised
+from policy_core.memory.protocol import Memory
+from policy_core.networks import init_linear, linear
+
+State = dict[str, Any]
+
+_FORBIDDEN = -1e30  # finite: whatever is added to it, its exponential is 0 beside any score
+
+
+@static
+class WindowAttention:
+    """Attention to the present and the `window - 1` steps before it, within the episode.
+
+    The input is mapped to `size` numbers e; queries, keys and values are linear in the
+    layer norm of e (Vaswani et al. 2017, Xiong et al. 2020), and the output is e plus what was
+    read. A score has a learned term for each head and age, how long ago the key was (Shaw et
+    al. 2018, in the scalar form of Raffel et al. 2020), so nothing depends on when an
+    episode began. The state is a ring of keys and values and a count of steps. There is no
+    learned start: at the start of an episode there is nothing to attend to but the present.
+
+    A sequence is computed in blocks of the length of the window, each of which attends to
+    itself and the one before it (Beltagy et al. 2020): time times window, not time squared.
+
+    Args:
+        size: how many numbers the output has.
+        window: how many steps are seen, the present included.
+        heads: how many parts `size` is cut into, each with scores of its own.
+
+    Raises:
+        ConfigError: for a size or window below 1, or heads that do not divide the size.
+
+    Example:
+        >>> from policy_core import WindowAttention
+        >>> memory = WindowAttention(8, window=3, heads=2)
+        >>> params = memory.init(5, key=jax.random.key(0), dtype="float32")
+        >>> state, y = memory.step(params, memory.initial_state(params), jnp.ones(5))
+        >>> y.shape, state["keys"].shape
+        ((8,), (3, 8))
+    """
+
+    size: int = field(kw_only=False)
+    window: int = 32
+    heads: int = 4
+
+    def __post_init__(self) -> None:
+        check_size(self.size, "WindowAttention.size")
+        check_size(self.window, "WindowAttention.window")
+        if self.heads < 1 or self.size % self.heads:
+            raise ConfigError(
+                f"WindowAttention.heads: got {self.heads}, expected a divisor of the size {self.size}"
+            )
+
+    def init(self, in_size: int, *, key: Key, dtype: str) -> dict[str, Any]:
+        """`embedding`, `norm`, `attended` (queries, keys, values), `ages` (zeros), `output`."""
+        keys = jax.random.split(key, 3)
+
+        def layer(key: Key, inputs: int, outputs: int) -> Any:
+            return init_linear(inputs, outputs, key=key, dtype=dtype, gain=1.0, kernel_init="lecun_normal")
+
+        return {
+            "embedding": layer(keys[0], in_size, self.size),
+            "norm": {"scale": jnp.ones(self.size, dtype), "bias": jnp.zeros(self.size, dtype)},
+            "attended": layer(keys[1], self.size, 3 * self.size),
+            "ages": jnp.zeros((self.heads, self.window), dtype),
+            "output": layer(keys[2], self.size, self.size),
+        }
+
+    def out_size(self, in_size: int) -> int:
+        """`size`."""
+        del in_size
+        return self.size
+
+    def initial_state(self, params: dict[str, Any]) -> State:
+        """Nothing: `count` 0, and a ring of zeros."""
+        ring = jnp.zeros((self.window, self.size), wide_float(params["ages"].dtype))
+        return {"keys": ring, "values": ring, "count": jnp.zeros((), jnp.int32)}
+
+    def step(
+        self, params: dict[str, Any], state: State, x: Float[Array, " inputs"]
+    ) -> tuple[State, Float[Array, " size"]]:
+        """Write the present into the ring, then read."""
+        e, query, key, value = self._project(params, x, state["keys"].dtype)
+        count = state["count"]
+        age = jnp.mod(count - jnp.arange(self.window, dtype=jnp.int32), self.window)
+        now = (age == 0)[:, None]
+        keys = jnp.where(now, key[None], state["keys"])
+        values = jnp.where(now, value[None], state["values"])
+        bias = params["ages"].astype(keys.dtype)[:, age]
+        read = self._attend(query[None], keys, values, bias[:, None], (age <= count)[None])
+        state = {"keys": keys, "values": values, "count": self._canonical(count + 1)}
+        return state, e + linear(params["output"], read[0].astype(x.dtype))
+
+    def sequence(
+        self,
+        params: dict[str, Any],
+        state: State,
+        xs: Float[Array, "time inputs"],
+        is_first: Bool[Array, " time"],
+    ) -> tuple[State, Float[Array, "time size"]]:
+        """All of time at once, in blocks."""
+        time, window, count = len(xs), self.window, state["count"]
+        e, queries, keys, values = jax.vmap(lambda x: self._project(params, x, state["keys"].dtype))(xs)
+        # The ring in the order of time, then what is new; and the episode that each is of.
+        keys, values = (
+            jnp.concatenate([jnp.roll(ring, -count, 0), new])
+            for ring, new in ((state["keys"], keys), (state["values"], values))
+        )
+        episode = jnp.cumsum(is_first.astype(jnp.int32))
+        known = jnp.arange(window, 0, -1, dtype=jnp.int32) <= count
+        episodes = jnp.concatenate([jnp.where(known, 0, -1), episode])
+
+        length = min(window, time)
+        age = (window + np.arange(length)[:, None]) - np.arange(window + length)  # of key j for query i
+        bias = params["ages"].astype(keys.dtype)[:, np.clip(age, 0, window - 1)]
+        near = (age >= 0) & (age < window)
+
+        def read(queries: Any, keys: Any, values: Any, mine: Any, theirs: Any) -> Any:
+            return self._attend(queries, keys, values, bias, near & (mine[:, None] == theirs[None]))
+
+        blocks = jax.vmap(read)(
+            _blocks(queries, length),
+            _contexts(keys, window, length),
+            _contexts(values, window, length),
+            _blocks(episode, length),
+            _contexts(episodes, window, length),
+        )
+        ys = e + _linear_rows(params["output"], blocks.reshape(-1, self.size)[:time].astype(xs.dtype))
+
+        last = episode[-1]
+        steps = jnp.sum(episode == last, dtype=jnp.int32) + jnp.where(last == 0, count, 0)
+        kept = (episodes[-window:] == last)[:, None]
+
+        def ring(rows: Float[Array, "steps size"]) -> Float[Array, "window size"]:
+            return jnp.roll(jnp.where(kept, rows[-window:], 0), steps, 0)
+
+        return {"keys": ring(keys), "values": ring(values), "count": self._canonical(steps)}, ys
+
+    def _project(self, params: dict[str, Any], x: Float[Array, " inputs"], dtype: Any) -> tuple[Any, ...]:
+        """The embedding in the dtype of `x`; query, key and value in that of the state."""
+        e = linear(params["embedding"], x)
+        scale, bias = (params["norm"][name].astype(dtype) for name in ("scale", "bias"))
+        normal = (normalised(e.astype(dtype)) * scale + bias).astype(x.dtype)
+        return e, *jnp.split(linear(params["attended"], normal).astype(dtype), 3)
+
+    def _attend(
+        self,
+        queries: Float[Array, "queries size"],
+        keys: Float[Array, "keys size"],
+        values: Float[Array, "keys size"],
+        bias: Float[Array, "heads queries keys"],
+        allowed: Bool[Array, "queries keys"],
+    ) -> Float[Array, "queries size"]:
+        """What each query reads."""
+        q, k, v = (x.reshape(len(x), self.heads, -1) for x in (queries, keys, values))
+        scores = jnp.einsum("ihd,jhd->hij", q, k) / math.sqrt(q.shape[-1]) + bias
+        weights = jax.nn.softmax(jnp.where(allowed[None], scores, _FORBIDDEN))
+        return jnp.einsum("hij,jhd->ihd", weights, v).reshape(queries.shape)
+
+    def _canonical(self, count: Int[Array, ""]) -> Int[Array, ""]:
+        """A count below two windows that says the same: where to write next, and how much there is."""
+        return jnp.where(count < 2 * self.window, count, self.window + jnp.mod(count, self.window))
+
+
+def _linear_rows(layer: Any, x: Float[Array, "rows inputs"]) -> Float[Array, "rows outputs"]:
+    """`linear` of each row."""
+    rows: Float[Array, "rows outputs"] = jax.vmap(lambda row: linear(layer, row))(x)
+    return rows
+
+
+def _blocks(x: Array, length: int) -> Array:
+    """`[time, ...]` to `[block, length, ...]`, padded at the end with zeros."""
+    return _padded(x, length).reshape(-1, length, *x.shape[1:])
+
+
+def _contexts(x: Array, window: int, length: int) -> Array:
+    """`[window + time, ...]` to `[block, window + length, ...]`: of each block, and what precedes it."""
+    if len(x) <= window + length:
+        return x[None]
+    blocks = _blocks(x, length)  # there are several only if they are as long as the window
+    return jnp.concatenate([blocks[:-1], blocks[1:]], axis=1)
+
+
+def _padded(x: Array, length: int) -> Array:
+    return jnp.pad(x, [(0, -len(x) % length), *[(0, 0)] * (x.ndim - 1)])
+
+
+_: type[Memory] = WindowAttention

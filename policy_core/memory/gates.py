@@ -1,0 +1,68 @@
+"""What gated cells share: their linear maps, their layer norm, their first state."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from policy_core._dtypes import wide_float
+from policy_core.contract import Key
+from policy_core.errors import ConfigError
+from policy_core.networks import init_linear
+
+_EPSILON = 1e-5
+
+
+def check_size(size: int, name: str) -> None:
+    """Raise `ConfigError` unless `size` is positive."""
+    if size < 1:
+        raise ConfigError(f"{name}: got {size}, expected at least 1")
+
+
+def init_maps(
+    in_size: int, size: int, gates: int, *, key: Key, dtype: str, layer_norm: bool
+) -> dict[str, dict[str, Float[Array, "..."]]]:
+    """Maps `input` (LeCun normal) and `recurrent` (orthogonal for each gate), without biases."""
+    input_key, recurrent_key = jax.random.split(key)
+
+    def orthogonal(key: Key) -> Float[Array, "size size"]:
+        return init_linear(size, size, key=key, dtype=dtype, gain=1.0)["kernel"]
+
+    wide = init_linear(
+        in_size, gates * size, key=input_key, dtype=dtype, gain=1.0, kernel_init="lecun_normal"
+    )
+    blocks = jax.vmap(orthogonal, out_axes=1)(jax.random.split(recurrent_key, gates))
+    maps = {"input": {"kernel": wide["kernel"]}, "recurrent": {"kernel": blocks.reshape(size, gates * size)}}
+    if layer_norm:
+        for part in maps.values():
+            part["scale"] = jnp.ones(gates * size, dtype)
+    return maps
+
+
+def apply_map(
+    params: dict[str, Float[Array, "..."]],
+    x: Float[Array, " inputs"],
+    gates: int,
+    dtype: Any,
+    layer_norm: bool,
+) -> Float[Array, " gates_size"]:
+    """`x @ kernel`: multiplied in the dtype of `x`, and perhaps normalised, gate by gate, in `dtype`."""
+    y = jnp.matmul(x, params["kernel"].astype(x.dtype)).astype(dtype)
+    if not layer_norm:
+        return y
+    return jax.vmap(normalised)(y.reshape(gates, -1)).ravel() * params["scale"].astype(dtype)
+
+
+def normalised(x: Float[Array, " size"]) -> Float[Array, " size"]:
+    """Mean 0, variance 1 (Ba et al. 2016)."""
+    centred = x - jnp.mean(x)
+    return centred * jax.lax.rsqrt(jnp.mean(jnp.square(centred)) + _EPSILON)
+
+
+def first_state(
+    params: dict[str, Any], learned: bool, shape: tuple[int, ...], dtype: Any
+) -> Float[Array, "..."]:
+    """The learned `start` of the params, or zeros; float32 or wider."""
+    wide = wide_float(dtype)
+    return params["start"].astype(wide) if learned else jnp.zeros(shape, wide)

@@ -1,0 +1,96 @@
+"""The gated recurrent unit."""
+
+from dataclasses import field
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from policy_core._static import static
+from policy_core.contract import Key
+from policy_core.memory.gates import apply_map, check_size, first_state, init_maps
+from policy_core.memory.protocol import Memory, scan_steps
+
+
+@static
+class GRU:
+    """A gated recurrent unit (Cho et al. 2014), with the reset gate after the product.
+
+    r, z = sigmoid(W x + U h + b), n = tanh(W x + b + r * (U h + c)), h' = (1 - z) * n + z * h,
+    as cuDNN, torch and flax have it, so that weights carry over: kernels are
+    `[inputs, 3 * size]` in the order r, z, n, the bias of the input is `[3 * size]`, that of
+    the recurrent map is c, `[size]`. Torch has a second bias for r and z: add the two.
+
+    Args:
+        size: how many numbers the state and the output have.
+        layer_norm: whether W x and U h are normalised, each gate by itself, with a learned
+            scale (Ba et al. 2016, who normalise r and z together).
+        learned_start: whether the state at the start of an episode is learned; else zeros.
+
+    Raises:
+        ConfigError: for a size below 1.
+
+    Example:
+        >>> from policy_core import GRU
+        >>> gru = GRU(8)
+        >>> params = gru.init(3, key=jax.random.key(0), dtype="float32")
+        >>> state, y = gru.step(params, gru.initial_state(params), jnp.ones(3))
+        >>> y.shape
+        (8,)
+    """
+
+    size: int = field(kw_only=False)
+    layer_norm: bool = False
+    learned_start: bool = False
+
+    def __post_init__(self) -> None:
+        check_size(self.size, "GRU.size")
+
+    def init(self, in_size: int, *, key: Key, dtype: str) -> dict[str, Any]:
+        """Maps `input` and `recurrent`, perhaps `start`. Biases start at zero."""
+        params: dict[str, Any] = init_maps(
+            in_size, self.size, 3, key=key, dtype=dtype, layer_norm=self.layer_norm
+        )
+        params["input"]["bias"] = jnp.zeros(3 * self.size, dtype)
+        params["recurrent"]["bias"] = jnp.zeros(self.size, dtype)
+        if self.learned_start:
+            params["start"] = jnp.zeros(self.size, dtype)
+        return params
+
+    def out_size(self, in_size: int) -> int:
+        """`size`."""
+        del in_size
+        return self.size
+
+    def initial_state(self, params: dict[str, Any]) -> Float[Array, " size"]:
+        """Zeros, or the learned start."""
+        return first_state(params, self.learned_start, (self.size,), params["input"]["kernel"].dtype)
+
+    def step(
+        self, params: dict[str, Any], state: Float[Array, " size"], x: Float[Array, " inputs"]
+    ) -> tuple[Float[Array, " size"], Float[Array, " size"]]:
+        """The next state, which is the output."""
+        dtype = state.dtype
+        seen = apply_map(params["input"], x, 3, dtype, self.layer_norm)
+        seen_r, seen_z, seen_n = jnp.split(seen + params["input"]["bias"].astype(dtype), 3)
+        recalled = apply_map(params["recurrent"], state.astype(x.dtype), 3, dtype, self.layer_norm)
+        recalled_r, recalled_z, recalled_n = jnp.split(recalled, 3)
+        r = jax.nn.sigmoid(seen_r + recalled_r)
+        z = jax.nn.sigmoid(seen_z + recalled_z)
+        n = jnp.tanh(seen_n + r * (recalled_n + params["recurrent"]["bias"].astype(dtype)))
+        state = (1 - z) * n + z * state
+        return state, state.astype(x.dtype)
+
+    def sequence(
+        self,
+        params: dict[str, Any],
+        state: Float[Array, " size"],
+        xs: Float[Array, "time inputs"],
+        is_first: Bool[Array, " time"],
+    ) -> tuple[Float[Array, " size"], Float[Array, "time size"]]:
+        """A scan of steps: W x stays inside, where it is faster on CPUs (docs/design.md)."""
+        return scan_steps(self, params, state, xs, is_first)
+
+
+_: type[Memory] = GRU

@@ -1,0 +1,106 @@
+"""Long short-term memory."""
+
+from dataclasses import field
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from policy_core._static import static
+from policy_core.contract import Key
+from policy_core.memory.gates import apply_map, check_size, first_state, init_maps, normalised
+from policy_core.memory.protocol import Memory, scan_steps
+
+State = dict[str, Float[Array, " size"]]
+
+
+@static
+class LSTM:
+    """Long short-term memory (Hochreiter & Schmidhuber 1997) with a forget gate (Gers et al. 2000).
+
+    i, f, o = sigmoid(W x + U h + b), g = tanh(W x + U h + b), c' = f * c + i * g,
+    h' = o * tanh(c'). Weights of torch and flax carry over: kernels are `[inputs, 4 * size]`
+    in the order i, f, g, o, and there is one bias; torch has two: add them.
+
+    Args:
+        size: how many numbers the cell and the output have.
+        layer_norm: whether W x and U h, each gate by itself, and c' are normalised, with
+            learned scales (Ba et al. 2016, who normalise the four gates together).
+        learned_start: whether the state at the start of an episode is learned; else zeros.
+
+    The bias of the forget gate starts at 1 (Jozefowicz et al. 2015), the others at 0.
+
+    Raises:
+        ConfigError: for a size below 1.
+
+    Example:
+        >>> from policy_core import LSTM
+        >>> lstm = LSTM(8)
+        >>> params = lstm.init(3, key=jax.random.key(0), dtype="float32")
+        >>> state, y = lstm.step(params, lstm.initial_state(params), jnp.ones(3))
+        >>> sorted(state), y.shape
+        (['cell', 'hidden'], (8,))
+    """
+
+    size: int = field(kw_only=False)
+    layer_norm: bool = False
+    learned_start: bool = False
+
+    def __post_init__(self) -> None:
+        check_size(self.size, "LSTM.size")
+
+    def init(self, in_size: int, *, key: Key, dtype: str) -> dict[str, Any]:
+        """Maps `input` and `recurrent`, perhaps `cell` (its scale) and `start`."""
+        params: dict[str, Any] = init_maps(
+            in_size, self.size, 4, key=key, dtype=dtype, layer_norm=self.layer_norm
+        )
+        zeros = jnp.zeros(self.size, dtype)
+        params["input"]["bias"] = jnp.concatenate([zeros, zeros + jnp.ones((), dtype), zeros, zeros])
+        if self.layer_norm:
+            params["cell"] = {"scale": jnp.ones(self.size, dtype), "bias": zeros}
+        if self.learned_start:
+            params["start"] = jnp.zeros((2, self.size), dtype)
+        return params
+
+    def out_size(self, in_size: int) -> int:
+        """`size`."""
+        del in_size
+        return self.size
+
+    def initial_state(self, params: dict[str, Any]) -> State:
+        """`cell` and `hidden`: zeros, or the learned start."""
+        cell, hidden = first_state(
+            params, self.learned_start, (2, self.size), params["input"]["kernel"].dtype
+        )
+        return {"cell": cell, "hidden": hidden}
+
+    def step(
+        self, params: dict[str, Any], state: State, x: Float[Array, " inputs"]
+    ) -> tuple[State, Float[Array, " size"]]:
+        """The next state, and its hidden part."""
+        cell, hidden = state["cell"], state["hidden"]
+        dtype = cell.dtype
+        seen = apply_map(params["input"], x, 4, dtype, self.layer_norm)
+        recalled = apply_map(params["recurrent"], hidden.astype(x.dtype), 4, dtype, self.layer_norm)
+        i, f, g, o = jnp.split(seen + recalled + params["input"]["bias"].astype(dtype), 4)
+        cell = jax.nn.sigmoid(f) * cell + jax.nn.sigmoid(i) * jnp.tanh(g)
+        read = cell
+        if self.layer_norm:
+            scale, bias = (params["cell"][name].astype(dtype) for name in ("scale", "bias"))
+            read = normalised(cell) * scale + bias
+        hidden = jax.nn.sigmoid(o) * jnp.tanh(read)
+        return {"cell": cell, "hidden": hidden}, hidden.astype(x.dtype)
+
+    def sequence(
+        self,
+        params: dict[str, Any],
+        state: State,
+        xs: Float[Array, "time inputs"],
+        is_first: Bool[Array, " time"],
+    ) -> tuple[State, Float[Array, "time size"]]:
+        """A scan of steps."""
+        return scan_steps(self, params, state, xs, is_first)
+
+
+_: type[Memory] = LSTM

@@ -1,0 +1,135 @@
+"""A gated linear recurrence: one step at a time, or all of time at once."""
+
+from dataclasses import field
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float
+
+from policy_core._static import static
+from policy_core.contract import Key
+from policy_core.errors import ConfigError
+from policy_core.memory.gates import check_size, first_state
+from policy_core.memory.protocol import Memory, scan_steps
+from policy_core.networks import init_linear
+
+
+@static
+class MinGRU:
+    """A minimal gated recurrent unit (Feng et al. 2024, section 3.1): linear in its state.
+
+    z = sigmoid(W x + b), h' = (1 - z) * h + z * (V x + c). Gate and candidate do not see the
+    state, so a sequence needs no steps in turn: on GPUs and TPUs it is one associative scan
+    of pairs (a, b) that stand for h -> a h + b (Blelloch 1990), where a reset is a pair
+    with a = 0 (Lu et al. 2023). Every a is between 0 and 1, so nothing grows and the scan is
+    right in plain float32; the paper's detour through logarithms, which also needs
+    positive candidates, is not taken.
+
+    Args:
+        size: how many numbers the state and the output have.
+        horizon: the longest time, in steps, over which a fresh unit remembers; the biases b
+            start at -log(u), u uniform from 1 to horizon - 1 (Tallec & Ollivier 2018).
+        learned_start: whether the state at the start of an episode is learned; else zeros.
+
+    Raises:
+        ConfigError: for a size below 1 or a horizon below 2.
+
+    Example:
+        >>> from policy_core import MinGRU
+        >>> memory = MinGRU(8)
+        >>> params = memory.init(3, key=jax.random.key(0), dtype="float32")
+        >>> is_first = jnp.array([False, False, True, False])
+        >>> _, ys = memory.sequence(params, memory.initial_state(params), jnp.ones((4, 3)), is_first)
+        >>> bool(jnp.allclose(ys[2:], ys[:2]))
+        True
+    """
+
+    size: int = field(kw_only=False)
+    horizon: float = 100.0
+    learned_start: bool = False
+
+    def __post_init__(self) -> None:
+        check_size(self.size, "MinGRU.size")
+        if not 2 <= self.horizon < float("inf"):
+            raise ConfigError(f"MinGRU.horizon: got {self.horizon}, expected a number of at least 2")
+
+    def init(self, in_size: int, *, key: Key, dtype: str) -> dict[str, Any]:
+        """One `linear` layer to gates, then candidates; perhaps `start`."""
+        key, bias_key = jax.random.split(key)
+        linear = init_linear(
+            in_size, 2 * self.size, key=key, dtype=dtype, gain=1.0, kernel_init="lecun_normal"
+        )
+        times = jax.random.uniform(bias_key, (self.size,), jnp.float32, 1.0, self.horizon - 1)
+        bias = linear["bias"].at[: self.size].set(-jnp.log(times).astype(dtype))
+        params: dict[str, Any] = {"linear": {**linear, "bias": bias}}
+        if self.learned_start:
+            params["start"] = jnp.zeros(self.size, dtype)
+        return params
+
+    def out_size(self, in_size: int) -> int:
+        """`size`."""
+        del in_size
+        return self.size
+
+    def initial_state(self, params: dict[str, Any]) -> Float[Array, " size"]:
+        """Zeros, or the learned start."""
+        return first_state(params, self.learned_start, (self.size,), params["linear"]["kernel"].dtype)
+
+    def step(
+        self, params: dict[str, Any], state: Float[Array, " size"], x: Float[Array, " inputs"]
+    ) -> tuple[Float[Array, " size"], Float[Array, " size"]]:
+        """The next state, which is the output."""
+        z, candidate = _gate_and_candidate(params, x, state.dtype)
+        state = (1 - z) * state + z * candidate
+        return state, state.astype(x.dtype)
+
+    def sequence(
+        self,
+        params: dict[str, Any],
+        state: Float[Array, " size"],
+        xs: Float[Array, "time inputs"],
+        is_first: Bool[Array, " time"],
+    ) -> tuple[Float[Array, " size"], Float[Array, "time size"]]:
+        """Steps in turn on CPUs, where that is faster; elsewhere an associative scan."""
+
+        def in_turn(params: Any, state: Any, xs: Any, is_first: Any) -> Any:
+            return scan_steps(self, params, state, xs, is_first)
+
+        arguments = (params, state, xs, is_first)
+        state, ys = jax.lax.platform_dependent(*arguments, cpu=in_turn, default=self.at_once)
+        return state, ys
+
+    def at_once(
+        self,
+        params: dict[str, Any],
+        state: Float[Array, " size"],
+        xs: Float[Array, "time inputs"],
+        is_first: Bool[Array, " time"],
+    ) -> tuple[Float[Array, " size"], Float[Array, "time size"]]:
+        """The sequence form as an associative scan, on any platform."""
+        z, candidates = _gate_and_candidate(params, xs, state.dtype)
+        first = is_first[:, None]
+        start = self.initial_state(params).astype(state.dtype)[None]
+        a = jnp.where(first, 0, 1 - z)
+        b = z * candidates + jnp.where(first, (1 - z) * start, 0)
+
+        def then(left: Any, right: Any) -> Any:
+            return left[0] * right[0], left[1] * right[0] + right[1]
+
+        b = b.at[0].add(a[0] * state)
+        _, states = jax.lax.associative_scan(then, (a, b))
+        return states[-1], states.astype(xs.dtype)
+
+
+def _gate_and_candidate(
+    params: dict[str, Any], x: Float[Array, "*time inputs"], dtype: Any
+) -> tuple[Float[Array, "*time size"], Float[Array, "*time size"]]:
+    """z and V x + c, in `dtype`; the product is in the dtype of `x`."""
+    kernel, bias = params["linear"]["kernel"], params["linear"]["bias"]
+    y = jnp.matmul(x, kernel.astype(x.dtype)).astype(dtype)
+    gate, candidate = jnp.split(y + jnp.broadcast_to(bias.astype(dtype), y.shape), 2, -1)
+    return jax.nn.sigmoid(gate), candidate
+
+
+_: type[Memory] = MinGRU

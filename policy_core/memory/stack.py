@@ -1,0 +1,99 @@
+"""Several memories, one on the other."""
+
+from dataclasses import field
+from typing import Any
+
+import jax
+from jaxtyping import Array, Bool, Float
+
+from policy_core._static import static
+from policy_core.contract import Key
+from policy_core.errors import ConfigError
+from policy_core.memory.protocol import Memory
+
+
+@static
+class Stack:
+    """Memories in layers: each takes what the one before it gives.
+
+    Args:
+        layers: any memories, at least one; `(GRU(64),) * 2` for two of a kind.
+        residual: whether from the second layer on the input of a layer is added to its
+            output, for which both must have the same width (He et al. 2016).
+
+    Raises:
+        ConfigError: without a layer; when it is used, for a residual layer that changes the width.
+
+    Example:
+        >>> from policy_core import GRU, MinGRU, Stack
+        >>> memory = Stack((GRU(8), MinGRU(8)), residual=True)
+        >>> params = memory.init(3, key=jax.random.key(0), dtype="float32")
+        >>> state, y = memory.step(params, memory.initial_state(params), jnp.ones(3))
+        >>> len(state), y.shape
+        (2, (8,))
+    """
+
+    layers: tuple[Memory, ...] = field(kw_only=False)
+    residual: bool = False
+
+    def __post_init__(self) -> None:
+        if not self.layers:
+            raise ConfigError("Stack.layers: got (), expected at least one memory")
+
+    def init(self, in_size: int, *, key: Key, dtype: str) -> dict[str, Any]:
+        """The params of `layer_0`, `layer_1`, ...; `key` is consumed."""
+        keys = jax.random.split(key, len(self.layers))
+        sizes = self._sizes(in_size)
+        return {
+            f"layer_{i}": layer.init(sizes[i], key=keys[i], dtype=dtype)
+            for i, layer in enumerate(self.layers)
+        }
+
+    def out_size(self, in_size: int) -> int:
+        """That of the last layer."""
+        return self._sizes(in_size)[-1]
+
+    def initial_state(self, params: dict[str, Any]) -> tuple[Any, ...]:
+        """The states of the layers."""
+        return tuple(layer.initial_state(params[f"layer_{i}"]) for i, layer in enumerate(self.layers))
+
+    def step(
+        self, params: dict[str, Any], state: tuple[Any, ...], x: Float[Array, " inputs"]
+    ) -> tuple[tuple[Any, ...], Float[Array, " outputs"]]:
+        """A step of each layer."""
+        states = []
+        for i, layer in enumerate(self.layers):
+            new, y = layer.step(params[f"layer_{i}"], state[i], x)
+            states.append(new)
+            x = x + y if self.residual and i else y
+        return tuple(states), x
+
+    def sequence(
+        self,
+        params: dict[str, Any],
+        state: tuple[Any, ...],
+        xs: Float[Array, "time inputs"],
+        is_first: Bool[Array, " time"],
+    ) -> tuple[tuple[Any, ...], Float[Array, "time outputs"]]:
+        """Layer by layer, each over all of time."""
+        states = []
+        for i, layer in enumerate(self.layers):
+            new, ys = layer.sequence(params[f"layer_{i}"], state[i], xs, is_first)
+            states.append(new)
+            xs = xs + ys if self.residual and i else ys
+        return tuple(states), xs
+
+    def _sizes(self, in_size: int) -> list[int]:
+        """The width of the input and that of the output of each layer."""
+        sizes = [in_size]
+        for i, layer in enumerate(self.layers):
+            sizes.append(layer.out_size(sizes[-1]))
+            if self.residual and i and sizes[-1] != sizes[-2]:
+                raise ConfigError(
+                    f"Stack.layers[{i}]: got an output of {sizes[-1]} numbers for an input of {sizes[-2]}, "
+                    "expected the same width; residual layers add the two"
+                )
+        return sizes
+
+
+_: type[Memory] = Stack
