@@ -1,7 +1,7 @@
-"""Two toy environments whose optimum is known by proof: a hybrid action, and masked rows.
+"""Two toy environments whose optimum is known by proof, and a wrapper that hides velocities.
 
-Both are pure JAX, reset themselves, and end within 16 steps. What is claimed of their optimum
-is checked by dynamic programming in `tests/test_environments.py`.
+A hybrid action, and masked rows. Both are pure JAX, reset themselves, and end within 16 steps.
+What is claimed of their optimum is checked by dynamic programming in `tests/test_environments.py`.
 """
 
 from typing import Any, NamedTuple

@@ -179,7 +179,8 @@ class ActorCriticConfig:
         action_masks: Mask = None,
     ) -> tuple[PyTree, Distribution[Any], Float[Array, " time"]]:
         """As many steps; only the memory goes along time, the rest is one batch."""
-        xs = jax.vmap(lambda observation: self._encode(params, observation))(observations)
+        # With `is_first`, for an observation may have no parts.
+        xs = jax.vmap(lambda x, _: self._encode(params, x))(observations, is_first)
         states, features = {}, {"actor": xs, "critic": xs}
         if self.memory is not None:
             for owner in self._owners():

@@ -306,7 +306,7 @@ def evaluate_sequence(
     params, config = pair(policy)
     if isinstance(config, SequenceActorCritic):
         check_state(params, config, state)
-        jax.vmap(lambda *inputs: check_inputs(config, *inputs))(observations, action_masks)
+        jax.vmap(lambda x, mask, _: check_inputs(config, x, mask))(observations, action_masks, is_first)
         state, distributions, values = config.forward_sequence(
             params, state, observations, is_first=is_first, action_masks=action_masks
         )

@@ -3,6 +3,7 @@
 import functools
 from typing import Any
 
+import environments
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -195,6 +196,21 @@ def test_gymnax_steps_tell_termination_from_truncation(line: str) -> None:
             break
     assert bool(result.terminated)
     assert not bool(result.truncated)
+
+
+def test_hidden_velocities_are_the_odd_numbers_and_nothing_else_changes() -> None:
+    whole = adapter.from_gymnax(*cartpole())
+    ours = environments.hidden_velocity(whole)
+    assert ours.observation_space == pc.Box(
+        low=whole.observation_space.low[::2], high=whole.observation_space.high[::2], shape=(2,)
+    )
+    key = jax.random.key(0)
+    observation, state = ours.reset(key)
+    np.testing.assert_array_equal(observation, whole.reset(key)[0][::2])
+    got, expected = (env.step(key, state, jnp.int32(1)) for env in (ours, whole))
+    for name in ("observation", "final_observation"):
+        np.testing.assert_array_equal(getattr(got, name), getattr(expected, name)[::2])
+    assert got.reward == expected.reward
 
 
 def test_gymnax_spaces_are_converted() -> None:
