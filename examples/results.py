@@ -1,4 +1,4 @@
-"""The results in `docs/`: what `ppo.py`, unchanged, makes of five tasks with our action distributions.
+"""The results in `docs/`: what `ppo.py`, unchanged, makes of six tasks with our action distributions.
 
 Five seeds of a task are one program. Writes `results.md` and `results.png`; a run of some tasks,
 or with fewer updates or seeds, writes into `build/results` so as not to overwrite them.
@@ -41,14 +41,16 @@ class Task(NamedTuple):
     reward_scale: float = 1.0  # in training only
     chunk: int = 8  # updates to a point of the curve
     memory: pc.Memory | None = None
+    autoregressive: pc.Autoregressive | None = None
 
     def config(self, env: Environment) -> pc.ActorCriticConfig:
-        """The shipped policy with its defaults, but for the head of boxes and the memory."""
+        """The shipped policy with its defaults, but for the head of boxes and the last two."""
         return pc.ActorCriticConfig(
             observation_space=env.observation_space,
             action_space=env.action_space,
             box_head=self.head,
             memory=self.memory,
+            autoregressive=self.autoregressive,
         )
 
 
@@ -82,6 +84,13 @@ TASKS = {
         pc.NormalHead(pc.Scale(log_std=-0.5)),
         TOY._replace(num_steps=24, num_updates=240, num_minibatches=8),
         environments.JOBS, environments.HYBRID_OPTIMUM,
+    ),
+    "hybrid-autoregressive": Task(
+        "hybrid, a quarter of the steps", environments.hybrid, "AutoregressiveJoint: the force sees the tool",
+        pc.NormalHead(pc.Scale(log_std=-0.5)),
+        TOY._replace(num_steps=24, num_updates=60, num_minibatches=8),
+        environments.JOBS, environments.HYBRID_OPTIMUM, chunk=2,
+        autoregressive=pc.Autoregressive({"force": ("tool",)}, network=pc.MLP((32,))),
     ),
     "masked_grid": Task(
         "masked_grid", environments.masked_grid, "MultiCategorical, masked", pc.NormalHead(),
@@ -201,7 +210,7 @@ def page(results: list[Result], picture: str) -> str:
         "Written by `python examples/results.py`, which trains everything here again.",
         "",
         f"[`examples/ppo.py`](../examples/ppo.py), unchanged, on each task with {seeds} seeds, one program",
-        "a task. The policy is `ActorCriticConfig` with its defaults, but for `box_head`.",
+        "a task. The policy is `ActorCriticConfig` with its defaults, but for what the last table says.",
         f"A return is the mean of the deterministic policy (`act` without a key) over {EPISODES} episodes;",
         '"random" is a uniform choice among the allowed actions. The toy environments, with proofs of their',
         "optima, are in [`examples/environments.py`](../examples/environments.py). What memories are for",
@@ -231,7 +240,7 @@ def page(results: list[Result], picture: str) -> str:
         "What is not named is as in `ppo.Hyperparameters`. Rewards are scaled in training only; the returns",
         "on this page are not.",
         "",
-        "| task | head | hyper-parameters | reward scale |",
+        "| task | `box_head`, `autoregressive` | hyper-parameters | reward scale |",
         "|---|---|---|--:|",
     ]
     for result in results:
@@ -239,6 +248,9 @@ def page(results: list[Result], picture: str) -> str:
         default = ppo.Hyperparameters()._asdict()
         changed = [f"{n}={v:g}" for n, v in task.hyper._asdict().items() if v != default[n]]
         head = "`LogitsHead()`" if task.head == pc.NormalHead() else f"`{shown(task.head)}`"
+        if task.autoregressive is not None:
+            parents = dict(task.autoregressive.parents)
+            head += f", `Autoregressive({parents}, network={shown(task.autoregressive.network)})`"
         names = f"`{', '.join(changed)}`" if changed else "the defaults"
         lines.append(f"| {task.title.partition(',')[0]} | {head} | {names} | {task.reward_scale:g} |")
     return "\n".join(lines) + "\n"

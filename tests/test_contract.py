@@ -1,5 +1,9 @@
 """Every check of the contract on every config of the table, and that the checks can fail."""
 
+import os
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -53,6 +57,24 @@ def test_variant_keeps_the_contract(name: str) -> None:
         testing.check_masks(case)
     if case.config.memory is not None:
         testing.check_sequence(case)
+
+
+OPTIMISED = """
+from cases import CONFIGS
+from policy_core import testing
+
+for name in ("act discrete", "squashed, mixed bounds", "autoregressive", "gru"):
+    testing.check_ratio(testing.Case(CONFIGS[name]))
+"""
+
+
+def test_the_ratio_is_one_as_users_compile() -> None:
+    """The rest of the suite is compiled without some optimisations, see `conftest`."""
+    env = {**os.environ, "XLA_FLAGS": ""}
+    done = subprocess.run(
+        [sys.executable, "-c", OPTIMISED], env=env, cwd=Path(__file__).parent, capture_output=True, text=True
+    )
+    assert done.returncode == 0, done.stderr
 
 
 @pytest.mark.parametrize("name", OBSERVE)
