@@ -1,0 +1,250 @@
+"""Policy files that are damaged, forged or hostile: our error, soon, and nothing else."""
+
+import hashlib
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import msgpack
+import numpy as np
+import pytest
+from by_hand import closed, opened
+
+import policy_core as pc
+from policy_core import _static
+from policy_core.errors import FileError
+
+ROOT = Path(__file__).parent.parent
+TINY = {"actor": pc.MLP((2,)), "critic": pc.MLP(())}
+CONFIG = pc.ActorCriticConfig(observation_space=pc.Box(shape=(1,)), action_space=pc.Discrete(2), **TINY)
+OTHER = pc.ActorCriticConfig(observation_space=pc.Box(shape=(1,)), action_space=pc.Discrete(3), **TINY)
+PARAMS = jax.tree.map(
+    lambda leaf: jnp.arange(1, leaf.size + 1, dtype=leaf.dtype).reshape(leaf.shape) / 8,
+    jax.eval_shape(lambda: CONFIG.init(key=jax.random.key(0))),
+)
+DATA = pc.to_bytes((PARAMS, CONFIG), metadata={"note": "x"}, self_test=False)
+
+
+def _identical(a: Any, b: Any) -> bool:
+    pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+    return all(x.dtype == y.dtype and np.asarray(x).tobytes() == np.asarray(y).tobytes() for x, y in pairs)
+
+
+def _refused(data: bytes) -> bool:
+    try:
+        pc.from_bytes(data)
+    except FileError:
+        return True
+    return False
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_every_flipped_bit_is_noticed():
+    assert not _refused(DATA)
+    accepted = []
+    data = bytearray(DATA)
+    for i in range(len(data)):
+        for bit in range(8):
+            data[i] ^= 1 << bit
+            if not _refused(bytes(data)):
+                accepted.append((i, bit))
+            data[i] ^= 1 << bit
+    assert accepted == []
+
+
+def test_every_truncation_is_noticed():
+    assert [n for n in range(len(DATA)) if not _refused(DATA[:n])] == []
+
+
+def test_trailing_bytes_are_noticed():
+    assert all(_refused(DATA + bytes([byte])) for byte in range(256))
+    assert _refused(DATA + DATA)
+    assert _refused(b"\0" + DATA)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"\0",
+        b"not a policy",
+        b"\x80\x04\x95pickle",
+        b"\x91" * 2000,
+        b"\xc6\xff\xff\xff\xff",
+        b"\xdf\xff\xff\xff\xff",
+        b"\xd6\xff\0\0\0\0",
+        msgpack.packb([1]),
+        msgpack.packb({}),
+        msgpack.packb({1: 2}),
+        msgpack.packb({"format": "other", "version": 1}),
+        msgpack.packb(None),
+    ],
+    ids=range(13),
+)
+def test_what_is_no_policy_file_is_refused(data):
+    with pytest.raises(FileError, match=r"^not a policy file"):
+        pc.from_bytes(data)
+
+
+def _edited(edit: Callable[[dict[str, Any]], Any]) -> bytes:
+    document = opened(DATA)
+    edit(document)
+    return closed(document)
+
+
+def _with_config(encoding: bytes) -> Callable[[dict[str, Any]], None]:
+    def edit(document: dict[str, Any]) -> None:
+        document["config"] = encoding
+        document["fingerprint"] = hashlib.sha256(b"policy_core config\n" + encoding).digest()
+
+    return edit
+
+
+def _with_data(change: Callable[[dict[str, Any]], Any]) -> Callable[[dict[str, Any]], None]:
+    data = _static.to_data(CONFIG)
+    change(data)
+    return _with_config(msgpack.packb(data))
+
+
+def _set(*path: Any) -> Callable[[dict[str, Any]], None]:
+    """Set what a path leads to: the last of the arguments is the value."""
+
+    def edit(document: dict[str, Any]) -> None:
+        for part in path[:-2]:
+            document = document[part]
+        document[path[-2]] = path[-1]
+
+    return edit
+
+
+def _swap_keys(document: dict[str, Any]) -> None:
+    items = list(document.items())
+    items[5], items[6] = items[6], items[5]
+    document.clear()
+    document.update(items)
+
+
+def _new_leaf(document: dict[str, Any]) -> None:
+    document["leaves"].append(["zzz", "float32", [1], bytes(4)])
+
+
+HEAD = r"'actor/head/bias'"
+EDITS: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
+    "wrong shape": (_set("leaves", 0, 2, [1, 2]), rf"^file: the leaf {HEAD} is float32\(1, 2\), expected float32\(2,\) of"),
+    "shape that is not the content's": (_set("leaves", 0, 2, [3]), rf"^leaves: the leaf {HEAD} has 8 bytes in a chunk, not those of its shape \(3,\)$"),
+    "no shape": (_set("leaves", 0, 2, None), rf"^leaves: the leaf {HEAD}: expected a list at byte \d+, got the msgpack tag 0xc0$"),
+    "negative size": (_set("leaves", 0, 2, [-2, -1]), rf"^leaves: the leaf {HEAD}: expected a size at byte"),
+    "fractional size": (_set("leaves", 0, 2, [2.0]), rf"^leaves: the leaf {HEAD}: expected a size at byte \d+, got the msgpack tag 0xcb$"),
+    "size that is true": (_set("leaves", 0, 2, [True, 2]), rf"^leaves: the leaf {HEAD}: expected a size at byte \d+, got the msgpack tag 0xc3$"),
+    "enormous size": (_set("leaves", 0, 2, [2**63, 2**63]), rf"^leaves: the leaf {HEAD}: 9223372036854775808 is larger than any size$"),
+    "many axes": (_set("leaves", 0, 2, [1] * 100 + [2]), r"a list of 101, at most 32 are allowed$"),
+    "wrong dtype": (_set("leaves", 0, 1, "int32"), rf"^file: the leaf {HEAD} is int32\(2,\), .*float32\(2,\)"),
+    "other float": (_set("leaves", 0, slice(1, 3), ["bfloat16", [4]]), rf"^file: the leaf {HEAD} is bfloat16"),
+    "object dtype": (_set("leaves", 0, 1, "object"), r"is of the unknown dtype 'object'$"),
+    "unknown dtype": (_set("leaves", 0, 1, "float33"), r"is of the unknown dtype 'float33'$"),
+    "no dtype": (_set("leaves", 0, 1, 32), rf"^leaves: the leaf {HEAD}: expected text at byte"),
+    "alias of the dtype": (_set("leaves", 0, 1, "f4"), r"is of the unknown dtype 'f4'$"),
+    "big-endian dtype": (_set("leaves", 0, 1, ">f4"), r"is of the unknown dtype '>f4'$"),
+    "missing leaf": (lambda d: d["leaves"].pop(0), rf"^file: the leaf {HEAD} of the config's params is missing$"),
+    "no leaves": (_set("leaves", []), rf"^file: the leaf {HEAD} of the config's params is missing$"),
+    "extra leaf": (_new_leaf, r"^file: there is a leaf 'zzz', which is none of the config's params$"),
+    "duplicate leaf": (lambda d: d["leaves"].append(d["leaves"][0]), rf"^leaves: the leaf {HEAD} is there twice, or out of order$"),
+    "other name": (_set("leaves", 0, 0, "actor/head/bia"), rf"^file: the leaf {HEAD} .* is missing$"),
+    "name of bytes": (_set("leaves", 0, 0, b"x"), r"^leaves: expected text at byte"),
+    "long row": (lambda d: d["leaves"][0].append(1), r"^leaves: the leaf"),
+    "missing byte": (_set("leaves", 0, 3, bytes(7)), rf"^leaves: the leaf {HEAD} has 7 bytes in a chunk, not those of its shape \(2,\)$"),
+    "text as content": (_set("leaves", 0, 3, "a" * 8), r"^leaves: expected rows of \[path, dtype, shape, padding, chunks\]$"),
+    "map of leaves": (_set("leaves", {}), r"^leaves: expected a list at byte \d+, got the msgpack tag 0x80$"),
+    "batch": (_set("batch", [2]), rf"^file: the leaf {HEAD} is float32\(2,\), expected float32\(2, 2\) of"),
+    "negative batch": (_set("batch", [-1]), r"^batch: expected a size at byte"),
+    "batch of text": (_set("batch", "a"), r"^batch: expected a list at byte"),
+    "no batch": (_set("batch", None), r"^batch: expected a list at byte"),
+    "version 2": (_set("version", 2), r"^version: got 2, expected 1 to 1; a newer policy_core may read it$"),
+    "version of text": (_set("version", "1"), r"^version: expected a size at byte"),
+    "other format": (_set("format", "policy"), r"^not a policy file"),
+    "other order of keys": (_swap_keys, r"^keys: got 'leaves', expected 'batch'$"),
+    "missing key": (lambda d: d.pop("metadata"), r"^not a policy file"),
+    "extra key": (lambda d: d.update(checksum=d.pop("checksum"), more=bytes(32)), r"^not a policy file"),
+    "fingerprint of another config": (_set("fingerprint", pc.fingerprint(OTHER)), r"^fingerprint: it is not"),
+    "no fingerprint": (_set("fingerprint", None), r"^fingerprint: expected bytes at byte"),
+    "config without its fingerprint": (_set("config", _static.encoding_of(OTHER)), r"^fingerprint: it is not"),
+    "config of text": (_set("config", "config"), r"^config: expected bytes at byte"),
+    "config of another shape": (_with_config(_static.encoding_of(OTHER)), rf"^file: the leaf {HEAD} is"),
+    "unknown type": (
+        _with_data(_set("type", "nowhere/Policy")),
+        r"^config: config: no config type named 'nowhere/Policy' is known here; import the module that defines",
+    ),
+    "unknown nested type": (
+        _with_data(_set("fields", "actor", "type", "nowhere/Net")),
+        r"^config: config\.actor: no config type named 'nowhere/Net'",
+    ),
+    "type of code": (_with_data(_set("type", "os/system")), r"^config: config: no config type named 'os/system'"),
+    "unknown field": (_with_data(_set("fields", "wings", 2)), r"^config: .* has no field 'wings'"),
+    "unknown activation": (
+        _with_data(_set("fields", "actor", "fields", "activation", "unheard")),
+        r"^config: MLP\.activation: no activation is registered as 'unheard'.*register_activation",
+    ),
+    "illegal width": (_with_data(_set("fields", "actor", "fields", "hidden", [0])), r"^config: MLP\.hidden: got"),
+    "enormous width": (_with_data(_set("fields", "actor", "fields", "hidden", [2**62])), None),
+    "enormous space": (_with_data(_set("fields", "observation_space", "fields", "shape", [2**62, 4])), None),
+    "illegal type of field": (_with_data(_set("fields", "actor_gain", "1")), r"^config: ActorCriticConfig\.ac"),
+    "no policy": (_with_config(_static.encoding_of(pc.MLP())), r"^config: got MLP, which is not an ActorCritic$"),
+    "no config": (_with_config(msgpack.packb(None)), r"^config: got NoneType, which is not an ActorCritic$"),
+    "config without fields": (_with_config(msgpack.packb({"a": 1})), r"^config: config: a config is a map of"),
+    "config of no msgpack": (_with_config(b"\xc1"), r"^config: expected a value at byte 0, got the msgpack tag 0xc1$"),
+    "empty config": (_with_config(b""), r"^config: truncated, the bytes end here$"),
+    "deep config": (_with_config(b"\x91" * 5000 + b"\0"), r"^config: nested deeper than 64$"),
+    "deep config of maps": (
+        _with_config(b"\x82\xa4type\xafpolicy_core/Dict\xa6fields\x81\xa6spaces" * 400 + b"\0"),
+        r"^config: ",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", EDITS)
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.filterwarnings("ignore:Explicitly requested dtype int64")  # by JAX, for enormous sizes
+def test_a_sealed_file_that_contradicts_itself_is_refused(name):
+    edit, message = EDITS[name]
+    with pytest.raises(FileError, match=message):
+        pc.from_bytes(_edited(edit))
+
+
+def test_an_unedited_sealed_file_is_accepted():
+    assert _identical(pc.from_bytes(_edited(lambda document: None))[0], PARAMS)
+
+
+# NumPy evaluates some of these as Python, warns about some, and dies of the last: by a signal, not an error.
+STRANGE_DTYPES = ["(2,", "f4,,", "1" * 500 + "f4", "a", "{'names': []}", "M8[s]", "V4", "O", "", "key<fry>",
+                  "float128", "m8[s/0]"]  # fmt: skip
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_no_name_of_a_dtype_reaches_numpy_unchecked():
+    # In a process of its own, which the last one would end.
+    files = [_edited(_set("leaves", 0, 1, name)) for name in STRANGE_DTYPES]
+    script = (
+        "import sys, warnings, msgpack, policy_core as pc\n"
+        "warnings.simplefilter('error')\n"
+        "for data in msgpack.unpackb(sys.stdin.buffer.read()):\n"
+        "    try:\n"
+        "        pc.from_bytes(data)\n"
+        "        print('accepted')\n"
+        "    except Exception as error:\n"
+        "        print(type(error).__name__, flush=True)\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=ROOT,
+        input=msgpack.packb(files),
+        capture_output=True,
+        timeout=120,
+        check=False,
+    )
+    got = dict(zip(STRANGE_DTYPES, result.stdout.decode().split(), strict=False))
+    assert got == dict.fromkeys(STRANGE_DTYPES, "FileError")
+    assert result.returncode == 0, result.stderr
