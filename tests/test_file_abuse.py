@@ -10,9 +10,10 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import msgpack
+import mutations
 import numpy as np
 import pytest
-from by_hand import closed, opened
+from by_hand import checksum, closed, opened
 
 import policy_core as pc
 from policy_core import _static
@@ -248,3 +249,159 @@ def test_no_name_of_a_dtype_reaches_numpy_unchecked():
     got = dict(zip(STRANGE_DTYPES, result.stdout.decode().split(), strict=False))
     assert got == dict.fromkeys(STRANGE_DTYPES, "FileError")
     assert result.returncode == 0, result.stderr
+
+
+MUTANT = pc.to_bytes(mutations.policy((16,)), metadata={"note": "x"}, self_test=False)
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.filterwarnings("ignore")  # JAX's own, of sizes that only exist on paper
+def test_random_damage_is_refused_or_changes_nothing():
+    counts = mutations.run_structural(MUTANT, 400, seed=1)
+    assert counts["kept other"] == 0
+    assert counts["resealed refused"] > 300
+    assert counts["resealed other"] > 5  # legal changes load: the mutations do reach that deep
+    counts = mutations.run_bytes(MUTANT, 400, seed=1)
+    assert counts["resealed refused"] > 100
+
+
+HUGE = b"\xdd\x02\x62\x5a\x00" + b"\x90" * 40_000_000
+
+
+def _nested(depth: int) -> bytes:
+    return b"\x91" * depth + b"\0"
+
+
+def _config_of(data: Any) -> bytes:
+    return closed({**opened(DATA), **_config(msgpack.packb(data))})
+
+
+def _config(encoding: bytes) -> dict[str, bytes]:
+    return {"config": encoding, "fingerprint": hashlib.sha256(b"policy_core config\n" + encoding).digest()}
+
+
+def _policy_data(**fields: Any) -> Any:
+    data = _static.to_data(CONFIG)
+    data["fields"] |= fields
+    return data
+
+
+def _space(**fields: Any) -> Any:
+    return {"type": "policy_core/Box", "fields": {"dtype": "float32", "high": 1.0, "low": -1.0, **fields}}
+
+
+HOSTILE: dict[str, Callable[[], bytes]] = {
+    "40 MB of empty lists": lambda: HUGE,
+    "40 MB of empty lists in a file": lambda: _resealed(b"\xa6leaves", HUGE),
+    "40 MB of empty lists as a config": lambda: closed({**opened(DATA), **_config(HUGE)}),
+    "4 MB of empty lists as a config": lambda: closed({**opened(DATA), **_config(b"\xdd\0\x3f\xff\0" + b"\x90" * 0x3FFF00)}),
+    "a million levels": lambda: _nested(10**6),
+    "a million levels as metadata": lambda: _resealed(b"\xa8metadata", _nested(10**6)),
+    "a million levels as a config": lambda: closed({**opened(DATA), **_config(_nested(10**6))}),
+    "leaves of 2^32 rows": lambda: _resealed(b"\xa6leaves", b"\xdd\xff\xff\xff\xff"),
+    "a chunk of 2^32 bytes": lambda: _resealed(b"\xa5batch", b"\xc6\xff\xff\xff\xff"),
+    "metadata of 2^32 names": lambda: _resealed(b"\xa8metadata", b"\xdf\xff\xff\xff\xff"),
+    "an extension": lambda: _resealed(b"\xa5batch", b"\xc7\x01\x05x"),
+    "a time stamp": lambda: _resealed(b"\xa5batch", b"\xd6\xff" + bytes(4)),
+    "a duplicate name": lambda: _resealed(b"\xa8metadata", b"\x82\xa1a\xa1b\xa1a\xa1c"),
+    "a size of 2^60": lambda: closed(_with_shape([2**60])),
+    "sizes that overflow to what is there": lambda: closed(_with_shape([2**32, 2**32, 2])),
+    "a size of 2^60 beside 0": lambda: closed(_with_shape([2**60, 2**60, 0])),
+    "a tower of 2^18 layers": lambda: _config_of(_policy_data(actor=_tower([1] * 200_000))),
+    "a tower of 2,000 layers": lambda: _config_of(_policy_data(actor=_tower([1] * 2_000))),
+    "an action of 2^40 numbers": lambda: _config_of(_policy_data(action_space=_space(shape=[2**40]))),
+    "an integer action of 2^30 numbers": lambda: _config_of(
+        _policy_data(action_space=_space(dtype="uint8", shape=[2**30], low=0.0, high=1.0))
+    ),
+    "a squashed action of 2^30 numbers": lambda: _config_of(
+        _policy_data(
+            action_space=_space(shape=[2**30]),
+            box_head=_static.to_data(pc.SquashedNormalHead()),
+        )
+    ),
+    "an observation of 2^60 numbers": lambda: _config_of(_policy_data(observation_space=_space(shape=[2**60]))),
+    "a choice of 2^30": lambda: _config_of(
+        _policy_data(action_space={"type": "policy_core/Discrete", "fields": {"n": 2**30, "start": 0}})
+    ),
+}  # fmt: skip
+
+
+def _tower(hidden: list[int]) -> Any:
+    return {"type": "policy_core/MLP", "fields": {**_static.to_data(pc.MLP())["fields"], "hidden": hidden}}
+
+
+def _with_shape(shape: list[int]) -> dict[str, Any]:
+    document = opened(DATA)
+    document["leaves"][0][2] = shape
+    return document
+
+
+def _resealed(key: bytes, value: bytes) -> bytes:
+    """The file with other bytes behind a key, and nothing but the checksum after them."""
+    body = DATA[: DATA.index(key) + len(key)] + value + DATA[-43:-32]
+    return body + checksum(body)
+
+
+HOSTILE_SCRIPT = """
+import resource, sys, time, warnings
+import policy_core as pc
+warnings.simplefilter("ignore")
+try:
+    pc.load(sys.argv[1])  # what JAX needs at its first use is no part of it
+except ValueError:
+    pass
+for path in sys.argv[2:]:
+    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    start = time.perf_counter()
+    try:
+        pc.load(path)
+        result = "loaded"
+    except pc.errors.FileError:
+        result = "refused"
+    except BaseException as error:
+        result = type(error).__name__
+    seconds = time.perf_counter() - start
+    after = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    print(result, seconds, (after - before) * 1024, flush=True)
+"""
+
+
+def test_hostile_files_are_refused_soon_and_cheaply(tmp_path):
+    # The largest last: the peak of a process only grows.
+    (tmp_path / "good").write_bytes(_edited(lambda document: None))
+    files = {name: make() for name, make in HOSTILE.items()}
+    names = sorted(files, key=lambda name: len(files[name]))
+    for i, name in enumerate(names):
+        (tmp_path / str(i)).write_bytes(files[name])
+    result = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            HOSTILE_SCRIPT,
+            str(tmp_path / "good"),
+            *(str(tmp_path / str(i)) for i in range(len(names))),
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    rows = dict(zip(names, (line.split() for line in result.stdout.splitlines()), strict=False))
+    assert len(rows) == len(names), result.stderr
+    assert {name: row[0] for name, row in rows.items()} == dict.fromkeys(names, "refused")
+    slow = {name: row[1] for name, row in rows.items() if float(row[1]) > 1}
+    assert slow == {}
+    large = {name: row[2] for name, row in rows.items() if float(row[2]) > 2 * len(files[name]) + 2**25}
+    assert large == {}
+
+
+ABUSE = sorted((Path(__file__).parent / "abuse").glob("*.msgpack"))
+
+
+@pytest.mark.filterwarnings("ignore:Explicitly requested dtype int64")  # by JAX, for enormous sizes
+@pytest.mark.parametrize("path", ABUSE, ids=lambda path: path.stem)
+def test_the_abuse_folder_is_refused(path):
+    assert len(ABUSE) > 20
+    with pytest.raises(FileError, match=r"."):
+        pc.load(path)
