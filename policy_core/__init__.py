@@ -48,5 +48,7 @@ from policy_core.spaces import MultiDiscrete as MultiDiscrete
 from policy_core.spaces import Tuple as Tuple
 from policy_core.spaces import checked_mask as checked_mask
 from policy_core.spaces import rows_of_mask as rows_of_mask
+from policy_core.transplant import Transplanted as Transplanted
+from policy_core.transplant import transplant as transplant
 
 __version__ = "0.1.0"

@@ -23,7 +23,7 @@ LAYERS: list[set[str]] = [
     {"heads"},
     {"actor_critic", "policy"},
     {"files"},
-    {"testing", "__main__"},
+    {"testing", "transplant", "__main__"},
     {""},  # `policy_core/__init__.py`
 ]
 LAYER_OF = {name: i for i, layer in enumerate(LAYERS) for name in layer}
