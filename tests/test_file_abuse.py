@@ -407,3 +407,35 @@ def test_the_abuse_folder_is_refused(path):
     assert len(ABUSE) > 20
     with pytest.raises(FileError, match=r"."):
         pc.load(path)
+
+
+def _bytes_resealed(old: bytes, new: bytes) -> bytes:
+    assert DATA.count(old) == 1
+    body = DATA.replace(old, new)[:-32]
+    return body + checksum(body)
+
+
+def test_a_row_has_one_spelling():
+    start = DATA.index(b"\xafactor/head/bias")
+    end = DATA.index(b"\xb1actor/head/kernel")
+    row = DATA[start:end]
+    at = row.index(b"\xc4") + 2
+    size = row[at - 1]
+    assert size >= 1
+    assert row[at : at + size] == bytes(size)
+    dirty = row[:at] + b"\1" + row[at + 1 :]
+    with pytest.raises(FileError, match=r"has a padding that is not zero$"):
+        pc.from_bytes(_bytes_resealed(row, dirty))
+    short = row[: at - 1] + bytes([size - 1]) + row[at + 1 :]
+    with pytest.raises(FileError, match=r"is not aligned to 64 bytes$"):
+        pc.from_bytes(_bytes_resealed(row, short))
+    twice = _edited(lambda document: document["leaves"].insert(0, document["leaves"][0]))
+    with pytest.raises(
+        FileError, match=r"^leaves: the leaf 'actor/head/bias' is there twice, or out of order$"
+    ):
+        pc.from_bytes(twice)
+    flags = pc.to_bytes((PARAMS, CONFIG), extra={"flag": np.array([True])}, self_test=False)
+    document = opened(flags)
+    document["extra"][0][3] = b"\2"
+    with pytest.raises(FileError, match=r"is bool and holds a byte that is neither 0 nor 1$"):
+        pc.from_bytes(closed(document))
