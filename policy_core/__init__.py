@@ -2,6 +2,7 @@
 
 from policy_core import distributions as distributions
 from policy_core import errors as errors
+from policy_core._static import later as later
 from policy_core._static import static as static
 from policy_core.actor_critic import ActorCriticConfig as ActorCriticConfig
 from policy_core.contract import ActorCritic as ActorCritic
@@ -9,10 +10,15 @@ from policy_core.contract import Distribution as Distribution
 from policy_core.contract import Policy as Policy
 from policy_core.contract import SequenceActorCritic as SequenceActorCritic
 from policy_core.contract import Space as Space
+from policy_core.files import Inspection as Inspection
+from policy_core.files import Verification as Verification
 from policy_core.files import from_bytes as from_bytes
+from policy_core.files import inspect as inspect
 from policy_core.files import load as load
+from policy_core.files import load_extra as load_extra
 from policy_core.files import save as save
 from policy_core.files import to_bytes as to_bytes
+from policy_core.files import verify as verify
 from policy_core.fingerprint import diff as diff
 from policy_core.fingerprint import fingerprint as fingerprint
 from policy_core.heads import Autoregressive as Autoregressive
@@ -52,5 +58,7 @@ from policy_core.spaces import MultiDiscrete as MultiDiscrete
 from policy_core.spaces import Tuple as Tuple
 from policy_core.spaces import checked_mask as checked_mask
 from policy_core.spaces import rows_of_mask as rows_of_mask
+from policy_core.transplant import Transplanted as Transplanted
+from policy_core.transplant import transplant as transplant
 
 __version__ = "0.1.0"

@@ -31,6 +31,11 @@ _R = TypeVar("_R")
 # Name -> class of every config, the only way from a file back to a class.
 _CONFIGS: dict[str, type] = {}
 
+# How often a class was registered: what was read from a file before may mean another class now.
+_registrations = 0
+
+_LATER = "policy_core.later"
+
 _LEGAL = "bool, int, float, str, None, a tuple of these, or a static config"
 
 
@@ -109,6 +114,38 @@ def static(cls: type[_T], /) -> type[_T]:
     return jax.tree_util.register_static(config)
 
 
+def later(default: _T) -> _T:
+    """The default of a field that is added to a config class of which files exist.
+
+    A field with this default is left out of the encoding, and so of the fingerprint, as long
+    as it holds the default: configs made before it keep their fingerprints, and equal configs
+    equal fingerprints. What the field's absence means must never change, so neither may this
+    default; an ordinary default may.
+
+    Args:
+        default: the value that leaves the behaviour of old configs as it was.
+
+    Example:
+        >>> from policy_core import fingerprint, later, static
+        >>> @static
+        ... class Tower:
+        ...     width: int
+        >>> old = fingerprint(Tower(width=8))
+        >>> @static
+        ... class Tower:
+        ...     width: int
+        ...     dropout: float = later(0.0)
+        >>> fingerprint(Tower(width=8)) == old, fingerprint(Tower(width=8, dropout=0.5)) == old
+        (True, False)
+    """
+    return dataclasses.field(default=default, metadata={_LATER: True})
+
+
+def registrations() -> int:
+    """Changes whenever a class of configs is registered."""
+    return _registrations
+
+
 def name_of(cls: type) -> str:
     """The name by which files refer to a config class."""
     return f"{cls.__module__.partition('.')[0]}/{cls.__qualname__}"
@@ -143,9 +180,25 @@ def to_data(value: Any) -> Any:
     if isinstance(value, tuple):
         return [to_data(item) for item in value]
     if is_static(value):
-        fields = {name: to_data(item) for name, item in sorted(fields_of(value).items())}
+        added = _added_defaults(cast("Any", type(value)))
+        fields = {
+            name: to_data(item)
+            for name, item in sorted(fields_of(value).items())
+            if name not in added or pack(to_data(item)) != added[name]
+        }
         return {"type": name_of(type(value)), "fields": fields}
     return value
+
+
+@functools.cache
+def _added_defaults(cls: Any) -> dict[str, bytes]:
+    """The encoded defaults of the fields that were declared with `later`."""
+    hints = _hints(cls)
+    return {
+        field.name: pack(to_data(_exact(field.default, hints[field.name], f"{cls.__name__}.{field.name}")))
+        for field in dataclasses.fields(cls)
+        if _LATER in field.metadata
+    }
 
 
 def from_data(data: Any, path: str = "config") -> Any:
@@ -200,6 +253,8 @@ def _register(cls: type) -> None:
             f"{cls.__module__}.{cls.__qualname__}: a config named {name!r} exists already in "
             f"{known.__module__}; rename one of the two"
         )
+    global _registrations
+    _registrations += 1
     _CONFIGS[name] = cls  # the same class again, as after a reload, replaces itself
 
 

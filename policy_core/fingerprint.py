@@ -40,7 +40,12 @@ def diff(left: object, right: object) -> list[tuple[str, str, str]]:
         >>> diff(MLP((64,)), MLP((64,), activation="relu"))
         [('activation', "'tanh'", "'relu'")]
     """
-    a, b = _leaves(to_data(left), ""), _leaves(to_data(right), "")
+    return diff_data(to_data(left), to_data(right))
+
+
+def diff_data(left: Any, right: Any) -> list[tuple[str, str, str]]:
+    """`diff` of configs as plain data, whose classes need not be known."""
+    a, b = _leaves(left, ""), _leaves(right, "")
     paths = [*a, *(path for path in b if path not in a)]
     return [
         (path, a.get(path, "(absent)"), b.get(path, "(absent)"))

@@ -22,6 +22,7 @@ Activation: TypeAlias = Callable[[Float[Array, "..."]], Float[Array, "..."]]
 Initializer: TypeAlias = Callable[[Key, tuple[int, int]], Float[Array, "inputs outputs"]]
 Layer: TypeAlias = dict[str, Float[Array, "..."]]
 
+_MOST_LAYERS = 100  # each is traced by itself, and a file may ask for any number of them
 _HIGHEST = jax.lax.Precision.HIGHEST  # else TPUs and Ampere GPUs multiply in 8 to 11 bits
 
 
@@ -169,7 +170,7 @@ class MLP:
             2021 and Huang et al. 2022. Biases start at zero.
 
     Raises:
-        ConfigError: for an unknown name or a width below 1.
+        ConfigError: for an unknown name, a width below 1, or more than 100 layers.
 
     Example:
         >>> from policy_core import MLP
@@ -185,6 +186,8 @@ class MLP:
     gain: float = math.sqrt(2)
 
     def __post_init__(self) -> None:
+        if len(self.hidden) > _MOST_LAYERS:
+            raise ConfigError(f"MLP.hidden: got {len(self.hidden)} layers, expected at most {_MOST_LAYERS}")
         if any(width < 1 for width in self.hidden):
             raise ConfigError(f"MLP.hidden: got {self.hidden}, expected widths of at least 1")
         find(_ACTIVATIONS, self.activation, "activation", "MLP.activation: ")

@@ -13,6 +13,8 @@ from policy_core.heads.discrete import BinsHead, LogitsHead
 from policy_core.heads.protocol import Head
 from policy_core.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Tuple
 
+_MOST_NUMBERS = 2**20  # a file of a few bytes must not ask for bounds of gigabytes
+
 
 def head_of(space: Space[Any], box_head: Head) -> Head:
     """The head for an action space; `box_head` is the choice for boxes of floats.
@@ -20,6 +22,10 @@ def head_of(space: Space[Any], box_head: Head) -> Head:
     Raises:
         ConfigError: if there is none, or it cannot serve the space.
     """
+    if isinstance(space, Box) and space.flat_size > _MOST_NUMBERS:
+        raise ConfigError(
+            f"action_space: a Box of {space.flat_size} numbers, at most {_MOST_NUMBERS} are served"
+        )
     head: Head
     match space:
         case Discrete() | MultiDiscrete() | MultiBinary():

@@ -1,0 +1,63 @@
+"""Microseconds a call of the runner without JAX, and seconds to import it. Run by `make bench`."""
+
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+from typing import Any
+
+import jax
+import numpy as np
+from policy_core_adapters import numpy_runner
+
+import policy_core as pc
+
+ADAPTERS = Path(numpy_runner.__file__).parent.parent
+
+
+def seconds_to_import(module: str) -> float:
+    """The least of five fresh processes, without what the interpreter itself needs."""
+    script = f"import time; start = time.perf_counter(); import {module}; print(time.perf_counter() - start)"
+    command = [sys.executable, "-c", script]
+    runs = [
+        subprocess.run(command, cwd=ADAPTERS, capture_output=True, text=True, check=True) for _ in range(5)
+    ]
+    return min(float(run.stdout) for run in runs)
+
+
+def main() -> None:
+    print(
+        f"import: {seconds_to_import('policy_core_adapters.numpy_runner'):.3f} s (target 0.15), of which ",
+        end="",
+    )
+    print(f"numpy {seconds_to_import('numpy'):.3f} s; jax {seconds_to_import('jax'):.3f} s")
+    rng, observation = np.random.default_rng(0), np.ones(17, np.float32)
+    box = pc.Box(low=-1.0, high=1.0, shape=(6,))
+    print(f"\n{'one call, 17-64-64-6':28s}{'mode us':>10s}{'sample us':>10s}  (target 25)")
+    heads = (pc.NormalHead(), pc.SquashedNormalHead(), pc.BetaHead(), pc.BinsHead(5))
+    cases: list[tuple[str, pc.Space[Any], pc.Head]] = [
+        ("Discrete(6)", pc.Discrete(6), pc.NormalHead()),
+        *((type(head).__name__, box, head) for head in heads),
+    ]
+    for name, space, head in cases:
+        config = pc.ActorCriticConfig(
+            observation_space=pc.Box(shape=(17,)), action_space=space, box_head=head
+        )
+        with tempfile.TemporaryDirectory() as folder:
+            pc.save(folder + "/file", pc.init(config, key=jax.random.key(0)), self_test=False)
+            runner = numpy_runner.load(folder + "/file")
+        state, times = runner.reset(), []
+        for draws in (None, rng):
+            best = np.inf
+            for _ in range(15):
+                start = time.perf_counter()
+                for _ in range(300):
+                    runner.act(state, observation, rng=draws)
+                best = min(best, (time.perf_counter() - start) / 300 * 1e6)
+            times.append(best)
+        print(f"{name:28s}{times[0]:10.1f}{times[1]:10.1f}")
+
+
+if __name__ == "__main__":
+    main()

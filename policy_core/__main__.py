@@ -1,0 +1,216 @@
+"""`python -m policy_core inspect FILE`, `verify FILE`, `diff A B`.
+
+Exit codes: 0 for a good answer; 1 if a file fails its self-test, is of another config than asked,
+or two files differ; 2 if a file is missing, damaged or no policy file, or the command is wrong.
+`--json` prints one JSON object instead of tables.
+"""
+
+import argparse
+import json
+import math
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from policy_core import files
+from policy_core.errors import FileError, PolicyError
+from policy_core.files.policies import read_document
+from policy_core.files.rows import Row
+from policy_core.fingerprint import diff_data
+
+
+def main(arguments: list[str] | None = None) -> int:
+    """Run a command; the exit code."""
+    options = _parser().parse_args(arguments)
+    try:
+        found, code = options.run(options)
+    except (PolicyError, OSError) as error:
+        failed = isinstance(error, FileError) and str(error).startswith("self-test")
+        if options.json:
+            print(json.dumps({"error": str(error)}))
+        else:
+            print(f"policy_core: {error}", file=sys.stderr)
+        return 1 if failed else 2
+    if options.json:
+        print(json.dumps(_plain(found), indent=2))
+    else:
+        options.show(found)
+    return int(code)
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m policy_core", description="Look into policy files.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    for name, run, show, paths, text in (
+        ("inspect", _inspect, _show_inspect, ("file",), "show what a file holds"),
+        ("verify", _verify, _show_verify, ("file",), "check a file and run its self-test"),
+        ("diff", _diff, _show_diff, ("a", "b"), "compare two files: config fields and params"),
+    ):
+        command = commands.add_parser(name, help=text, description=text)
+        for path in paths:
+            command.add_argument(path, type=Path, metavar=path.upper())
+        command.add_argument("--json", action="store_true", help="print one JSON object")
+        if name == "verify":
+            command.add_argument("--tolerance", type=float, default=1e-3, help="1e-3 by default")
+        command.set_defaults(run=run, show=show)
+    return parser
+
+
+def _inspect(options: Any) -> tuple[Any, int]:
+    found = files.inspect(options.file)
+    parameters = sum(math.prod(shape) for _, _, shape, _ in found.leaves)
+    return {"file": str(options.file), "parameters": parameters, **found._asdict()}, 0
+
+
+def _verify(options: Any) -> tuple[Any, int]:
+    result = files.verify(options.file, tolerance=options.tolerance)
+    return {"file": str(options.file), "tolerance": options.tolerance, **result._asdict()}, 0
+
+
+def _diff(options: Any) -> tuple[Any, int]:
+    left, right = read_document(options.a), read_document(options.b)
+    fields = diff_data(left.config_data(), right.config_data())
+    params = _differences(left.leaves, right.leaves)
+    return {"fields": fields, "params": params}, 1 if fields or params else 0
+
+
+def _differences(left: tuple[Row, ...], right: tuple[Row, ...]) -> list[tuple[str, str, str, float | None]]:
+    """(path, dtype and shape in A, in B, largest difference) of each leaf that is not the same."""
+    a, b = ({row.path: row for row in rows} for rows in (left, right))
+    table: list[tuple[str, str, str, float | None]] = []
+    for path in sorted({*a, *b}):
+        x, y = a.get(path), b.get(path)
+        names = [f"{row.dtype}{row.shape}" if row else "(absent)" for row in (x, y)]
+        if x is None or y is None or names[0] != names[1]:
+            table.append((path, *names, None))  # type: ignore[arg-type]
+        elif x.chunks != y.chunks:
+            kind = np.complex128 if x.dtype.startswith("complex") else np.float64
+            with np.errstate(invalid="ignore"):
+                apart = np.abs(x.array().astype(kind) - y.array().astype(kind))
+            table.append((path, names[0], names[1], float(np.max(apart, initial=0.0))))
+    return table
+
+
+def _show_inspect(found: dict[str, Any]) -> None:
+    screen = _Screen()
+    batch = f", a population of {'x'.join(map(str, found['batch']))}" if found["batch"] else ""
+    screen.line(f"{found['file']}: format {found['version']}, {found['nbytes']:,} bytes{batch}")
+    screen.line(f"fingerprint {found['fingerprint'].hex()}")
+    screen.tree(found["config"])
+    for title in ("leaves", "extra"):
+        if rows := found[title]:
+            table = [(p, d, " x ".join(map(str, s)), f"{math.prod(s):,}", f"{n:,}") for p, d, s, n in rows]
+            total = f"{sum(math.prod(row[2]) for row in rows):,}", f"{sum(row[3] for row in rows):,}"
+            name = "params" if title == "leaves" else title
+            screen.table((name, "dtype", "shape", "numbers", "bytes"), [*table, ("total", "", "", *total)])
+    screen.line(f"self-test: {found['self_test'] or 'no'} observations")
+    if found["metadata"]:
+        screen.table(("metadata", ""), list(found["metadata"].items()))
+
+
+def _show_verify(found: dict[str, Any]) -> None:
+    if found["observations"] == 0:
+        print(f"{found['file']}: whole; it has no self-test")
+        return
+    print(
+        f"{found['file']}: whole; over {found['observations']} observations the outputs are within "
+        f"{found['deviation']:.3g} of those at save time ({found['tolerance']:g} is allowed)"
+    )
+
+
+def _show_diff(found: dict[str, Any]) -> None:
+    screen = _Screen()
+    if found["fields"]:
+        screen.table(("field", "in A", "in B"), found["fields"])
+    if found["params"]:
+        rows = [
+            (p, a, b if a != b else "", "" if d is None else f"{d:.3g}") for p, a, b, d in found["params"]
+        ]
+        screen.table(("params", "in A", "in B", "largest difference"), rows)
+    if not found["fields"] and not found["params"]:
+        screen.line("the same policy")
+
+
+class _Screen:
+    """Tables and trees, by rich if it is installed."""
+
+    def __init__(self) -> None:
+        try:
+            from rich.console import Console
+        except ImportError:
+            self.console: Any = None
+        else:
+            width = None if sys.stdout.isatty() else 120  # nothing is cut off in a pipe
+            self.console = Console(width=width, highlight=False, markup=False)
+
+    def line(self, text: str) -> None:
+        """One line of text."""
+        print(text)
+
+    def table(self, header: tuple[str, ...], rows: Sequence[Sequence[str]]) -> None:
+        """Rows under a header; what begins with a digit is set to the right."""
+        if self.console is not None:
+            from rich import box
+            from rich.table import Table
+
+            table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
+            for name in header:
+                right = name in ("numbers", "bytes", "largest difference")
+                table.add_column(name, justify="right" if right else "left", overflow="fold")
+            for row in rows:
+                table.add_row(*row, style="bold" if row[0] == "total" else None)
+            self.console.print(table)
+            return
+        widths = [max(len(str(row[i])) for row in (header, *rows)) for i in range(len(header))]
+        print()
+        for row in (header, *rows):
+            cells = zip(row, widths, strict=True)
+            print("  ".join(f"{cell:<{width}}" for cell, width in cells).rstrip())
+
+    def tree(self, data: Any) -> None:
+        """A config as a tree."""
+        lines = _branches("config", data)
+        if self.console is None:
+            print("\n".join(f"{'  ' * depth}{name}: {text}" for depth, name, text in lines))
+            return
+        from rich.text import Text
+        from rich.tree import Tree
+
+        stack: list[Any] = []
+        for depth, name, text in lines:
+            label = Text.assemble((name, "bold"), "  ", text)
+            del stack[depth:]
+            stack.append(stack[-1].add(label) if stack else Tree(label, guide_style="dim"))
+        self.console.print(stack[0])
+
+
+def _branches(name: str, data: Any, depth: int = 0) -> list[tuple[int, str, str]]:
+    """(depth, name, value) of every line of a tree."""
+    if isinstance(data, dict) and set(data) == {"type", "fields"}:
+        parts = [_branches(key, value, depth + 1) for key, value in data["fields"].items()]
+        return [(depth, name, data["type"]), *(line for part in parts for line in part)]
+    if isinstance(data, list) and any(isinstance(item, dict | list) for item in data):
+        named = all(isinstance(item, list) and len(item) == 2 and isinstance(item[0], str) for item in data)
+        pairs = data if named else [(f"[{i}]", item) for i, item in enumerate(data)]
+        parts = [_branches(label, item, depth + 1) for label, item in pairs]
+        return [(depth, name, ""), *(line for part in parts for line in part)]
+    text = str(tuple(data)) if isinstance(data, list) else repr(data)
+    return [(depth, name, text if len(text) <= 72 else f"{text[:60]}... ({len(data)})")]
+
+
+def _plain(data: Any) -> Any:
+    """Data that JSON can say: bytes as hexadecimal, infinities as text."""
+    if isinstance(data, bytes):
+        return data.hex()
+    if isinstance(data, float) and not math.isfinite(data):
+        return str(data)
+    if isinstance(data, dict):
+        return {str(key): _plain(value) for key, value in data.items()}
+    return [_plain(item) for item in data] if isinstance(data, list | tuple) else data
+
+
+if __name__ == "__main__":
+    sys.exit(main())

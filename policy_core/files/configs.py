@@ -1,0 +1,107 @@
+"""The config in a file: from bytes to a config that this process knows, and to its params' shapes."""
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from jaxtyping import PyTree
+
+from policy_core._static import encoding_of, from_data, registrations, to_data
+from policy_core.contract import ActorCritic
+from policy_core.errors import ConfigError, FileError, FingerprintError
+from policy_core.files import document as layout
+from policy_core.files.document import Document
+from policy_core.files.trees import Spec, by_path, spec
+from policy_core.files.wire import pack
+from policy_core.fingerprint import diff
+
+MIGRATIONS: dict[int, Callable[[Any], Any]] = {}
+"""From the plain data of a config in a file of version n to what version n + 1 says instead.
+
+There is none yet. A field that is added with a default needs no migration and no version; one
+that is renamed or removed, or whose meaning changes, needs both. `tests/golden` keeps a file
+of every version.
+"""
+
+
+def decode(document: Document, config: Any = None) -> Any:
+    """The config of a document.
+
+    Raises:
+        FingerprintError: if it is not `config`, unless that is None; the fields are listed.
+        FileError: if it cannot be made here.
+    """
+    if config is not None and document.version == layout.VERSION and document.config == encoding_of(config):
+        return config  # the same bytes are the same config
+    saved = _decode(document.config, document.version, layout.VERSION, registrations())
+    if config is not None and config != saved:
+        raise FingerprintError(_explain(saved, config))
+    return saved
+
+
+@functools.lru_cache(maxsize=64)
+def _decode(encoding: bytes, version: int, newest: int, registered: int) -> Any:
+    del registered  # the meaning of a name may change with it
+    data = Document(encoding, (), ()).config_data()
+    migrated = data
+    for step in range(version, newest):
+        migrated = MIGRATIONS.get(step, lambda unchanged: unchanged)(migrated)
+    try:
+        config = from_data(migrated)
+        if version == newest and not _says(data, to_data(config)):
+            raise ConfigError("it is not in its canonical form")
+    except ConfigError as error:
+        raise FileError(f"config: {error}") from error
+    if version == newest and pack(data) != encoding:
+        raise FileError("config: its msgpack is not in its canonical form")
+    if not isinstance(config, ActorCritic):
+        raise FileError(f"config: got {type(config).__name__}, which is not an ActorCritic")
+    return config
+
+
+def specs_of(config: Any) -> tuple[dict[str, Spec], Any]:
+    """Path to dtype and shape of the params of a config, and their tree; nothing is computed.
+
+    Raises:
+        FileError: if the config cannot make params.
+    """
+    leaves, structure = _template(config, bool(jax.config.jax_enable_x64))  # type: ignore[attr-defined]
+    return dict(leaves), structure
+
+
+@functools.lru_cache(maxsize=64)
+def _template(config: Any, x64: bool) -> tuple[tuple[tuple[str, Spec], ...], Any]:
+    del x64  # what it decides is decided in `init`
+    try:
+        params: PyTree = jax.eval_shape(lambda: config.init(key=jax.random.key(0)))
+    except (ArithmeticError, LookupError, TypeError, ValueError, MemoryError, RecursionError) as error:
+        raise FileError(f"config: its params cannot be made: {error}") from error
+    leaves = by_path(params, "params")
+    return tuple((name, spec(leaf)) for name, leaf in leaves.items()), jax.tree.structure(params)
+
+
+def _says(data: Any, canonical: Any) -> bool:
+    """Whether data is what a config says of itself, but for fields that it did not have yet."""
+    if type(data) is not type(canonical):
+        return False
+    if isinstance(data, list):
+        return len(data) == len(canonical) and all(map(_says, data, canonical))
+    if isinstance(data, dict):
+        names = list(data)
+        if set(names) == {"type", "fields"} and names == ["type", "fields"]:
+            return bool(data["type"] == canonical["type"]) and _says(data["fields"], canonical["fields"])
+        return names == sorted(names) and all(
+            name in canonical and _says(value, canonical[name]) for name, value in data.items()
+        )
+    return bool(data == canonical)
+
+
+def _explain(saved: Any, config: Any) -> str:
+    rows = [("field", "in the file", "expected"), *diff(saved, config)]
+    widths = [max(len(row[i]) for row in rows) for i in range(2)]
+    table = "\n".join(f"  {a:<{widths[0]}}  {b:<{widths[1]}}  {c}" for a, b, c in rows)
+    return (
+        f"the file holds a policy of another config\n{table}\nload without a config to take the "
+        "one in the file"
+    )

@@ -1,0 +1,374 @@
+"""`save`, `load` and their kin: policies to files and back."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar, overload
+
+import jax
+import numpy as np
+from jaxtyping import PyTree
+
+from policy_core._static import encoding_of
+from policy_core.contract import ActorCritic, Policy
+from policy_core.errors import FileError
+from policy_core.files import self_test as tests
+from policy_core.files.checksum import Buffer
+from policy_core.files.configs import decode, specs_of
+from policy_core.files.document import Document, check_metadata, read, write
+from policy_core.files.rows import Row
+from policy_core.files.self_test import Verification
+from policy_core.files.storage import read_file, write_atomically
+from policy_core.files.trees import array_of, by_path, check_arrays, check_specs, rows_of, spec
+
+P = TypeVar("P")
+S = TypeVar("S")
+Obs = TypeVar("Obs")
+A = TypeVar("A")
+T = TypeVar("T")
+
+Path_ = str | os.PathLike[str]
+
+
+def save(
+    path: Path_,
+    policy: Policy[P, S, Obs, A],
+    *,
+    metadata: Mapping[str, str] | None = None,
+    extra: PyTree = None,
+    self_test: bool = True,
+    observations: PyTree = None,
+) -> None:
+    """Write a policy, or a population, to a file.
+
+    The file is written beside `path`, flushed to the disk, and renamed: at any time there
+    is the old file or the new one, whole.
+
+    Args:
+        path: where; used as it is, no suffix is added or replaced.
+        policy: the pair. Params with common leading axes are saved as a population.
+        metadata: free text by name, at most 1 MiB.
+        extra: a pytree of arrays and Python numbers to keep beside the policy, such as the state
+            of an optimiser; `load_extra` gives it back.
+        self_test: whether to keep what the policy gives for 8 observations of its space, which
+            `verify` checks. It costs one compilation for each config.
+        observations: a batch of observations `[n, ...]` to keep for that as well.
+
+    Raises:
+        FileError: if the params are not those of the config; nothing is written.
+        OSError: if the file cannot be written; an old file stays as it was.
+
+    Example:
+        >>> import tempfile, policy_core as pc
+        >>> config = pc.ActorCriticConfig(
+        ...     observation_space=pc.Box(shape=(4,)), action_space=pc.Discrete(2)
+        ... )
+        >>> policy = pc.init(config, key=jax.random.key(0))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     pc.save(folder + "/cartpole.msgpack", policy)
+        ...     _, loaded_config = pc.load(folder + "/cartpole.msgpack")
+        >>> loaded_config == config
+        True
+    """
+    write_atomically(Path(path), _parts(policy, metadata, extra, self_test, observations))
+
+
+@overload
+def load(path: Path_, config: None = None, *, self_test: bool = False) -> Policy[Any, Any, Any, Any]: ...
+@overload
+def load(
+    path: Path_, config: ActorCritic[P, S, Obs, A], *, self_test: bool = False
+) -> Policy[P, S, Obs, A]: ...
+def load(path: Path_, config: Any = None, *, self_test: bool = False) -> Policy[Any, Any, Any, Any]:
+    """Read a policy from a file.
+
+    Args:
+        path: the file.
+        config: what the policy must be, or None to take what the file holds.
+        self_test: whether to run the self-test of the file as well, as `verify` does.
+
+    Returns:
+        The pair. Everything has been verified, or nothing is returned.
+
+    Raises:
+        FingerprintError: if the file holds another config; the fields that differ are listed.
+        FileError: if the file is damaged, truncated, or not a policy file, or fails its self-test.
+        OSError: if there is no such file, or it cannot be read.
+
+    Example:
+        >>> import tempfile, policy_core as pc
+        >>> config = pc.ActorCriticConfig(
+        ...     observation_space=pc.Box(shape=(4,)), action_space=pc.Discrete(2)
+        ... )
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     pc.save(folder + "/run.step_100", pc.init(config, key=jax.random.key(0)))
+        ...     policy = pc.load(folder + "/run.step_100", config)
+        >>> int(pc.act(policy, pc.reset(policy), jnp.ones(4))[1]) in (0, 1)
+        True
+    """
+    document = read_document(path)
+    policy = _policy_of(document, config)
+    if self_test:
+        tests.check(policy, document.batch, document.self_test, _TOLERANCE)
+    return policy
+
+
+def load_extra(path: Path_, like: T) -> T:
+    """What was saved as `extra`, in the structure of `like`.
+
+    A file holds arrays by path and no code: how optax or a trainer nests its NamedTuples is said
+    by `like`, such as `jax.eval_shape(optimiser.init, params)`.
+
+    Args:
+        path: the file.
+        like: a pytree of the structure, dtypes and shapes of what was saved: arrays,
+            `jax.ShapeDtypeStruct`s, and Python numbers where numbers were saved.
+
+    Raises:
+        FileError: if the file holds other leaves, naming the first.
+        OSError: if there is no such file, or it cannot be read.
+
+    Example:
+        >>> import tempfile, policy_core as pc
+        >>> config = pc.ActorCriticConfig(
+        ...     observation_space=pc.Box(shape=(4,)), action_space=pc.Discrete(2)
+        ... )
+        >>> policy = pc.init(config, key=jax.random.key(0))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     pc.save(folder + "/run", policy, extra={"step": 7, "key": jax.random.key(1)})
+        ...     extra = pc.load_extra(folder + "/run", {"step": 0, "key": jax.random.key(0)})
+        >>> extra["step"], extra["key"] == jax.random.key(1)
+        (7, Array(True, dtype=bool))
+    """
+    rows = {row.path: row for row in read_document(path).extra}
+    leaves = by_path(like, "like")
+    expected = {name: spec(_NUMBERS[type(x)](x) if type(x) in _NUMBERS else x) for name, x in leaves.items()}
+    specs = {row.path: (row.dtype, row.shape) for row in rows.values()}
+    check_specs(specs, expected, "extra", "`like`")
+    values = [
+        rows[name].array().item() if type(leaf) in _NUMBERS else array_of(rows[name])
+        for name, leaf in leaves.items()
+    ]
+    result: T = jax.tree.unflatten(jax.tree.structure(like), values)
+    return result
+
+
+def verify(path: Path_, config: Any = None, *, tolerance: float = 1e-3) -> Verification:
+    """Read a file, check all of it, and run its self-test.
+
+    Args:
+        path: the file.
+        config: what the policy must be, or None to take what the file holds.
+        tolerance: how far an output may be from what it was at save time, relative to
+            max(1, |output|). On one machine the two agree to rounding; allow more for networks
+            that compute in bfloat16, or on an accelerator that multiplies in fewer bits.
+
+    Returns:
+        How many observations were tried, and the largest deviation.
+
+    Raises:
+        FileError: as `load`, or if the self-test fails, with the largest deviation.
+        OSError: if there is no such file, or it cannot be read.
+
+    Example:
+        >>> import tempfile, policy_core as pc
+        >>> config = pc.ActorCriticConfig(
+        ...     observation_space=pc.Box(shape=(4,)), action_space=pc.Discrete(2)
+        ... )
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     pc.save(folder + "/run", pc.init(config, key=jax.random.key(0)))
+        ...     pc.verify(folder + "/run").observations
+        8
+    """
+    document = read_document(path)
+    return tests.check(_policy_of(document, config), document.batch, document.self_test, tolerance)
+
+
+def to_bytes(
+    policy: Policy[P, S, Obs, A],
+    *,
+    metadata: Mapping[str, str] | None = None,
+    extra: PyTree = None,
+    self_test: bool = True,
+    observations: PyTree = None,
+) -> bytes:
+    """The content of the file that `save` writes. Equal pairs give equal bytes.
+
+    Raises:
+        FileError: if the params are not those of the config.
+
+    Example:
+        >>> import policy_core as pc
+        >>> config = pc.ActorCriticConfig(
+        ...     observation_space=pc.Box(shape=(4,)), action_space=pc.Discrete(2)
+        ... )
+        >>> policy = pc.init(config, key=jax.random.key(0))
+        >>> pc.to_bytes(policy) == pc.to_bytes(policy)
+        True
+    """
+    return b"".join(_parts(policy, metadata, extra, self_test, observations))
+
+
+@overload
+def from_bytes(data: bytes, config: None = None) -> Policy[Any, Any, Any, Any]: ...
+@overload
+def from_bytes(data: bytes, config: ActorCritic[P, S, Obs, A]) -> Policy[P, S, Obs, A]: ...
+def from_bytes(data: bytes, config: Any = None) -> Policy[Any, Any, Any, Any]:
+    """The policy that `to_bytes` packed; see `load` for the errors.
+
+    Example:
+        >>> import policy_core as pc
+        >>> config = pc.ActorCriticConfig(
+        ...     observation_space=pc.Box(shape=(4,)), action_space=pc.Discrete(2)
+        ... )
+        >>> data = pc.to_bytes(pc.init(config, key=jax.random.key(0)))
+        >>> pc.from_bytes(data[:-1])
+        Traceback (most recent call last):
+        ...
+        policy_core.errors.FileError: not a policy file, or truncated or damaged: ...
+    """
+    return _policy_of(read(memoryview(data)), config)
+
+
+class Inspection(NamedTuple):
+    """What a file says of itself, without the params being loaded.
+
+    Args:
+        config: as plain data, `{"type": name, "fields": {...}}`; its class need not be known.
+        fingerprint: 32 bytes.
+        version: of the format.
+        batch: the leading axes of a population, `()` for one policy.
+        leaves: (path, dtype, shape, bytes) of each leaf of the params.
+        extra: the same of what was saved beside them.
+        self_test: how many observations it has.
+        metadata: text by name.
+        nbytes: size of the file.
+
+    Example:
+        >>> Inspection._fields[:3]
+        ('config', 'fingerprint', 'version')
+    """
+
+    config: Any
+    fingerprint: bytes
+    version: int
+    batch: tuple[int, ...]
+    leaves: tuple[tuple[str, str, tuple[int, ...], int], ...]
+    extra: tuple[tuple[str, str, tuple[int, ...], int], ...]
+    self_test: int
+    metadata: dict[str, str]
+    nbytes: int
+
+
+def inspect(path: Path_) -> Inspection:
+    """What a file says of itself; its checksum and form are verified.
+
+    Raises:
+        FileError: if the file is damaged, truncated, or not a policy file.
+        OSError: if there is no such file, or it cannot be read.
+
+    Example:
+        >>> import tempfile, policy_core as pc
+        >>> config = pc.ActorCriticConfig(
+        ...     observation_space=pc.Box(shape=(4,)), action_space=pc.Discrete(2)
+        ... )
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     pc.save(folder + "/run", pc.init(config, key=jax.random.key(0)), metadata={"by": "me"})
+        ...     found = pc.inspect(folder + "/run")
+        >>> found.metadata, found.leaves[0]
+        ({'by': 'me'}, ('actor/head/bias', 'float32', (2,), 8))
+    """
+    data, seal = read_file(Path(path))
+    document = read(data, seal)
+    tried = [row.shape[-1] for row in document.self_test if row.path == "value" and row.shape]
+
+    def table(rows: tuple[Row, ...]) -> tuple[tuple[str, str, tuple[int, ...], int], ...]:
+        return tuple((row.path, row.dtype, row.shape, row.nbytes) for row in rows)
+
+    return Inspection(
+        config=document.config_data(),
+        fingerprint=document.fingerprint,
+        version=document.version,
+        batch=document.batch,
+        leaves=table(document.leaves),
+        extra=table(document.extra),
+        self_test=tried[0] if tried else 0,
+        metadata=dict(document.metadata),
+        nbytes=len(data),
+    )
+
+
+def read_document(path: Path_) -> Document:
+    """The checked document of a file."""
+    return read(*read_file(Path(path)))
+
+
+_TOLERANCE = 1e-3
+_NUMBERS: dict[type, Any] = {bool: np.bool_, int: np.int64, float: np.float64}
+
+
+def _parts(
+    policy: Policy[Any, Any, Any, Any],
+    metadata: Mapping[str, str] | None,
+    extra: PyTree,
+    self_test: bool,
+    observations: PyTree,
+) -> list[Buffer]:
+    if not isinstance(policy, tuple) or len(policy) != 2 or not isinstance(policy[1], ActorCritic):
+        got = type(policy[1] if isinstance(policy, tuple) and len(policy) == 2 else policy).__name__
+        raise FileError(f"config: got {got}; a policy is the pair (params, config)")
+    if observations is not None and not self_test:
+        raise FileError("observations: got some with self_test=False; they are those of the self-test")
+    params, config = policy
+    text = check_metadata({} if metadata is None else metadata)
+    leaves, (expected, _) = by_path(params, "params"), specs_of(config)
+    check_arrays(leaves, "params")
+    specs = {name: spec(leaf) for name, leaf in leaves.items()}
+    batch = _batch_of(specs, expected)
+    _check_params(specs, expected, batch, "params")
+    document = Document(
+        config=encoding_of(config),
+        batch=batch,
+        leaves=rows_of(leaves),
+        metadata=text,
+        self_test=tests.record(policy, batch, observations) if self_test else (),
+        extra=rows_of(_extra_leaves(extra)),
+    )
+    return write(document)
+
+
+def _extra_leaves(extra: PyTree) -> dict[str, Any]:
+    leaves = by_path(extra, "extra")
+    for name, leaf in leaves.items():
+        if type(leaf) in _NUMBERS:
+            try:
+                leaves[name] = np.asarray(_NUMBERS[type(leaf)](leaf))
+            except OverflowError as error:
+                raise FileError(f"extra: the int {name!r} does not fit into 64 bits") from error
+    check_arrays(leaves, "extra")
+    return leaves
+
+
+def _policy_of(document: Document, config: Any) -> Policy[Any, Any, Any, Any]:
+    saved = decode(document, config)
+    expected, structure = specs_of(saved)
+    rows = {row.path: row for row in document.leaves}
+    specs = {row.path: (row.dtype, row.shape) for row in document.leaves}
+    _check_params(specs, expected, document.batch, "file")
+    return jax.tree.unflatten(structure, [array_of(rows[name]) for name in expected]), saved
+
+
+def _batch_of(specs: Mapping[str, Any], expected: Mapping[str, Any]) -> tuple[int, ...]:
+    """The leading axes that all leaves of a population have in front of what is expected."""
+    for name, (_, shape) in expected.items():
+        if name in specs:
+            got: tuple[int, ...] = specs[name][1]
+            return got[: max(len(got) - len(shape), 0)]
+    return ()
+
+
+def _check_params(
+    specs: Mapping[str, Any], expected: Mapping[str, Any], batch: tuple[int, ...], what: str
+) -> None:
+    shapes = {name: (dtype, batch + shape) for name, (dtype, shape) in expected.items()}
+    check_specs(specs, shapes, what, "the config's params")

@@ -1,0 +1,161 @@
+"""Arrays as rows `[path, dtype, shape, padding, chunks]`, aligned, in order, without holes.
+
+The content of a leaf stands in its row, so there is no table of offsets that could overlap,
+leave gaps or point outside. Zeros before it (`padding`) bring it to a multiple of 64 bytes
+from the start of the file: an array can be a view of the bytes that were read. A byte string
+of msgpack ends at 4 GiB, so a larger leaf continues in further chunks.
+"""
+
+import math
+from collections.abc import Iterable
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+
+from policy_core.errors import FileError
+from policy_core.files.wire import Reader, array_header, bin_header, pack
+
+ALIGNMENT = 64
+LARGEST_CHUNK = 2**32 - 64
+MOST_ROWS = 2**16
+LONGEST_PATH = 2**12
+MOST_AXES = 32
+
+# The only names of dtypes that are ever interpreted.
+DTYPES: dict[str, np.dtype] = {
+    name: np.dtype(getattr(jnp, name, name))
+    for name in (
+        "bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64",
+        "float16", "bfloat16", "float32", "float64", "complex64", "complex128",
+        "float8_e3m4", "float8_e4m3", "float8_e4m3b11fnuz", "float8_e4m3fn", "float8_e4m3fnuz",
+        "float8_e5m2", "float8_e5m2fnuz", "float8_e8m0fnu",
+    )
+}  # fmt: skip
+# Typed PRNG keys: the name of the implementation to how many uint32 a key has.
+KEYS = {"key:threefry2x32": 2, "key:rbg": 4, "key:unsafe_rbg": 4}
+
+
+class Row(NamedTuple):
+    """One array: its path, the name of its dtype, its shape, and its bytes in chunks."""
+
+    path: str
+    dtype: str
+    shape: tuple[int, ...]
+    chunks: tuple[memoryview, ...]
+
+    @property
+    def nbytes(self) -> int:
+        """How many bytes the content has."""
+        return sum(len(chunk) for chunk in self.chunks)
+
+    def array(self) -> np.ndarray:
+        """The content as an array that cannot be written to; of a key, its uint32.
+
+        A view of the bytes that were read, unless the leaf is larger than one chunk.
+        """
+        shape = (*self.shape, KEYS[self.dtype]) if self.dtype in KEYS else self.shape
+        kind = np.dtype("uint32") if self.dtype in KEYS else DTYPES[self.dtype]
+        if not self.chunks:
+            return np.zeros(shape, kind)
+        content = self.chunks[0] if len(self.chunks) == 1 else _joined(self.chunks)
+        array = np.frombuffer(content, kind.newbyteorder("<")).astype(kind, copy=False).reshape(shape)
+        array.flags.writeable = False
+        return array
+
+
+def row_of(path: str, dtype: str, shape: tuple[int, ...], content: np.ndarray) -> Row:
+    """The row of an array; `content` is not copied if it is contiguous.
+
+    Raises:
+        FileError: for a dtype that files do not hold, or too long a path.
+    """
+    if dtype not in DTYPES and dtype not in KEYS:
+        raise FileError(f"the leaf {path!r} is {dtype}; a file holds {', '.join([*DTYPES, *KEYS])}")
+    if len(shape) > MOST_AXES:
+        raise FileError(f"the leaf {path!r} has {len(shape)} axes, at most {MOST_AXES} are allowed")
+    little = content.astype(content.dtype.newbyteorder("<"), order="C", copy=False)
+    flat: Any = np.ascontiguousarray(little).reshape(-1).view(np.uint8)
+    view = memoryview(flat).toreadonly()
+    chunks = tuple(view[i : i + LARGEST_CHUNK] for i in range(0, len(view), LARGEST_CHUNK))
+    return Row(path, dtype, shape, chunks)
+
+
+def write_rows(rows: Iterable[Row], position: int, what: str) -> list[bytes | memoryview]:
+    """The parts of a list of rows that begins `position` bytes into the file."""
+    ordered = sorted(rows, key=lambda row: row.path)
+    if len(ordered) > MOST_ROWS:
+        raise FileError(f"{what}: {len(ordered)} leaves, at most {MOST_ROWS} are allowed")
+    parts: list[bytes | memoryview] = [array_header(len(ordered))]
+    position += len(parts[0])
+    for row in ordered:
+        if len(row.path.encode("utf-8", "replace")) > LONGEST_PATH:
+            raise FileError(f"{what}: a path is longer than {LONGEST_PATH} bytes")
+        head = array_header(5) + pack(row.path) + pack(row.dtype) + pack(list(row.shape))
+        count = array_header(len(row.chunks))
+        padding = b""
+        if row.chunks:
+            before = position + len(head) + 2 + len(count) + len(bin_header(len(row.chunks[0])))
+            padding = bytes(-before % ALIGNMENT)
+        pieces: list[bytes | memoryview] = [head + bin_header(len(padding)) + padding + count]
+        for chunk in row.chunks:
+            pieces += [bin_header(len(chunk)), chunk]
+        position += sum(len(piece) for piece in pieces)
+        parts += pieces
+    return parts
+
+
+def read_rows(reader: Reader, what: str) -> tuple[Row, ...]:
+    """The rows of a list, nothing in them interpreted that has not been checked.
+
+    Raises:
+        FileError: for anything that `write_rows` would not have written.
+    """
+    rows: list[Row] = []
+    for _ in range(reader.array(MOST_ROWS, what)):
+        rows.append(_read_row(reader, what))
+        if len(rows) > 1 and rows[-2].path >= rows[-1].path:
+            raise FileError(f"{what}: the leaf {rows[-1].path!r} is there twice, or out of order")
+    return tuple(rows)
+
+
+def _read_row(reader: Reader, what: str) -> Row:
+    if reader.array(5, what) != 5:
+        raise FileError(f"{what}: expected rows of [path, dtype, shape, padding, chunks]")
+    path = reader.text(LONGEST_PATH, what)
+    where = f"{what}: the leaf {path!r}"
+    dtype = reader.text(64, where)
+    if dtype not in DTYPES and dtype not in KEYS:
+        raise FileError(f"{where} is of the unknown dtype {dtype!r}")
+    shape = tuple(reader.uint(where) for _ in range(reader.array(MOST_AXES, where)))
+    padding = reader.binary(ALIGNMENT - 1, where)
+    if any(padding):
+        raise FileError(f"{where} has a padding that is not zero")
+    itemsize = 4 * KEYS[dtype] if dtype in KEYS else DTYPES[dtype].itemsize
+    if math.prod(max(size, 1) for size in shape) * itemsize >= 2**62:
+        raise FileError(f"{where} has the shape {shape}, larger than any array")
+    left = math.prod(shape) * itemsize
+    count = reader.array(MOST_ROWS, where)
+    if count != -(-left // LARGEST_CHUNK) or (left == 0 and len(padding)):
+        raise FileError(f"{where} has {count} chunks, not those of its shape {shape}")
+    chunks: list[memoryview] = []
+    for i in range(count):
+        chunk = reader.binary(LARGEST_CHUNK, where)
+        if len(chunk) != min(left, LARGEST_CHUNK):
+            raise FileError(f"{where} has {len(chunk)} bytes in a chunk, not those of its shape {shape}")
+        if i == 0 and (reader.position - len(chunk)) % ALIGNMENT:
+            raise FileError(f"{where} is not aligned to {ALIGNMENT} bytes")
+        left -= len(chunk)
+        if dtype == "bool" and len(chunk) and np.frombuffer(chunk, np.uint8).max() > 1:
+            raise FileError(f"{where} is bool and holds a byte that is neither 0 nor 1")
+        chunks.append(chunk)
+    return Row(path, dtype, shape, tuple(chunks))
+
+
+def _joined(chunks: tuple[memoryview, ...]) -> np.ndarray:
+    joined = np.empty(sum(len(chunk) for chunk in chunks), np.uint8)
+    start = 0
+    for chunk in chunks:
+        joined[start : start + len(chunk)] = chunk
+        start += len(chunk)
+    return joined

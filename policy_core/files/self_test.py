@@ -1,0 +1,187 @@
+"""The self-test: what a policy gave for a few observations when it was saved.
+
+A sequence of observations from the first of an episode on: 8 of the space, then those that
+the user gave. Kept are the observations, the deterministic policy actions, their environment
+actions, and the values, log-probabilities and entropies. Checked are continuous actions and
+the three numbers, all of them for the *kept* actions: where two choices are equally good,
+another machine may prefer the other one, and is not wrong for it.
+"""
+
+import math
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import PyTree
+
+from policy_core._static import jit
+from policy_core._structure import check_structure
+from policy_core.contract import ActorCritic, Policy
+from policy_core.errors import FileError, StructureError
+from policy_core.files.rows import Row
+from policy_core.files.trees import array_of, by_path, check_specs, rows_of, spec
+from policy_core.policy import action_and_value, evaluate_sequence, reset
+
+OBSERVATIONS = 8
+
+
+class Verification(NamedTuple):
+    """What a self-test found.
+
+    Args:
+        observations: how many were tried; 0 if the file has no self-test.
+        deviation: the largest difference from what was saved, relative to max(1, |saved|).
+        where: the output with that difference.
+
+    Example:
+        >>> Verification(8, 0.0, "value").deviation
+        0.0
+    """
+
+    observations: int
+    deviation: float
+    where: str
+
+
+class _Outputs(NamedTuple):
+    action: Any
+    env_action: Any
+    value: Any
+    log_prob: Any
+    entropy: Any
+
+
+def record(
+    policy: Policy[Any, Any, Any, Any], batch: tuple[int, ...], observations: PyTree
+) -> tuple[Row, ...]:
+    """The rows of a self-test.
+
+    Raises:
+        FileError: if the policy cannot act, or `observations` are not those of its space.
+    """
+    params, config = policy
+    try:
+        tried = _drawn(config)
+        if observations is not None:
+            tried = _joined(config, tried, observations)
+        outputs = _run(params, config, tried, None, len(batch))
+    except StructureError as error:
+        raise FileError(f"self_test: {error}") from error
+    except NotImplementedError as error:
+        raise FileError(
+            f"self_test: {type(config).__name__} cannot act ({error or 'NotImplementedError'}); save with "
+            "self_test=False"
+        ) from error
+    return rows_of(by_path({"observation": tried, **outputs._asdict()}, "self_test"))
+
+
+def check(
+    policy: Policy[Any, Any, Any, Any], batch: tuple[int, ...], rows: tuple[Row, ...], tolerance: float
+) -> Verification:
+    """Run the self-test.
+
+    Raises:
+        FileError: if an output is off by more than the tolerance; with the largest deviation.
+    """
+    if not rows:
+        return Verification(0, 0.0, "")
+    params, config = policy
+    saved = {row.path: row for row in rows}
+    count = saved["value"].shape[-1] if "value" in saved and saved["value"].shape else 0
+    tried_struct, outputs_struct = _structs(params, config, len(batch), count)
+    expected = by_path({"observation": tried_struct, **outputs_struct._asdict()}, "self_test")
+    check_specs(
+        {row.path: (row.dtype, row.shape) for row in rows},
+        {name: spec(leaf) for name, leaf in expected.items()},
+        "self_test",
+        "the config's self-test",
+    )
+
+    def tree(name: str, struct: PyTree) -> PyTree:
+        paths = list(by_path({name: struct}, "self_test"))
+        return jax.tree.unflatten(jax.tree.structure(struct), [array_of(saved[path]) for path in paths])
+
+    tried, action = tree("observation", tried_struct), tree("action", outputs_struct.action)
+    got = by_path(_run(params, config, tried, action, len(batch))._asdict(), "self_test")
+    worst, where = 0.0, "value"
+    for name, array in got.items():
+        then, now = np.asarray(saved[name].array()), np.asarray(array)
+        if not jnp.issubdtype(now.dtype, jnp.floating):
+            if name.startswith("env_action") and not np.array_equal(then, now):
+                worst, where = math.inf, name
+            continue
+        if (off := _deviation(then.astype(np.float64), now.astype(np.float64))) > worst:
+            worst, where = off, name
+    if worst > tolerance:
+        raise FileError(
+            f"self-test: {where!r} is off by {worst:.3g}, at most {tolerance:g} is allowed, over "
+            f"{count} observations; the policy does not act here as it did where it was saved"
+        )
+    return Verification(count, worst, where)
+
+
+def _drawn(config: ActorCritic[Any, Any, Any, Any]) -> PyTree:
+    return _draw(config)
+
+
+@jit
+def _draw(config: ActorCritic[Any, Any, Any, Any]) -> Any:
+    keys = jax.random.split(jax.random.key(0), OBSERVATIONS)
+    return jax.vmap(lambda key: config.observation_space.sample(key=key))(keys)
+
+
+def _joined(config: ActorCritic[Any, Any, Any, Any], drawn: PyTree, given: PyTree) -> PyTree:
+    first = jax.tree.map(lambda x: np.asarray(x)[0] if np.ndim(x) else np.asarray(x), given)
+    check_structure(first, config.observation_space.struct(), "observations[0]")
+    lengths = {np.shape(leaf)[:1] for leaf in jax.tree.leaves(given)}
+    if len(lengths) > 1:
+        raise FileError("observations: the leaves differ in their first axis, that of the observations")
+    return jax.tree.map(lambda a, b: jnp.concatenate([a, jnp.asarray(b, a.dtype)]), drawn, given)
+
+
+def _run(params: Any, config: Any, observations: Any, actions: Any, axes: int) -> _Outputs:
+    """The outputs for a sequence of observations; `actions` are the modes unless they are given."""
+    return _compiled(params, config, observations, actions, (0,) * axes)
+
+
+@jit
+def _compiled(params: Any, config: Any, observations: Any, actions: Any, axes: tuple[Any, ...]) -> _Outputs:
+    def one(params: Any, actions: Any) -> _Outputs:
+        policy = params, config
+        state = reset(policy)
+
+        def step(state: Any, observation: Any) -> tuple[Any, Any]:
+            state, action, _, _ = action_and_value(policy, state, observation, key=None)
+            return state, action
+
+        if jax.tree.leaves(state):
+            _, modes = jax.lax.scan(step, state, observations)
+        else:
+            _, modes = jax.vmap(lambda observation: step(state, observation))(observations)
+        scored = modes if actions is None else actions
+        count = jax.tree.leaves(modes)[0].shape[0]
+        is_first = jnp.arange(count) == 0
+        _, value, log_prob, entropy = evaluate_sequence(
+            policy, state, observations, scored, is_first=is_first
+        )
+        return _Outputs(modes, jax.vmap(config.env_action)(scored), value, log_prob, entropy)
+
+    for _ in axes:
+        one = jax.vmap(one)
+    return one(params, actions)
+
+
+def _structs(params: Any, config: Any, axes: int, count: int) -> tuple[PyTree, _Outputs]:
+    tried = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct((count, *leaf.shape), leaf.dtype), config.observation_space.struct()
+    )
+    return tried, jax.eval_shape(lambda p, o: _run(p, config, o, None, axes), params, tried)
+
+
+def _deviation(then: np.ndarray, now: np.ndarray) -> float:
+    """The largest difference relative to max(1, |then|); what is not finite must be the same."""
+    same = (then == now) | (np.isnan(then) & np.isnan(now))
+    with np.errstate(all="ignore"):
+        off = np.where(same, 0.0, np.abs(then - now) / np.maximum(1.0, np.abs(then)))
+    return float(np.max(np.where(np.isnan(off), np.inf, off), initial=0.0))

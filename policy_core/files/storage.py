@@ -1,0 +1,148 @@
+"""Bytes to disk and back: at any time there is the old file or the new one, whole.
+
+A save writes a temporary file in the same folder, flushes it to the disk, renames it over the
+path, and flushes the folder. The temporary file is locked while its writer lives. What a killed
+writer leaves behind has lost its lock, and the next save into the folder removes it.
+"""
+
+import contextlib
+import hashlib
+import os
+import secrets
+import stat
+from collections.abc import Iterator, Sequence
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import IO, Any
+
+import numpy as np
+
+from policy_core.files.checksum import BLOCK, Buffer, combine
+from policy_core.files.rows import ALIGNMENT
+
+try:
+    import fcntl
+except ImportError:  # where there are no such locks nothing is known to be stale
+    fcntl = None  # type: ignore[assignment]
+
+_PREFIX, _SUFFIX = ".policy_core-", ".tmp"
+
+
+def write_atomically(path: Path, parts: Sequence[Buffer]) -> None:
+    """Put the parts, joined, in the place of `path`.
+
+    Raises:
+        OSError: if that cannot be done; what was there before is still there.
+    """
+    remove_stale(path.parent)
+    with _temporary(path.parent) as (file, name):
+        for part in parts:
+            file.write(part)
+        file.flush()
+        os.fsync(file.fileno())
+        if fcntl is None:  # Windows renames no open file
+            file.close()
+        os.replace(name, path)
+    if hasattr(os, "O_DIRECTORY"):  # the rename itself must reach the disk, where that is known
+        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+
+def remove_stale(folder: Path) -> None:
+    """Remove the temporary files of writers that are no more; never one of a writer that lives."""
+    if fcntl is None:
+        return
+    with os.scandir(folder) as entries:
+        names = [Path(e.path) for e in entries if e.name.startswith(_PREFIX) and e.name.endswith(_SUFFIX)]
+    for name in names:
+        # What another process removes, keeps locked or does not let us touch is none of our business.
+        with contextlib.suppress(OSError):
+            handle = os.open(name, os.O_RDWR | getattr(os, "O_NOFOLLOW", 0))
+            try:
+                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if os.path.samestat(name.stat(), os.fstat(handle)):
+                    name.unlink()
+            finally:
+                os.close(handle)
+
+
+def read_file(path: Path) -> tuple[memoryview, bytes | None]:
+    """The bytes of a file in one aligned buffer, and the checksum of all but the last 32.
+
+    A block is hashed while the next one is read.
+
+    Raises:
+        OSError: if there is no such file, or it cannot be read.
+    """
+    with open(path, "rb", buffering=0) as file:
+        status = os.fstat(file.fileno())
+        if not stat.S_ISREG(status.st_mode):  # a pipe has no size to allocate
+            return memoryview(file.read()), None
+        data = _aligned(status.st_size)
+        if len(data) <= 2 * BLOCK:
+            data = data[: _fill(file, data)]
+            return data.toreadonly(), None
+        return _read_and_hash(file, data)
+
+
+def _read_and_hash(file: Any, data: memoryview) -> tuple[memoryview, bytes | None]:
+    end = len(data) - 32
+    pending: list[Future[bytes]] = []
+    with ThreadPoolExecutor(min(os.cpu_count() or 1, 8)) as pool:
+        for start in range(0, len(data), BLOCK):
+            piece = data[start : start + BLOCK]
+            if _fill(file, piece) != len(piece):
+                return data[:start].toreadonly(), None  # it shrank as it was read
+            if start < end:
+                hashed = data[start : min(start + BLOCK, end)]
+                pending.append(pool.submit(lambda block: hashlib.sha256(block).digest(), hashed))
+    return data.toreadonly(), combine(future.result() for future in pending)
+
+
+def _fill(file: Any, view: memoryview) -> int:
+    """Read until the view is full or the file ends; how many bytes there were."""
+    done = 0
+    while done < len(view):
+        count = file.readinto(view[done:])
+        if not count:
+            break
+        done += count
+    return done
+
+
+def _aligned(size: int) -> memoryview:
+    """A buffer that begins at a multiple of the alignment, so that views of it do."""
+    buffer = np.empty(size + ALIGNMENT, np.uint8)
+    start = -buffer.ctypes.data % ALIGNMENT
+    view: Any = buffer[start : start + size]
+    return memoryview(view)
+
+
+@contextlib.contextmanager
+def _temporary(folder: Path) -> Iterator[tuple[IO[bytes], Path]]:
+    """A new locked file in the folder, removed at the end unless it was renamed."""
+    for _ in range(100):
+        name = folder / f"{_PREFIX}{secrets.token_hex(8)}{_SUFFIX}"
+        file = open(name, "xb")  # noqa: SIM115
+        try:
+            if fcntl is not None:
+                fcntl.flock(file, fcntl.LOCK_EX)
+            # Between its making and its locking another save may have taken it for stale.
+            if not _is_at(file, name):
+                continue
+            yield file, name
+            return
+        finally:
+            name.unlink(missing_ok=True)  # gone already, unless something failed
+            file.close()
+    raise OSError(f"no temporary file in {folder} stays where it was made")
+
+
+def _is_at(file: IO[bytes], name: Path) -> bool:
+    try:
+        return os.path.samestat(name.stat(), os.fstat(file.fileno()))
+    except FileNotFoundError:
+        return False

@@ -1,0 +1,118 @@
+"""Pytrees of JAX arrays to rows and back."""
+
+from collections.abc import Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+from jaxtyping import PyTree
+
+from policy_core.errors import FileError
+from policy_core.files.rows import KEYS, Row, row_of
+
+Spec = tuple[str, tuple[int, ...]]
+
+_WIDE = ("int64", "uint64", "float64", "complex128")
+_COPIED = 2**20  # below this size a copy is quicker than letting JAX share the memory
+
+
+def by_path(tree: PyTree, what: str) -> dict[str, Any]:
+    """Path to leaf: the keys joined by "/".
+
+    Raises:
+        FileError: if two leaves have one path.
+    """
+    leaves: dict[str, Any] = {}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        name = jax.tree_util.keystr(path, simple=True, separator="/")
+        if name in leaves:
+            raise FileError(f"{what}: two leaves have the path {name!r}; use keys without '/'")
+        leaves[name] = leaf
+    return leaves
+
+
+def spec(leaf: Any) -> Spec:
+    """The name of the dtype, as files say it, and the shape of an array or of what stands for one."""
+    dtype = leaf.dtype
+    if jnp.issubdtype(dtype, jax.dtypes.prng_key):
+        return f"key:{_KEY_NAMES.get(str(dtype), dtype)}", tuple(leaf.shape)
+    return str(dtype), tuple(leaf.shape)
+
+
+def check_arrays(leaves: Mapping[str, Any], what: str) -> None:
+    """Raise `FileError` unless every leaf is an array that is there."""
+    for name, leaf in leaves.items():
+        if not isinstance(leaf, jax.Array | np.ndarray) or isinstance(leaf, Tracer):
+            raise FileError(f"{what}: the leaf {name!r} is {type(leaf).__name__}, expected an array")
+
+
+def rows_of(leaves: Mapping[str, Any]) -> tuple[Row, ...]:
+    """The rows of arrays by path, in the order of the paths; what is on the CPU is not copied."""
+    rows = []
+    for name, leaf in sorted(leaves.items()):
+        dtype, shape = spec(leaf)
+        content = jax.random.key_data(leaf) if dtype in KEYS else leaf
+        rows.append(row_of(name, dtype, shape, np.asarray(content)))
+    return tuple(rows)
+
+
+def array_of(row: Row) -> jax.Array:
+    """The JAX array of a row, of the very dtype that the row names.
+
+    A large one shares the memory of the bytes that were read, where JAX can do that.
+
+    Raises:
+        FileError: for 64-bit numbers, unless JAX runs in x64.
+    """
+    content = row.array()
+    if row.nbytes < _COPIED:
+        wide = content.dtype.itemsize > 4 and content.dtype.name in (
+            "int64",
+            "uint64",
+            "float64",
+            "complex128",
+        )
+        if wide and not jax.config.jax_enable_x64:  # type: ignore[attr-defined]
+            raise _too_wide(row)
+        array = jnp.asarray(content)
+    else:
+        array = jax.device_put(content, may_alias=True)
+    if array.dtype != content.dtype:
+        raise _too_wide(row)
+    return jax.random.wrap_key_data(array, impl=row.dtype[4:]) if row.dtype in KEYS else array
+
+
+def check_specs(specs: Mapping[str, Spec], expected: Mapping[str, Spec], what: str, of: str) -> None:
+    """Raise `FileError` unless the leaves are the expected ones.
+
+    Args:
+        specs: what there is.
+        expected: what there should be.
+        what: where `specs` is from.
+        of: whose leaves are expected.
+    """
+    for name in [*expected, *specs]:
+        if name not in specs:
+            raise FileError(f"{what}: the leaf {name!r} of {of} is missing")
+        if name not in expected:
+            raise FileError(f"{what}: there is a leaf {name!r}, which is none of {of}")
+        if specs[name] != expected[name]:
+            advice = ""
+            if specs[name][0] == "float64" != expected[name][0]:
+                advice = "; enable jax_enable_x64 to use 64-bit numbers"
+            (got, got_shape), (dtype, shape) = specs[name], expected[name]
+            raise FileError(
+                f"{what}: the leaf {name!r} is {got}{got_shape}, expected {dtype}{shape} of {of}{advice}"
+            )
+
+
+def _too_wide(row: Row) -> FileError:
+    return FileError(
+        f"the leaf {row.path!r} is {row.dtype}, which JAX would narrow without a word; set jax_enable_x64"
+    )
+
+
+# How JAX writes the dtypes of its keys.
+_KEY_NAMES = {"key<fry>": "threefry2x32", "key<rbg>": "rbg", "key<urbg>": "unsafe_rbg"}

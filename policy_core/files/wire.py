@@ -1,0 +1,201 @@
+"""Canonical msgpack, token by token: each value has one encoding, and only that is read.
+
+A general msgpack reader builds whatever the bytes say and leaves it to be checked later. The
+grammar of a policy file is fixed, so this reader asks for what must come next and refuses
+anything else where it stands: nesting, duplicate keys, extension types and declared sizes
+beyond the end never get as far as an allocation. The bytes are ordinary msgpack, which any
+other implementation reads.
+"""
+
+import struct
+from typing import Any, cast
+
+import msgpack
+
+from policy_core.errors import FileError
+
+LARGEST_BIN = 2**32 - 1
+
+_UINTS = {0xCC: (1, 2**7), 0xCD: (2, 2**8), 0xCE: (4, 2**16), 0xCF: (8, 2**32)}
+_INTS = {0xD0: (1, -(2**5)), 0xD1: (2, -(2**7)), 0xD2: (4, -(2**15)), 0xD3: (8, -(2**31))}
+_BINS = {0xC4: (1, 0), 0xC5: (2, 2**8), 0xC6: (4, 2**16)}
+_TEXTS = {0xD9: (1, 2**5), 0xDA: (2, 2**8), 0xDB: (4, 2**16)}
+_ARRAYS = {0xDC: (2, 2**4), 0xDD: (4, 2**16)}
+_MAPS = {0xDE: (2, 2**4), 0xDF: (4, 2**16)}
+
+
+def pack(data: Any) -> bytes:
+    """Canonical bytes of plain data."""
+    try:
+        return cast("bytes", msgpack.packb(data, use_bin_type=True))
+    except (ValueError, OverflowError) as error:  # such as text that is not Unicode
+        raise FileError(f"it cannot be written as msgpack: {error}") from error
+
+
+def array_header(size: int) -> bytes:
+    """The bytes before the items of an array."""
+    return cast("bytes", msgpack.Packer().pack_array_header(size))
+
+
+def map_header(size: int) -> bytes:
+    """The bytes before the keys and values of a map."""
+    return cast("bytes", msgpack.Packer().pack_map_header(size))
+
+
+def bin_header(size: int) -> bytes:
+    """The bytes before a byte string."""
+    if size < 2**8:
+        return struct.pack(">BB", 0xC4, size)
+    return struct.pack(">BH", 0xC5, size) if size < 2**16 else struct.pack(">BI", 0xC6, size)
+
+
+class Reader:
+    """A position in a byte string, and what may be read from there.
+
+    Raises:
+        FileError: from every method, for anything but the canonical form of what is asked for.
+    """
+
+    def __init__(self, data: memoryview, position: int = 0) -> None:
+        self.data, self.position = data, position
+
+    def array(self, most: int, what: str) -> int:
+        """The size of an array of at most `most` items."""
+        return self._header(0x90, 15, _ARRAYS, most, what, "a list")
+
+    def map(self, most: int, what: str) -> int:
+        """The size of a map of at most `most` keys."""
+        return self._header(0x80, 15, _MAPS, most, what, "a map")
+
+    def uint(self, what: str) -> int:
+        """An integer from 0 to 2^63 - 1."""
+        start, tag = self.position, self._tag(what)
+        if tag < 0x80:
+            return tag
+        if tag not in _UINTS:
+            raise self._expected("a size", what, start)
+        value = self._number(*_UINTS[tag], what, start)
+        if value >= 2**63:
+            raise FileError(f"{what}: {value} is larger than any size")
+        return value
+
+    def binary(self, most: int, what: str) -> memoryview:
+        """A byte string, not copied."""
+        start, tag = self.position, self._tag(what)
+        if tag not in _BINS:
+            raise self._expected("bytes", what, start)
+        return self._take(self._number(*_BINS[tag], what, start), most, what)
+
+    def text(self, most: int, what: str) -> str:
+        """A string of at most `most` bytes of UTF-8."""
+        size = self._header(0xA0, 31, _TEXTS, most, what, "text")
+        content = self._take(size, most, what)
+        try:
+            return str(content, "utf-8")
+        except UnicodeDecodeError as error:
+            raise FileError(f"{what}: the text is not UTF-8") from error
+
+    def value(self, budget: "Budget", what: str, depth: int = 0) -> Any:
+        """Plain data of any form that a config has: maps, lists, text and numbers."""
+        budget.spend(what, depth)
+        start, tag = self.position, self._tag(what)
+        if tag < 0x80:
+            return tag
+        if tag >= 0xE0:
+            return tag - 0x100
+        if tag in (0xC0, 0xC2, 0xC3):
+            return {0xC0: None, 0xC2: False, 0xC3: True}[tag]
+        if tag == 0xCB:
+            return struct.unpack(">d", self._take(8, 8, what))[0]
+        if tag in _UINTS:
+            return self._number(*_UINTS[tag], what, start)
+        if tag in _INTS:
+            size, limit = _INTS[tag]
+            value = int.from_bytes(self._take(size, size, what), "big", signed=True)
+            if value >= limit:
+                raise FileError(f"{what}: a number is not in its shortest form, at byte {start}")
+            return value
+        self.position = start
+        if tag in _TEXTS or 0xA0 <= tag < 0xC0:
+            return self.text(2**16, what)
+        if tag in _ARRAYS or 0x90 <= tag < 0xA0:
+            size = self.array(budget.left, what)
+            return [self.value(budget, what, depth + 1) for _ in range(size)]
+        if tag in _MAPS or 0x80 <= tag < 0x90:
+            result: dict[str, Any] = {}
+            for _ in range(self.map(budget.left, what)):
+                key = self.text(2**16, what)
+                if key in result:
+                    raise FileError(f"{what}: the key {key!r} is there twice")
+                result[key] = self.value(budget, what, depth + 1)
+            return result
+        raise self._expected("a value", what, start)
+
+    def end(self, what: str) -> None:
+        """Raise unless everything has been read."""
+        if self.position != len(self.data):
+            raise FileError(f"{what}: {len(self.data) - self.position} bytes too many")
+
+    def _tag(self, what: str) -> int:
+        if self.position >= len(self.data):
+            raise FileError(f"{what}: truncated, the bytes end here")
+        tag = self.data[self.position]
+        self.position += 1
+        return tag
+
+    def _number(self, size: int, least: int, what: str, start: int) -> int:
+        value = int.from_bytes(self._take(size, size, what), "big")
+        if value < least:
+            raise FileError(f"{what}: a number is not in its shortest form, at byte {start}")
+        return value
+
+    def _take(self, size: int, most: int, what: str) -> memoryview:
+        if size > most:
+            raise FileError(f"{what}: {size} bytes, at most {most} are allowed")
+        start = self.position
+        if size > len(self.data) - start:
+            raise FileError(f"{what}: truncated, {size} bytes are said to come")
+        self.position = start + size
+        return self.data[start : self.position]
+
+    def _header(
+        self,
+        short: int,
+        largest_short: int,
+        longer: dict[int, tuple[int, int]],
+        most: int,
+        what: str,
+        kind: str,
+    ) -> int:
+        start, tag = self.position, self._tag(what)
+        if short <= tag <= short + largest_short:
+            size = tag - short
+        elif tag in longer:
+            size = self._number(*longer[tag], what, start)
+        else:
+            raise self._expected(kind, what, start)
+        if size > most:
+            raise FileError(f"{what}: {kind} of {size}, at most {most} are allowed")
+        if size > len(self.data) - self.position:  # each item has at least one byte
+            raise FileError(f"{what}: truncated, {size} items are said to come")
+        return size
+
+    def _expected(self, kind: str, what: str, start: int) -> FileError:
+        return FileError(
+            f"{what}: expected {kind} at byte {start}, got the msgpack tag 0x{self.data[start]:02x}"
+        )
+
+
+class Budget:
+    """How many values may be read, and how deep: what is built stays in proportion to the file."""
+
+    def __init__(self, values: int, depth: int) -> None:
+        self.left, self.depth = values, depth
+
+    def spend(self, what: str, depth: int) -> None:
+        """Count one value."""
+        self.left -= 1
+        if self.left < 0:
+            raise FileError(f"{what}: more values than are allowed")
+        if depth > self.depth:
+            raise FileError(f"{what}: nested deeper than {self.depth}")

@@ -1,0 +1,129 @@
+"""`python -m policy_core`: what it prints, and its exit codes."""
+
+import builtins
+import json
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from by_hand import closed, opened
+
+import policy_core as pc
+from policy_core.__main__ import main
+
+ROOT = Path(__file__).parent.parent
+CONFIG = pc.ActorCriticConfig(
+    observation_space=pc.Box(shape=(2,)), action_space=pc.Discrete(3), actor=pc.MLP((4,)), critic=pc.MLP(())
+)
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    folder = tmp_path_factory.mktemp("files")
+    params = jax.tree.map(
+        lambda x: jnp.ones(x.shape), jax.eval_shape(lambda: CONFIG.init(key=jax.random.key(0)))
+    )
+    pc.save(folder / "good", (params, CONFIG), metadata={"by": "me"}, extra={"count": 3})
+    params["critic"]["head"]["bias"] += 0.5
+    pc.save(folder / "moved", (params, CONFIG), self_test=False)
+    other = pc.ActorCriticConfig(
+        observation_space=CONFIG.observation_space,
+        action_space=pc.Discrete(2),
+        actor=pc.MLP((4,)),
+        critic=pc.MLP(()),
+    )
+    pc.save(folder / "other", pc.init(other, key=jax.random.key(0)), self_test=False)
+    (folder / "damaged").write_bytes((folder / "good").read_bytes()[:-1])
+    read = opened((folder / "good").read_bytes())
+    row = next(row for row in read["self_test"] if row[0] == "value")
+    row[3] = (np.frombuffer(row[3], "<f4") + np.float32(0.5)).tobytes()
+    (folder / "failing").write_bytes(closed(read))
+    return folder
+
+
+@pytest.fixture(params=["rich", "plain"])
+def screen(request: Any, monkeypatch: pytest.MonkeyPatch) -> str:
+    imported = builtins.__import__
+
+    def absent(name: str, *rest: Any, **more: Any) -> Any:
+        if name.partition(".")[0] == "rich":
+            raise ImportError(name)
+        return imported(name, *rest, **more)
+
+    if request.param == "plain":
+        monkeypatch.setattr(builtins, "__import__", absent)
+    return request.param
+
+
+def test_inspect_shows_everything(folder, capsys, screen):
+    assert main(["inspect", str(folder / "good")]) == 0
+    out = capsys.readouterr().out
+    for text in (pc.fingerprint(CONFIG).hex(), "policy_core/ActorCriticConfig", "actor/tower/hidden_0/kernel",
+                 "2 x 4", "count", "int64", "self-test: 8 observations", "by", "me", "total", "30", "120"):  # fmt: skip
+        assert text in out, text
+    assert ("├──" in out) == (screen == "rich")
+
+
+def test_verify_says_how_far_it_is_off(folder, capsys):
+    assert main(["verify", str(folder / "good")]) == 0
+    assert "over 8 observations the outputs are within 0 of" in capsys.readouterr().out
+    assert main(["verify", str(folder / "moved")]) == 0
+    assert "it has no self-test" in capsys.readouterr().out
+    assert main(["verify", str(folder / "failing")]) == 1
+    assert "self-test: 'value' is off by" in capsys.readouterr().err
+    assert main(["verify", "--tolerance", "1", str(folder / "failing")]) == 0
+
+
+@pytest.mark.parametrize("command", ["inspect", "verify"])
+@pytest.mark.parametrize("name", ["damaged", "missing"])
+def test_what_cannot_be_read_is_said_in_one_line(command, name, folder, capsys):
+    assert main([command, str(folder / name)]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert len(captured.err.splitlines()) == 1
+    assert main([command, "--json", str(folder / name)]) == 2
+    assert set(json.loads(capsys.readouterr().out)) == {"error"}
+
+
+def test_diff_shows_fields_and_params(folder, capsys, screen):
+    good = str(folder / "good")
+    assert main(["diff", good, good]) == 0
+    assert capsys.readouterr().out == "the same policy\n"
+    assert main(["diff", good, str(folder / "moved")]) == 1
+    out = capsys.readouterr().out
+    assert "critic/head/bias" in out
+    assert "0.5" in out
+    assert "actor" not in out
+    assert main(["diff", good, str(folder / "other")]) == 1
+    out = capsys.readouterr().out
+    assert "action_space.n" in out
+    assert "float32(4, 2)" in out
+
+
+def test_json_says_the_same(folder, capsys):
+    good = str(folder / "good")
+    assert main(["inspect", "--json", good]) == 0
+    found = json.loads(capsys.readouterr().out)
+    assert (found["parameters"], found["batch"], found["metadata"]) == (30, [], {"by": "me"})
+    assert found["fingerprint"] == pc.fingerprint(CONFIG).hex()
+    assert found["config"]["fields"]["observation_space"]["fields"]["high"] == "inf"
+    assert main(["diff", "--json", good, str(folder / "moved")]) == 1
+    assert json.loads(capsys.readouterr().out) == {
+        "fields": [],
+        "params": [["critic/head/bias", "float32(1,)", "float32(1,)", 0.5]],
+    }
+    assert main(["verify", "--json", good]) == 0
+    assert json.loads(capsys.readouterr().out)["observations"] == 8
+
+
+def test_it_runs_as_a_module(folder):
+    command = [sys.executable, "-m", "policy_core", "inspect", str(folder / "good")]
+    result = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, timeout=60, check=False)
+    assert (result.returncode, result.stderr) == (0, "")
+    result = subprocess.run([*command[:3], "nothing"], cwd=ROOT, capture_output=True, timeout=60, check=False)
+    assert result.returncode == 2

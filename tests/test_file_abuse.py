@@ -1,0 +1,441 @@
+"""Policy files that are damaged, forged or hostile: our error, soon, and nothing else."""
+
+import hashlib
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import msgpack
+import mutations
+import numpy as np
+import pytest
+from by_hand import checksum, closed, opened
+
+import policy_core as pc
+from policy_core import _static
+from policy_core.errors import FileError
+
+ROOT = Path(__file__).parent.parent
+TINY = {"actor": pc.MLP((2,)), "critic": pc.MLP(())}
+CONFIG = pc.ActorCriticConfig(observation_space=pc.Box(shape=(1,)), action_space=pc.Discrete(2), **TINY)
+OTHER = pc.ActorCriticConfig(observation_space=pc.Box(shape=(1,)), action_space=pc.Discrete(3), **TINY)
+PARAMS = jax.tree.map(
+    lambda leaf: jnp.arange(1, leaf.size + 1, dtype=leaf.dtype).reshape(leaf.shape) / 8,
+    jax.eval_shape(lambda: CONFIG.init(key=jax.random.key(0))),
+)
+DATA = pc.to_bytes((PARAMS, CONFIG), metadata={"note": "x"}, self_test=False)
+
+
+def _identical(a: Any, b: Any) -> bool:
+    pairs = zip(jax.tree.leaves(a), jax.tree.leaves(b), strict=True)
+    return all(x.dtype == y.dtype and np.asarray(x).tobytes() == np.asarray(y).tobytes() for x, y in pairs)
+
+
+def _refused(data: bytes) -> bool:
+    try:
+        pc.from_bytes(data)
+    except FileError:
+        return True
+    return False
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_every_flipped_bit_is_noticed():
+    assert not _refused(DATA)
+    accepted = []
+    data = bytearray(DATA)
+    for i in range(len(data)):
+        for bit in range(8):
+            data[i] ^= 1 << bit
+            if not _refused(bytes(data)):
+                accepted.append((i, bit))
+            data[i] ^= 1 << bit
+    assert accepted == []
+
+
+def test_every_truncation_is_noticed():
+    assert [n for n in range(len(DATA)) if not _refused(DATA[:n])] == []
+
+
+def test_trailing_bytes_are_noticed():
+    assert all(_refused(DATA + bytes([byte])) for byte in range(256))
+    assert _refused(DATA + DATA)
+    assert _refused(b"\0" + DATA)
+
+
+@pytest.mark.parametrize(
+    "data",
+    [
+        b"",
+        b"\0",
+        b"not a policy",
+        b"\x80\x04\x95pickle",
+        b"\x91" * 2000,
+        b"\xc6\xff\xff\xff\xff",
+        b"\xdf\xff\xff\xff\xff",
+        b"\xd6\xff\0\0\0\0",
+        msgpack.packb([1]),
+        msgpack.packb({}),
+        msgpack.packb({1: 2}),
+        msgpack.packb({"format": "other", "version": 1}),
+        msgpack.packb(None),
+    ],
+    ids=range(13),
+)
+def test_what_is_no_policy_file_is_refused(data):
+    with pytest.raises(FileError, match=r"^not a policy file"):
+        pc.from_bytes(data)
+
+
+def _edited(edit: Callable[[dict[str, Any]], Any]) -> bytes:
+    document = opened(DATA)
+    edit(document)
+    return closed(document)
+
+
+def _with_config(encoding: bytes) -> Callable[[dict[str, Any]], None]:
+    def edit(document: dict[str, Any]) -> None:
+        document["config"] = encoding
+        document["fingerprint"] = hashlib.sha256(b"policy_core config\n" + encoding).digest()
+
+    return edit
+
+
+def _with_data(change: Callable[[dict[str, Any]], Any]) -> Callable[[dict[str, Any]], None]:
+    data = _static.to_data(CONFIG)
+    change(data)
+    return _with_config(msgpack.packb(data))
+
+
+def _set(*path: Any) -> Callable[[dict[str, Any]], None]:
+    """Set what a path leads to: the last of the arguments is the value."""
+
+    def edit(document: dict[str, Any]) -> None:
+        for part in path[:-2]:
+            document = document[part]
+        document[path[-2]] = path[-1]
+
+    return edit
+
+
+def _swap_keys(document: dict[str, Any]) -> None:
+    items = list(document.items())
+    items[5], items[6] = items[6], items[5]
+    document.clear()
+    document.update(items)
+
+
+def _new_leaf(document: dict[str, Any]) -> None:
+    document["leaves"].append(["zzz", "float32", [1], bytes(4)])
+
+
+HEAD = r"'actor/head/bias'"
+EDITS: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
+    "wrong shape": (_set("leaves", 0, 2, [1, 2]), rf"^file: the leaf {HEAD} is float32\(1, 2\), expected float32\(2,\) of"),
+    "shape that is not the content's": (_set("leaves", 0, 2, [3]), rf"^leaves: the leaf {HEAD} has 8 bytes in a chunk, not those of its shape \(3,\)$"),
+    "no shape": (_set("leaves", 0, 2, None), rf"^leaves: the leaf {HEAD}: expected a list at byte \d+, got the msgpack tag 0xc0$"),
+    "negative size": (_set("leaves", 0, 2, [-2, -1]), rf"^leaves: the leaf {HEAD}: expected a size at byte"),
+    "fractional size": (_set("leaves", 0, 2, [2.0]), rf"^leaves: the leaf {HEAD}: expected a size at byte \d+, got the msgpack tag 0xcb$"),
+    "size that is true": (_set("leaves", 0, 2, [True, 2]), rf"^leaves: the leaf {HEAD}: expected a size at byte \d+, got the msgpack tag 0xc3$"),
+    "enormous size": (_set("leaves", 0, 2, [2**63, 2**63]), rf"^leaves: the leaf {HEAD}: 9223372036854775808 is larger than any size$"),
+    "many axes": (_set("leaves", 0, 2, [1] * 100 + [2]), r"a list of 101, at most 32 are allowed$"),
+    "wrong dtype": (_set("leaves", 0, 1, "int32"), rf"^file: the leaf {HEAD} is int32\(2,\), .*float32\(2,\)"),
+    "other float": (_set("leaves", 0, slice(1, 3), ["bfloat16", [4]]), rf"^file: the leaf {HEAD} is bfloat16"),
+    "object dtype": (_set("leaves", 0, 1, "object"), r"is of the unknown dtype 'object'$"),
+    "unknown dtype": (_set("leaves", 0, 1, "float33"), r"is of the unknown dtype 'float33'$"),
+    "no dtype": (_set("leaves", 0, 1, 32), rf"^leaves: the leaf {HEAD}: expected text at byte"),
+    "alias of the dtype": (_set("leaves", 0, 1, "f4"), r"is of the unknown dtype 'f4'$"),
+    "big-endian dtype": (_set("leaves", 0, 1, ">f4"), r"is of the unknown dtype '>f4'$"),
+    "missing leaf": (lambda d: d["leaves"].pop(0), rf"^file: the leaf {HEAD} of the config's params is missing$"),
+    "no leaves": (_set("leaves", []), rf"^file: the leaf {HEAD} of the config's params is missing$"),
+    "extra leaf": (_new_leaf, r"^file: there is a leaf 'zzz', which is none of the config's params$"),
+    "duplicate leaf": (lambda d: d["leaves"].append(d["leaves"][0]), rf"^leaves: the leaf {HEAD} is there twice, or out of order$"),
+    "other name": (_set("leaves", 0, 0, "actor/head/bia"), rf"^file: the leaf {HEAD} .* is missing$"),
+    "name of bytes": (_set("leaves", 0, 0, b"x"), r"^leaves: expected text at byte"),
+    "long row": (lambda d: d["leaves"][0].append(1), r"^leaves: the leaf"),
+    "missing byte": (_set("leaves", 0, 3, bytes(7)), rf"^leaves: the leaf {HEAD} has 7 bytes in a chunk, not those of its shape \(2,\)$"),
+    "text as content": (_set("leaves", 0, 3, "a" * 8), r"^leaves: expected rows of \[path, dtype, shape, padding, chunks\]$"),
+    "map of leaves": (_set("leaves", {}), r"^leaves: expected a list at byte \d+, got the msgpack tag 0x80$"),
+    "batch": (_set("batch", [2]), rf"^file: the leaf {HEAD} is float32\(2,\), expected float32\(2, 2\) of"),
+    "negative batch": (_set("batch", [-1]), r"^batch: expected a size at byte"),
+    "batch of text": (_set("batch", "a"), r"^batch: expected a list at byte"),
+    "no batch": (_set("batch", None), r"^batch: expected a list at byte"),
+    "version 2": (_set("version", 2), r"^version: got 2, expected 1 to 1; a newer policy_core may read it$"),
+    "version of text": (_set("version", "1"), r"^version: expected a size at byte"),
+    "other format": (_set("format", "policy"), r"^not a policy file"),
+    "other order of keys": (_swap_keys, r"^keys: got 'leaves', expected 'batch'$"),
+    "missing key": (lambda d: d.pop("metadata"), r"^not a policy file"),
+    "extra key": (lambda d: d.update(checksum=d.pop("checksum"), more=bytes(32)), r"^not a policy file"),
+    "fingerprint of another config": (_set("fingerprint", pc.fingerprint(OTHER)), r"^fingerprint: it is not"),
+    "no fingerprint": (_set("fingerprint", None), r"^fingerprint: expected bytes at byte"),
+    "config without its fingerprint": (_set("config", _static.encoding_of(OTHER)), r"^fingerprint: it is not"),
+    "config of text": (_set("config", "config"), r"^config: expected bytes at byte"),
+    "config of another shape": (_with_config(_static.encoding_of(OTHER)), rf"^file: the leaf {HEAD} is"),
+    "unknown type": (
+        _with_data(_set("type", "nowhere/Policy")),
+        r"^config: config: no config type named 'nowhere/Policy' is known here; import the module that defines",
+    ),
+    "unknown nested type": (
+        _with_data(_set("fields", "actor", "type", "nowhere/Net")),
+        r"^config: config\.actor: no config type named 'nowhere/Net'",
+    ),
+    "type of code": (_with_data(_set("type", "os/system")), r"^config: config: no config type named 'os/system'"),
+    "unknown field": (_with_data(_set("fields", "wings", 2)), r"^config: .* has no field 'wings'"),
+    "unknown activation": (
+        _with_data(_set("fields", "actor", "fields", "activation", "unheard")),
+        r"^config: MLP\.activation: no activation is registered as 'unheard'.*register_activation",
+    ),
+    "illegal width": (_with_data(_set("fields", "actor", "fields", "hidden", [0])), r"^config: MLP\.hidden: got"),
+    "enormous width": (_with_data(_set("fields", "actor", "fields", "hidden", [2**62])), None),
+    "enormous space": (_with_data(_set("fields", "observation_space", "fields", "shape", [2**62, 4])), None),
+    "illegal type of field": (_with_data(_set("fields", "actor_gain", "1")), r"^config: ActorCriticConfig\.ac"),
+    "no policy": (_with_config(_static.encoding_of(pc.MLP())), r"^config: got MLP, which is not an ActorCritic$"),
+    "no config": (_with_config(msgpack.packb(None)), r"^config: got NoneType, which is not an ActorCritic$"),
+    "config without fields": (_with_config(msgpack.packb({"a": 1})), r"^config: config: a config is a map of"),
+    "config of no msgpack": (_with_config(b"\xc1"), r"^config: expected a value at byte 0, got the msgpack tag 0xc1$"),
+    "empty config": (_with_config(b""), r"^config: truncated, the bytes end here$"),
+    "deep config": (_with_config(b"\x91" * 5000 + b"\0"), r"^config: nested deeper than 64$"),
+    "deep config of maps": (
+        _with_config(b"\x82\xa4type\xafpolicy_core/Dict\xa6fields\x81\xa6spaces" * 400 + b"\0"),
+        r"^config: ",
+    ),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", EDITS)
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.filterwarnings("ignore:Explicitly requested dtype int64")  # by JAX, for enormous sizes
+def test_a_sealed_file_that_contradicts_itself_is_refused(name):
+    edit, message = EDITS[name]
+    with pytest.raises(FileError, match=message):
+        pc.from_bytes(_edited(edit))
+
+
+def test_an_unedited_sealed_file_is_accepted():
+    assert _identical(pc.from_bytes(_edited(lambda document: None))[0], PARAMS)
+
+
+# NumPy evaluates some of these as Python, warns about some, and dies of the last: by a signal, not an error.
+STRANGE_DTYPES = ["(2,", "f4,,", "1" * 500 + "f4", "a", "{'names': []}", "M8[s]", "V4", "O", "", "key<fry>",
+                  "float128", "m8[s/0]"]  # fmt: skip
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_no_name_of_a_dtype_reaches_numpy_unchecked():
+    # In a process of its own, which the last one would end.
+    files = [_edited(_set("leaves", 0, 1, name)) for name in STRANGE_DTYPES]
+    script = (
+        "import sys, warnings, msgpack, policy_core as pc\n"
+        "warnings.simplefilter('error')\n"
+        "for data in msgpack.unpackb(sys.stdin.buffer.read()):\n"
+        "    try:\n"
+        "        pc.from_bytes(data)\n"
+        "        print('accepted')\n"
+        "    except Exception as error:\n"
+        "        print(type(error).__name__, flush=True)\n"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=ROOT,
+        input=msgpack.packb(files),
+        capture_output=True,
+        timeout=120,
+        check=False,
+    )
+    got = dict(zip(STRANGE_DTYPES, result.stdout.decode().split(), strict=False))
+    assert got == dict.fromkeys(STRANGE_DTYPES, "FileError")
+    assert result.returncode == 0, result.stderr
+
+
+MUTANT = pc.to_bytes(mutations.policy((16,)), metadata={"note": "x"}, self_test=False)
+
+
+@pytest.mark.usefixtures("unchecked")
+@pytest.mark.filterwarnings("ignore")  # JAX's own, of sizes that only exist on paper
+def test_random_damage_is_refused_or_changes_nothing():
+    counts = mutations.run_structural(MUTANT, 400, seed=1)
+    assert counts["kept other"] == 0
+    assert counts["resealed refused"] > 300
+    assert counts["resealed other"] > 1  # legal changes load: the mutations do reach that deep
+    counts = mutations.run_bytes(MUTANT, 400, seed=1)
+    assert counts["resealed refused"] > 100
+
+
+HUGE = b"\xdd\x02\x62\x5a\x00" + b"\x90" * 40_000_000
+
+
+def _nested(depth: int) -> bytes:
+    return b"\x91" * depth + b"\0"
+
+
+def _config_of(data: Any) -> bytes:
+    return closed({**opened(DATA), **_config(msgpack.packb(data))})
+
+
+def _config(encoding: bytes) -> dict[str, bytes]:
+    return {"config": encoding, "fingerprint": hashlib.sha256(b"policy_core config\n" + encoding).digest()}
+
+
+def _policy_data(**fields: Any) -> Any:
+    data = _static.to_data(CONFIG)
+    data["fields"] |= fields
+    return data
+
+
+def _space(**fields: Any) -> Any:
+    return {"type": "policy_core/Box", "fields": {"dtype": "float32", "high": 1.0, "low": -1.0, **fields}}
+
+
+HOSTILE: dict[str, Callable[[], bytes]] = {
+    "40 MB of empty lists": lambda: HUGE,
+    "40 MB of empty lists in a file": lambda: _resealed(b"\xa6leaves", HUGE),
+    "40 MB of empty lists as a config": lambda: closed({**opened(DATA), **_config(HUGE)}),
+    "4 MB of empty lists as a config": lambda: closed({**opened(DATA), **_config(b"\xdd\0\x3f\xff\0" + b"\x90" * 0x3FFF00)}),
+    "a million levels": lambda: _nested(10**6),
+    "a million levels as metadata": lambda: _resealed(b"\xa8metadata", _nested(10**6)),
+    "a million levels as a config": lambda: closed({**opened(DATA), **_config(_nested(10**6))}),
+    "leaves of 2^32 rows": lambda: _resealed(b"\xa6leaves", b"\xdd\xff\xff\xff\xff"),
+    "a chunk of 2^32 bytes": lambda: _resealed(b"\xa5batch", b"\xc6\xff\xff\xff\xff"),
+    "metadata of 2^32 names": lambda: _resealed(b"\xa8metadata", b"\xdf\xff\xff\xff\xff"),
+    "an extension": lambda: _resealed(b"\xa5batch", b"\xc7\x01\x05x"),
+    "a time stamp": lambda: _resealed(b"\xa5batch", b"\xd6\xff" + bytes(4)),
+    "a duplicate name": lambda: _resealed(b"\xa8metadata", b"\x82\xa1a\xa1b\xa1a\xa1c"),
+    "a size of 2^60": lambda: closed(_with_shape([2**60])),
+    "sizes that overflow to what is there": lambda: closed(_with_shape([2**32, 2**32, 2])),
+    "a size of 2^60 beside 0": lambda: closed(_with_shape([2**60, 2**60, 0])),
+    "a tower of 2^18 layers": lambda: _config_of(_policy_data(actor=_tower([1] * 200_000))),
+    "a tower of 2,000 layers": lambda: _config_of(_policy_data(actor=_tower([1] * 2_000))),
+    "an action of 2^40 numbers": lambda: _config_of(_policy_data(action_space=_space(shape=[2**40]))),
+    "an integer action of 2^30 numbers": lambda: _config_of(
+        _policy_data(action_space=_space(dtype="uint8", shape=[2**30], low=0.0, high=1.0))
+    ),
+    "a squashed action of 2^30 numbers": lambda: _config_of(
+        _policy_data(
+            action_space=_space(shape=[2**30]),
+            box_head=_static.to_data(pc.SquashedNormalHead()),
+        )
+    ),
+    "an observation of 2^60 numbers": lambda: _config_of(_policy_data(observation_space=_space(shape=[2**60]))),
+    "a choice of 2^30": lambda: _config_of(
+        _policy_data(action_space={"type": "policy_core/Discrete", "fields": {"n": 2**30, "start": 0}})
+    ),
+}  # fmt: skip
+
+
+def _tower(hidden: list[int]) -> Any:
+    return {"type": "policy_core/MLP", "fields": {**_static.to_data(pc.MLP())["fields"], "hidden": hidden}}
+
+
+def _with_shape(shape: list[int]) -> dict[str, Any]:
+    document = opened(DATA)
+    document["leaves"][0][2] = shape
+    return document
+
+
+def _resealed(key: bytes, value: bytes) -> bytes:
+    """The file with other bytes behind a key, and nothing but the checksum after them."""
+    body = DATA[: DATA.index(key) + len(key)] + value + DATA[-43:-32]
+    return body + checksum(body)
+
+
+HOSTILE_SCRIPT = """
+import re, sys, time, warnings
+import policy_core as pc
+def peak():  # of this process alone: that of getrusage begins with the parent's
+    return int(re.search(r"VmHWM:\\s+(\\d+)", open("/proc/self/status").read())[1])
+warnings.simplefilter("ignore")
+try:
+    pc.load(sys.argv[1])  # what JAX needs at its first use is no part of it
+except ValueError:
+    pass
+for path in sys.argv[2:]:
+    open("/proc/self/clear_refs", "w").write("5")  # the peak begins anew
+    before = peak()
+    start = time.perf_counter()
+    try:
+        pc.load(path)
+        result = "loaded"
+    except pc.errors.FileError:
+        result = "refused"
+    except BaseException as error:
+        result = type(error).__name__
+    seconds = time.perf_counter() - start
+    print(result, seconds, (peak() - before) * 1024, flush=True)
+"""
+
+
+def test_hostile_files_are_refused_soon_and_cheaply(tmp_path):
+    # The largest last: the peak of a process only grows.
+    (tmp_path / "good").write_bytes(_edited(lambda document: None))
+    files = {name: make() for name, make in HOSTILE.items()}
+    names = sorted(files, key=lambda name: len(files[name]))
+    for i, name in enumerate(names):
+        (tmp_path / str(i)).write_bytes(files[name])
+    result = subprocess.run(
+        [
+            sys.executable,
+            "-c",
+            HOSTILE_SCRIPT,
+            str(tmp_path / "good"),
+            *(str(tmp_path / str(i)) for i in range(len(names))),
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=120,
+        check=False,
+    )
+    rows = dict(zip(names, (line.split() for line in result.stdout.splitlines()), strict=False))
+    assert len(rows) == len(names), result.stderr
+    assert {name: row[0] for name, row in rows.items()} == dict.fromkeys(names, "refused")
+    slow = {name: row[1] for name, row in rows.items() if float(row[1]) > 1}
+    assert slow == {}
+    large = {name: row[2] for name, row in rows.items() if float(row[2]) > 2 * len(files[name]) + 2**25}
+    assert large == {}
+
+
+ABUSE = sorted((Path(__file__).parent / "abuse").glob("*.msgpack"))
+
+
+@pytest.mark.filterwarnings("ignore:Explicitly requested dtype int64")  # by JAX, for enormous sizes
+@pytest.mark.parametrize("path", ABUSE, ids=lambda path: path.stem)
+def test_the_abuse_folder_is_refused(path):
+    assert len(ABUSE) > 20
+    with pytest.raises(FileError, match=r"."):
+        pc.load(path)
+
+
+def _bytes_resealed(old: bytes, new: bytes) -> bytes:
+    assert DATA.count(old) == 1
+    body = DATA.replace(old, new)[:-32]
+    return body + checksum(body)
+
+
+def test_a_row_has_one_spelling():
+    start = DATA.index(b"\xafactor/head/bias")
+    end = DATA.index(b"\xb1actor/head/kernel")
+    row = DATA[start:end]
+    at = row.index(b"\xc4") + 2
+    size = row[at - 1]
+    assert size >= 1
+    assert row[at : at + size] == bytes(size)
+    dirty = row[:at] + b"\1" + row[at + 1 :]
+    with pytest.raises(FileError, match=r"has a padding that is not zero$"):
+        pc.from_bytes(_bytes_resealed(row, dirty))
+    short = row[: at - 1] + bytes([size - 1]) + row[at + 1 :]
+    with pytest.raises(FileError, match=r"is not aligned to 64 bytes$"):
+        pc.from_bytes(_bytes_resealed(row, short))
+    twice = _edited(lambda document: document["leaves"].insert(0, document["leaves"][0]))
+    with pytest.raises(
+        FileError, match=r"^leaves: the leaf 'actor/head/bias' is there twice, or out of order$"
+    ):
+        pc.from_bytes(twice)
+    flags = pc.to_bytes((PARAMS, CONFIG), extra={"flag": np.array([True])}, self_test=False)
+    document = opened(flags)
+    document["extra"][0][3] = b"\2"
+    with pytest.raises(FileError, match=r"is bool and holds a byte that is neither 0 nor 1$"):
+        pc.from_bytes(closed(document))

@@ -1,0 +1,202 @@
+"""The runner without JAX acts as the policy does."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from by_hand import closed, opened
+from cases import BOUNDED, CONFIGS, LOW_PRECISION, SPACES, config
+from policy_core_adapters import numpy_runner
+
+import policy_core as pc
+
+ROOT = Path(__file__).parent.parent
+FULL = "POLICY_CORE_FULL" in os.environ  # every config and 1,000 observations, else a sample
+SOME = ("act box bfloat16", "act discrete with start", "act nested", "act box int8", "observe nested", "state std",
+        "softplus std", "squashed, mixed bounds", "beta", "temperature", "only a trunk")  # fmt: skip
+NAMES = [name for name in CONFIGS if name not in LOW_PRECISION and (FULL or name in SOME)]
+COUNT = 1000 if FULL else 100
+
+
+def _policy(config: Any, seed: int = 0) -> Any:
+    """Params that are not tiny, so that nothing passes because a number is near zero."""
+    rng = np.random.default_rng(seed)
+    template = jax.eval_shape(lambda: config.init(key=jax.random.key(0)))
+    params = jax.tree.map(lambda x: (0.7 * rng.standard_normal(x.shape)).astype(x.dtype), template)
+    if "temperature" in params:
+        params["temperature"] = np.float32(config.temperature)
+    return jax.tree.map(jnp.asarray, params), config
+
+
+def _random_mask(mask: Any, rng: np.random.Generator) -> Any:
+    return jax.tree.map(lambda row: rng.random(row.shape) < 0.6, mask)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_modes_and_values_are_those_of_jax(name, tmp_path):
+    policy = _policy(CONFIGS[name])
+    space, rng = CONFIGS[name].action_space, np.random.default_rng(1)
+    pc.save(tmp_path / "file", policy, self_test=False)
+    runner = numpy_runner.load(tmp_path / "file")
+    keys = jax.random.split(jax.random.key(2), COUNT)
+    observations = jax.vmap(lambda key: CONFIGS[name].observation_space.sample(key=key))(keys)
+    rows = [_random_mask(space.full_mask(), rng) for _ in range(COUNT)]
+    masks = jax.tree.map(lambda *rows: np.stack(rows), *rows)
+
+    @jax.jit
+    def run(observation: Any, mask: Any) -> Any:
+        _, distribution = pc.action_distribution(policy, (), observation, action_mask=mask)
+        action = distribution.mode()
+        _, value = pc.value(policy, (), observation)
+        return pc.env_action(policy, action), value
+
+    expected, values = jax.tree.map(np.asarray, jax.vmap(run)(observations, masks))
+    observations = jax.tree.map(np.asarray, observations)
+    differ = 0
+    for i in range(COUNT):
+        observation = jax.tree.map(lambda x: x[i], observations)
+        state, action = runner.act(runner.reset(), observation, action_mask=rows[i])
+        assert state == ()
+        assert abs(runner.value(state, observation)[1] - values[i]) <= 1e-5 * max(1, abs(values[i]))
+        wanted = jax.tree.map(lambda x: x[i], expected)
+        assert jax.tree.structure(action) == jax.tree.structure(wanted)
+        for got, want in zip(jax.tree.leaves(action), jax.tree.leaves(wanted), strict=True):
+            assert got.shape == want.shape
+            assert got.dtype == (np.float32 if want.dtype == jnp.bfloat16 else want.dtype)
+            if want.dtype == jnp.bfloat16:  # one rounding apart at most
+                differ += not np.array_equal(got, want.astype(np.float32))
+                assert np.allclose(got, want.astype(np.float32), rtol=2**-7)
+            elif "bins" in name or want.dtype.kind != "f" or name == "temperature":
+                differ += not np.allclose(got, want, rtol=1e-5, atol=1e-5)
+            else:
+                assert np.allclose(got, want, rtol=1e-5, atol=1e-5)
+    assert differ <= COUNT // 200, "more than ties"
+
+
+SAMPLED = {
+    "discrete": config(pc.Discrete(3, start=1)),
+    "multi": config(pc.MultiDiscrete((2, 3))),
+    "bits": config(pc.MultiBinary(2)),
+    "normal": config(
+        pc.Box(shape=(2,)), box_head=pc.NormalHead(pc.Scale(std="state", log_std=-1.0)), temperature=0.5
+    ),
+    "squashed": config(BOUNDED, box_head=pc.SquashedNormalHead(pc.Scale(positive="softplus"))),
+    "beta": config(BOUNDED, box_head=pc.BetaHead(), temperature=2.0),
+    "bins": config(BOUNDED, box_head=pc.BinsHead(4)),
+}
+
+
+@pytest.mark.parametrize("name", SAMPLED)
+def test_draws_have_the_law_of_jax(name, tmp_path):
+    policy, count = _policy(SAMPLED[name]), 2000
+    pc.save(tmp_path / "file", policy, self_test=False)
+    runner, rng = numpy_runner.load(tmp_path / "file"), np.random.default_rng(0)
+    observation = np.array([0.3, -0.2, 0.5], np.float32)
+    draws = [runner.act((), observation, rng=rng)[1] for _ in range(count)]
+    keys = jax.random.split(jax.random.key(0), count)
+    _, expected = jax.vmap(lambda key: pc.act(policy, (), observation, key=key))(keys)
+    stacked = jax.tree.map(lambda *x: np.stack(x), *draws)
+    for got, want in zip(jax.tree.leaves(stacked), jax.tree.leaves(expected), strict=True):
+        a, b = (np.asarray(x).reshape(count, -1).astype(float).round(5) for x in (got, want))
+        for column in range(a.shape[1]):  # Kolmogorov and Smirnov, two samples, a level of 1e-5 or so
+            both = np.sort(np.concatenate([a[:, column], b[:, column]]))
+            apart = [np.searchsorted(np.sort(x[:, column]), both, side="right") / count for x in (a, b)]
+            assert np.max(np.abs(apart[0] - apart[1])) < 2.5 * np.sqrt(2 / count)
+
+
+def test_what_is_masked_is_never_drawn(tmp_path):
+    policy = _policy(SAMPLED["discrete"])
+    pc.save(tmp_path / "file", policy, self_test=False)
+    runner, rng = numpy_runner.load(tmp_path / "file"), np.random.default_rng(0)
+    mask = np.array([False, True, False])
+    assert {int(runner.act((), np.ones(3), rng=rng, action_mask=mask)[1]) for _ in range(100)} == {2}
+    every = np.zeros(3, bool)  # a row that allows nothing allows everything
+    assert runner.act((), np.ones(3), action_mask=every)[1] == runner.act((), np.ones(3))[1]
+    with pytest.raises(ValueError, match=r"^action_mask: got bool\(2,\), expected bool\(3,\)$"):
+        runner.act((), np.ones(3), action_mask=np.ones(2, bool))
+    with pytest.raises(ValueError, match=r"^observation: got 4 numbers, expected 3$"):
+        runner.act((), np.ones(4))
+
+
+def test_every_activation_is_that_of_jax():
+    x = np.linspace(-6, 6, 101, dtype=np.float32)
+    from policy_core.networks import _ACTIVATIONS
+
+    shipped = {
+        name
+        for name, f in _ACTIVATIONS.items()
+        if not f.__module__.startswith(("test", "doctest", "builtins"))
+    }
+    assert set(numpy_runner.ACTIVATIONS) <= shipped
+    for name, function in numpy_runner.ACTIVATIONS.items():
+        assert np.allclose(function(x), _ACTIVATIONS[name](x), rtol=2e-6, atol=1e-6), name
+        assert function(x).dtype == np.float32, name
+
+
+def test_a_member_of_a_population_and_low_precision_params(tmp_path):
+    policies = [_policy(CONFIGS["act box"], seed) for seed in range(3)]
+    population = jax.tree.map(lambda *x: jnp.stack(x), *policies)
+    pc.save(tmp_path / "file", population, self_test=False)
+    runner = numpy_runner.load(tmp_path / "file", member=1)
+    assert np.allclose(runner.act((), np.ones(3))[1], pc.act(policies[1], (), jnp.ones(3))[1], atol=1e-5)
+    for member in ((), 3, (0, 0)):
+        with pytest.raises(
+            ValueError, match=r"^member: got .* expected an index for each of the axes \(3,\)$"
+        ):
+            numpy_runner.load(tmp_path / "file", member=member)
+    half = _policy(config(SPACES["box"], param_dtype="bfloat16"))
+    pc.save(tmp_path / "half", half, self_test=False)
+    action = numpy_runner.load(tmp_path / "half").act((), np.ones(3))[1]
+    assert np.allclose(action, pc.act(half, (), jnp.ones(3))[1], atol=1e-5)
+
+
+def test_what_it_does_not_know_is_refused(tmp_path):
+    def refused(message: str, data: bytes) -> None:
+        (tmp_path / "file").write_bytes(data)
+        with pytest.raises(ValueError, match=message):
+            numpy_runner.load(tmp_path / "file")
+
+    def edited(**fields: Any) -> bytes:
+        import hashlib
+
+        import msgpack
+
+        document = opened(pc.to_bytes(_policy(CONFIGS["act box"]), self_test=False))
+        data = msgpack.unpackb(document["config"])
+        data["fields"] |= fields
+        encoding = msgpack.packb(data)
+        return closed(
+            document
+            | {"config": encoding, "fingerprint": hashlib.sha256(b"policy_core config\n" + encoding).digest()}
+        )
+
+    unknown = {"type": "policy_core/Memory", "fields": {}}
+    refused(r"^no network 'policy_core/Memory' is known to this runner", edited(actor=unknown))
+    refused(r"^no head 'policy_core/Memory' is known to this runner", edited(box_head=unknown))
+    refused(r"^memory: this runner has none yet; use JAX", edited(memory=unknown))
+    refused(r"^ActorCriticConfig.more: this runner does not know the field", edited(more=unknown))
+    refused(r"^compute_dtype: bfloat16 is not what NumPy computes in", edited(compute_dtype="bfloat16"))
+    data = edited()
+    refused(r"^checksum: ", data[:-1] + bytes([data[-1] ^ 1]))
+    refused(r"^not a policy file$", b"x" * 100)
+
+
+def test_it_imports_neither_jax_nor_the_core():
+    script = (
+        "import sys, policy_core_adapters.numpy_runner; print(*{n.partition('.')[0] for n in sys.modules})"
+    )
+    result = subprocess.run(
+        [sys.executable, "-c", script],
+        cwd=ROOT / "adapters",
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=True,
+    )
+    assert not set(result.stdout.split()) & {"jax", "jaxlib", "policy_core", "ml_dtypes", "optax"}
