@@ -7,6 +7,7 @@ machines are noisy, so what counts are the ratios of the minima.
 
 import argparse
 import hashlib
+import importlib
 import importlib.util
 import json
 import os
@@ -85,12 +86,12 @@ def contestants(policy: Any, folder: Path) -> dict[str, tuple[Callable[[], Any],
     host = {name: np.asarray(x) for name, x in flat.items()}
     pairs["np.savez"] = lambda: np.savez(folder / "x.npz", **host), load_npz  # type: ignore[arg-type]
     if importlib.util.find_spec("safetensors"):
-        from safetensors import flax as safetensors
+        safetensors: Any = importlib.import_module("safetensors.flax")
 
         file = folder / "x.safetensors"
         pairs["safetensors"] = lambda: safetensors.save_file(flat, file), lambda: safetensors.load_file(file)
     if importlib.util.find_spec("flax"):
-        from flax import serialization
+        serialization: Any = importlib.import_module("flax.serialization")
 
         def load_flax() -> Any:
             loaded = serialization.from_bytes(params, (folder / "flax").read_bytes())
@@ -101,7 +102,7 @@ def contestants(policy: Any, folder: Path) -> dict[str, tuple[Callable[[], Any],
             load_flax,
         )
     if importlib.util.find_spec("equinox"):
-        import equinox
+        equinox: Any = importlib.import_module("equinox")
 
         file_eqx = str(folder / "x.eqx")
         pairs["equinox"] = (
@@ -111,7 +112,7 @@ def contestants(policy: Any, folder: Path) -> dict[str, tuple[Callable[[], Any],
     if importlib.util.find_spec("orbax"):
         import logging
 
-        from orbax import checkpoint
+        checkpoint: Any = importlib.import_module("orbax.checkpoint")
 
         logging.disable(logging.WARNING)
         checkpointer = checkpoint.StandardCheckpointer()
