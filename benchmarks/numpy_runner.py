@@ -34,15 +34,21 @@ def main() -> None:
     print(f"numpy {seconds_to_import('numpy'):.3f} s; jax {seconds_to_import('jax'):.3f} s")
     rng, observation = np.random.default_rng(0), np.ones(17, np.float32)
     box = pc.Box(low=-1.0, high=1.0, shape=(6,))
-    print(f"\n{'one call, 17-64-64-6':28s}{'mode us':>10s}{'sample us':>10s}  (target 25)")
+    print(
+        f"\n{'one call, 17-(64-)64-64-6':28s}{'mode us':>10s}{'sample us':>10s}  (target 25 without a memory)"
+    )
     heads = (pc.NormalHead(), pc.SquashedNormalHead(), pc.BetaHead(), pc.BinsHead(5))
-    cases: list[tuple[str, pc.Space[Any], pc.Head]] = [
-        ("Discrete(6)", pc.Discrete(6), pc.NormalHead()),
-        *((type(head).__name__, box, head) for head in heads),
+    cases: list[tuple[str, pc.Space[Any], pc.Head, pc.Memory | None]] = [
+        ("Discrete(6)", pc.Discrete(6), pc.NormalHead(), None),
+        *((type(head).__name__, box, head, None) for head in heads),
+        ("NormalHead, GRU(64)", box, pc.NormalHead(), pc.GRU(64)),
+        ("NormalHead, LSTM(64)", box, pc.NormalHead(), pc.LSTM(64)),
+        ("NormalHead, MinGRU(64)", box, pc.NormalHead(), pc.MinGRU(64)),
+        ("NormalHead, attention(64)", box, pc.NormalHead(), pc.WindowAttention(64)),
     ]
-    for name, space, head in cases:
+    for name, space, head, memory in cases:
         config = pc.ActorCriticConfig(
-            observation_space=pc.Box(shape=(17,)), action_space=space, box_head=head
+            observation_space=pc.Box(shape=(17,)), action_space=space, box_head=head, memory=memory
         )
         with tempfile.TemporaryDirectory() as folder:
             pc.save(folder + "/file", pc.init(config, key=jax.random.key(0)), self_test=False)

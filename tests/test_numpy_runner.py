@@ -4,24 +4,58 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
 from by_hand import closed, opened
-from cases import BOUNDED, CONFIGS, LOW_PRECISION, SPACES, config
+from cases import BOUNDED, LOW_PRECISION, SPACES, config
+from cases import CONFIGS as CASES
 from policy_core_adapters import numpy_runner
 
 import policy_core as pc
 
 ROOT = Path(__file__).parent.parent
 FULL = "POLICY_CORE_FULL" in os.environ  # every config and 1,000 observations, else a sample
+WHOLE = {"layer_norm": True, "learned_start": True}
+CONFIGS = {
+    **CASES,
+    "lstm": config(SPACES["box"], memory=pc.LSTM(4), trunk=pc.MLP((5,))),
+    "every memory": config(
+        SPACES["box"],
+        memory=pc.Stack(
+            (
+                pc.GRU(4, **WHOLE),
+                pc.LSTM(4, **WHOLE),
+                pc.MinGRU(4, learned_start=True),
+                pc.WindowAttention(4, window=5, heads=2),
+            ),
+            residual=True,
+        ),
+        memory_sharing="separate",
+    ),
+    "gru of the actor": config(SPACES["box"], memory=pc.GRU(4, layer_norm=True), memory_sharing="actor"),
+    "autoregressive bins": config(
+        pc.Tuple((BOUNDED, pc.MultiDiscrete((2, 3), start=(0, 1)), SPACES["nested"], pc.MultiBinary(2))),
+        box_head=pc.BinsHead(3),
+        autoregressive=pc.Autoregressive({1: (0,), 2: (1, 0), 3: (0,)}, network=pc.MLP(())),
+        temperature=0.7,
+    ),
+}
 SOME = ("act box bfloat16", "act discrete with start", "act nested", "act box int8", "observe nested", "state std",
-        "softplus std", "squashed, mixed bounds", "beta", "temperature", "only a trunk")  # fmt: skip
+        "softplus std", "squashed, mixed bounds", "beta", "temperature", "only a trunk", "autoregressive",
+        "autoregressive bins", "gru", "lstm", "every memory", "gru of the actor")  # fmt: skip
 NAMES = [name for name in CONFIGS if name not in LOW_PRECISION and (FULL or name in SOME)]
 COUNT = 1000 if FULL else 100
+WITH_TIES = ("temperature", "autoregressive", "autoregressive bins", "bins")  # discrete parts that others see
+
+
+def others(mask: Any, seen: dict[Any, Any]) -> Any:
+    """`cases.others` in NumPy."""
+    free = np.arange(4) != seen["tool"]
+    return free if mask is None else mask & free
 
 
 def _policy(config: Any, seed: int = 0) -> Any:
@@ -39,31 +73,44 @@ def _random_mask(mask: Any, rng: np.random.Generator) -> Any:
 
 
 @pytest.mark.parametrize("name", NAMES)
-def test_modes_and_values_are_those_of_jax(name, tmp_path):
+def test_modes_values_and_states_are_those_of_jax(name, tmp_path):
     policy = _policy(CONFIGS[name])
     space, rng = CONFIGS[name].action_space, np.random.default_rng(1)
     pc.save(tmp_path / "file", policy, self_test=False)
-    runner = numpy_runner.load(tmp_path / "file")
+    runner = numpy_runner.load(tmp_path / "file", mask_functions={"others": others})
     keys = jax.random.split(jax.random.key(2), COUNT)
     observations = jax.vmap(lambda key: CONFIGS[name].observation_space.sample(key=key))(keys)
     rows = [_random_mask(space.full_mask(), rng) for _ in range(COUNT)]
     masks = jax.tree.map(lambda *rows: np.stack(rows), *rows)
+    is_first = np.arange(COUNT) % 130 == 70  # else the state is carried on, for 100 steps and more
 
     @jax.jit
-    def run(observation: Any, mask: Any) -> Any:
-        _, distribution = pc.action_distribution(policy, (), observation, action_mask=mask)
-        action = distribution.mode()
-        _, value = pc.value(policy, (), observation)
-        return pc.env_action(policy, action), value
+    def run(observations: Any, masks: Any) -> Any:
+        def step(state: Any, inputs: Any) -> Any:
+            observation, mask, first = inputs
+            _, value = pc.value(policy, state, observation, is_first=first)
+            state, distribution = pc.action_distribution(
+                policy, state, observation, action_mask=mask, is_first=first
+            )
+            return state, (state, pc.env_action(policy, distribution.mode()), value)
 
-    expected, values = jax.tree.map(np.asarray, jax.vmap(run)(observations, masks))
+        return jax.lax.scan(step, pc.reset(policy), (observations, masks, is_first))[1]
+
+    states, expected, values = jax.tree.map(np.asarray, run(observations, masks))
     observations = jax.tree.map(np.asarray, observations)
-    differ = 0
+    state, differ = runner.reset(), 0
+    assert jax.tree.structure(state) == jax.tree.structure(pc.reset(policy))
     for i in range(COUNT):
-        observation = jax.tree.map(lambda x: x[i], observations)
-        state, action = runner.act(runner.reset(), observation, action_mask=rows[i])
-        assert state == ()
-        assert abs(runner.value(state, observation)[1] - values[i]) <= 1e-5 * max(1, abs(values[i]))
+        observation, first = jax.tree.map(lambda x: x[i], observations), bool(is_first[i])
+        seen, value = runner.value(state, observation, is_first=first)
+        state, action = runner.act(state, observation, action_mask=rows[i], is_first=first)
+        for ours in (seen, state):
+            wanted = jax.tree.map(lambda x: x[i], states)
+            assert jax.tree.structure(ours) == jax.tree.structure(wanted)
+            for got, want in zip(jax.tree.leaves(ours), jax.tree.leaves(wanted), strict=True):
+                assert got.dtype == want.dtype
+                assert np.allclose(got, want, rtol=1e-5, atol=1e-5)
+        assert abs(value - values[i]) <= 1e-5 * max(1, abs(values[i]))
         wanted = jax.tree.map(lambda x: x[i], expected)
         assert jax.tree.structure(action) == jax.tree.structure(wanted)
         for got, want in zip(jax.tree.leaves(action), jax.tree.leaves(wanted), strict=True):
@@ -72,7 +119,7 @@ def test_modes_and_values_are_those_of_jax(name, tmp_path):
             if want.dtype == jnp.bfloat16:  # one rounding apart at most
                 differ += not np.array_equal(got, want.astype(np.float32))
                 assert np.allclose(got, want.astype(np.float32), rtol=2**-7)
-            elif "bins" in name or want.dtype.kind != "f" or name == "temperature":
+            elif want.dtype.kind != "f" or name in WITH_TIES:
                 differ += not np.allclose(got, want, rtol=1e-5, atol=1e-5)
             else:
                 assert np.allclose(got, want, rtol=1e-5, atol=1e-5)
@@ -89,6 +136,7 @@ SAMPLED = {
     "squashed": config(BOUNDED, box_head=pc.SquashedNormalHead(pc.Scale(positive="softplus"))),
     "beta": config(BOUNDED, box_head=pc.BetaHead(), temperature=2.0),
     "bins": config(BOUNDED, box_head=pc.BinsHead(4)),
+    "autoregressive": CASES["autoregressive"],
 }
 
 
@@ -96,7 +144,10 @@ SAMPLED = {
 def test_draws_have_the_law_of_jax(name, tmp_path):
     policy, count = _policy(SAMPLED[name]), 2000
     pc.save(tmp_path / "file", policy, self_test=False)
-    runner, rng = numpy_runner.load(tmp_path / "file"), np.random.default_rng(0)
+    rng, runner = (
+        np.random.default_rng(0),
+        numpy_runner.load(tmp_path / "file", mask_functions={"others": others}),
+    )
     observation = np.array([0.3, -0.2, 0.5], np.float32)
     draws = [runner.act((), observation, rng=rng)[1] for _ in range(count)]
     keys = jax.random.split(jax.random.key(0), count)
@@ -122,6 +173,72 @@ def test_what_is_masked_is_never_drawn(tmp_path):
         runner.act((), np.ones(3), action_mask=np.ones(2, bool))
     with pytest.raises(ValueError, match=r"^observation: got 4 numbers, expected 3$"):
         runner.act((), np.ones(4))
+
+
+def test_combinations_that_a_joint_mask_forbids_are_never_chosen(tmp_path):
+    policy = _policy(config(pc.MultiDiscrete((2, 3, 2), start=(0, 1, 0)), temperature=2.0))
+    pc.save(tmp_path / "file", policy, self_test=False)
+    runner, rng = numpy_runner.load(tmp_path / "file"), np.random.default_rng(0)
+    allowed = rng.random((300, 2, 3, 2)) < 0.3
+    allowed[0] = False  # allows everything
+    observations = rng.standard_normal((300, 3)).astype(np.float32)
+
+    class Joint(NamedTuple):  # any object will do
+        allowed: Any
+
+    def mode(x: Any, allowed: Any) -> Any:
+        return pc.act(policy, (), x, action_mask=pc.JointMask(allowed))[1]
+
+    expected = np.asarray(jax.vmap(mode)(observations, allowed))
+    got = [runner.act((), x, action_mask=Joint(a))[1] for x, a in zip(observations, allowed, strict=True)]
+    assert np.array_equal(np.stack(got), expected)
+    assert got[0].dtype == expected.dtype
+
+    _, distribution = pc.action_distribution(
+        policy, (), observations[1], action_mask=pc.JointMask(allowed[1])
+    )
+    draws = [runner.act((), observations[1], rng=rng, action_mask=Joint(allowed[1]))[1] for _ in range(3000)]
+    counts = np.zeros((2, 3, 2))
+    np.add.at(counts, tuple(np.stack(draws).T - np.array([[0], [1], [0]])), 1)
+    assert np.all(counts[~allowed[1]] == 0)
+    assert np.abs(counts / 3000 - np.asarray(distribution.probs)).max() < 0.05
+    with pytest.raises(ValueError, match=r"^action_mask.allowed: got bool\(3,\), expected bool\(2, 3, 2\)$"):
+        runner.act((), np.ones(3), action_mask=Joint(np.ones(3, bool)))
+
+
+def test_what_a_state_is_and_what_it_is_not(tmp_path):
+    pc.save(tmp_path / "file", _policy(CONFIGS["every memory"]), self_test=False)
+    runner = numpy_runner.load(tmp_path / "file")
+    first = runner.reset()
+    state, _ = runner.act(first, np.ones(3))
+    kept = jax.tree.map(np.copy, state)
+    for _ in range(6):  # more than the window
+        runner.act(state, np.ones(3))
+    assert jax.tree.all(jax.tree.map(np.array_equal, state, kept)), "a state is not written to"
+    assert not any(leaf.flags.writeable for leaf in jax.tree.leaves(first))
+    for wrong in ((), {"actor": 0}, None):
+        with pytest.raises(ValueError, match=r"^state: expected what `reset` or the last call gave"):
+            runner.act(wrong, np.ones(3))
+        assert runner.act(wrong, np.ones(3), is_first=True)[0].keys() == {"actor", "critic"}
+
+
+def test_a_box_has_no_mask(tmp_path):
+    pc.save(tmp_path / "file", _policy(SAMPLED["bins"]), self_test=False)
+    with pytest.raises(ValueError, match=r"^action_mask: got a mask for a Box"):
+        numpy_runner.load(tmp_path / "file").act((), np.ones(3), action_mask=[np.ones(4, bool)] * 2)
+
+
+def test_mask_functions_are_given_by_name(tmp_path):
+    pc.save(tmp_path / "file", _policy(CONFIGS["autoregressive"]), self_test=False)
+    with pytest.raises(
+        ValueError, match=r"^Autoregressive.masks\['aim'\]: 'others' is not known here; give it in"
+    ):
+        numpy_runner.load(tmp_path / "file")
+    runner = numpy_runner.load(tmp_path / "file", mask_functions={"others": others})
+    rng = np.random.default_rng(0)
+    draws = [runner.act((), np.ones(3), rng=rng)[1] for _ in range(100)]
+    assert list(draws[0]) == list(CONFIGS["autoregressive"].action_space.struct())
+    assert not any(draw["aim"] == draw["tool"] for draw in draws)
 
 
 def test_every_activation_is_that_of_jax():
@@ -162,12 +279,12 @@ def test_what_it_does_not_know_is_refused(tmp_path):
         with pytest.raises(ValueError, match=message):
             numpy_runner.load(tmp_path / "file")
 
-    def edited(**fields: Any) -> bytes:
+    def edited(name: str = "act box", **fields: Any) -> bytes:
         import hashlib
 
         import msgpack
 
-        document = opened(pc.to_bytes(_policy(CONFIGS["act box"]), self_test=False))
+        document = opened(pc.to_bytes(_policy(CONFIGS[name]), self_test=False))
         data = msgpack.unpackb(document["config"])
         data["fields"] |= fields
         encoding = msgpack.packb(data)
@@ -179,7 +296,10 @@ def test_what_it_does_not_know_is_refused(tmp_path):
     unknown = {"type": "policy_core/Memory", "fields": {}}
     refused(r"^no network 'policy_core/Memory' is known to this runner", edited(actor=unknown))
     refused(r"^no head 'policy_core/Memory' is known to this runner", edited(box_head=unknown))
-    refused(r"^memory: this runner has none yet; use JAX", edited(memory=unknown))
+    refused(r"^no memory 'policy_core/Memory' is known to this runner", edited("gru", memory=unknown))
+    refused(
+        r"^autoregressive: this runner does not know 'policy_core/Memory'$", edited(autoregressive=unknown)
+    )
     refused(r"^ActorCriticConfig.more: this runner does not know the field", edited(more=unknown))
     refused(r"^compute_dtype: bfloat16 is not what NumPy computes in", edited(compute_dtype="bfloat16"))
     data = edited()

@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from policy_core_adapters.numpy_networks import Array, find, linear, only, sigmoid, softplus
-from policy_core_adapters.numpy_spaces import Box
+from policy_core_adapters.numpy_spaces import Box, parts_of
 
 
 class Choice(NamedTuple):
@@ -36,17 +36,34 @@ def choice_of(space: Any, box_head: Any, params: Any, dtype: Any, temperature: f
             return HEADS["policy_core/LogitsHead"](Head(space, params, dtype, temperature, {}))
         case "Box":
             if "float" not in space["fields"]["dtype"]:
-                return HEADS["policy_core/BinsHead"](Head(space, params, dtype, temperature, {"bins": 2}))
+                box_head = {"type": "policy_core/BinsHead", "fields": {"bins": 2}}
             make = find(HEADS, box_head, "head")
-            choice: Choice = make(Head(space, params, dtype, temperature, box_head["fields"]))
-            return choice
+            return _unmasked(make(Head(space, params, dtype, temperature, box_head["fields"])))
         case "Dict" | "Tuple":
-            spaces = space["fields"]["spaces"]
-            named = space["type"].endswith("Dict")
-            items = [tuple(item) for item in spaces] if named else list(enumerate(spaces))
-            parts = [(key, choice_of(p, box_head, params[str(key)], dtype, temperature)) for key, p in items]
-            return _joint(parts, named)
+            parts = [
+                (key, choice_of(part, box_head, params[str(key)], dtype, temperature))
+                for key, part in parts_of(space).items()
+            ]
+            return _joint(parts, space["type"].endswith("Dict"))
     raise ValueError(f"action_space: no space {space['type']!r} is known here")
+
+
+def _unmasked(choice: Choice) -> Choice:
+    """The choice for a box, which has no masks."""
+
+    def check(mask: Any) -> None:
+        if mask is not None:
+            raise ValueError("action_mask: got a mask for a Box, which cannot be masked; pass None")
+
+    def mode(x: Array, mask: Any) -> Any:
+        check(mask)
+        return choice.mode(x, None)
+
+    def sample(x: Array, mask: Any, rng: np.random.Generator) -> Any:
+        check(mask)
+        return choice.sample(x, None, rng)
+
+    return Choice(mode, sample)
 
 
 def _joint(parts: list[tuple[Any, Choice]], named: bool) -> Choice:
@@ -87,6 +104,19 @@ def _pick_even(logits: Array, rng: np.random.Generator | None) -> Array:
     return index
 
 
+def _pick_joint(
+    logits: Array, allowed: Any, sizes: tuple[int, ...], rng: np.random.Generator | None
+) -> Array:
+    """An index for each row, among the combinations that a joint mask allows."""
+    allowed = np.asarray(allowed)
+    if allowed.shape != sizes or allowed.dtype != bool:
+        raise ValueError(f"action_mask.allowed: got {allowed.dtype}{allowed.shape}, expected bool{sizes}")
+    table = np.zeros((), logits.dtype)
+    for row in np.split(logits, np.cumsum(sizes)[:-1]):
+        table = table[..., None] + row  # the last axis is that of this row
+    return np.array(np.unravel_index(_pick(table.ravel(), allowed.ravel(), rng), sizes), np.int32)
+
+
 def _logits(head: Head) -> Callable[[Array], Array]:
     layer, temperature = linear(head.params, head.dtype), head.temperature
     return layer if temperature is None else lambda x: layer(x) / temperature
@@ -109,11 +139,15 @@ def _discrete(head: Head) -> Choice:
             return (ones if mask is None else ones & np.asarray(mask, bool)).astype(np.int32)
 
         return Choice(lambda x, mask: bits(x, mask, None), bits)
-    pick = _rows(logits, fields["nvec"])
-    starts = np.array(fields["start"], np.int32)
+    sizes = tuple(fields["nvec"])
+    pick, starts = _rows(logits, list(sizes)), np.array(fields["start"], np.int32)
 
     def several(x: Array, mask: Any, rng: np.random.Generator | None) -> Array:
-        return (pick(x, mask, rng) + starts).reshape(fields["shape"])
+        if hasattr(mask, "allowed"):
+            index = _pick_joint(logits(x), mask.allowed, sizes, rng)
+        else:
+            index = pick(x, mask, rng)
+        return (index + starts).reshape(fields["shape"])
 
     return Choice(lambda x, mask: several(x, mask, None), several)
 
@@ -213,13 +247,34 @@ def _beta(head: Head) -> Choice:
 
 
 def _bins(head: Head) -> Choice:
-    only(head.fields, "BinsHead", "bins")
-    box, bins = Box(head.space, head.dtype), head.fields["bins"]
-    sizes = [bins] * box.size if box.is_float else (box.high - box.low + 1).ravel().tolist()
-    pick = _rows(_logits(head), sizes)
+    space, value = _grid(head.space, head.fields, head.dtype)
+    index = _discrete(head._replace(space=space, fields={}))
+    return Choice(
+        lambda x, mask: value(index.mode(x, mask)), lambda x, mask, rng: value(index.sample(x, mask, rng))
+    )
 
-    def value(x: Array, mask: Any, rng: np.random.Generator | None) -> Array:
-        index = pick(x, mask, rng).reshape(box.shape)
+
+def index_form(space: Any, box_head: Any, dtype: Any) -> tuple[Any, Callable[[Any], Any]]:
+    """The space of the policy actions of a part, and from those to environment actions.
+
+    They are indices for a box in bins. For any other space they are the environment actions.
+    """
+    if space["type"].endswith("/Box"):
+        if "float" not in space["fields"]["dtype"]:
+            return _grid(space, {"bins": 2}, dtype)
+        if box_head["type"] == "policy_core/BinsHead":
+            return _grid(space, box_head["fields"], dtype)
+    return space, lambda action: action
+
+
+def _grid(space: Any, fields: dict[str, Any], dtype: Any) -> tuple[Any, Callable[[Any], Any]]:
+    """The space of the indices of a box in bins, and from indices to values."""
+    only(fields, "BinsHead", "bins")
+    box, bins = Box(space, dtype), fields["bins"]
+    sizes = [bins] * box.size if box.is_float else (box.high - box.low + 1).ravel().tolist()
+    rows = {"nvec": sizes, "shape": box.shape, "start": [0] * box.size}
+
+    def value(index: Array) -> Array:
         if not box.is_float:
             return np.asarray(box.low + index).astype(box.dtype)
         part = index / (bins - 1)
@@ -227,7 +282,7 @@ def _bins(head: Head) -> Choice:
             np.asarray(box.low.astype(np.float64) * (1 - part) + box.high.astype(np.float64) * part)
         )
 
-    return Choice(lambda x, mask: value(x, mask, None), value)
+    return {"type": "policy_core/MultiDiscrete", "fields": rows}, value
 
 
 HEADS: dict[str, Callable[[Head], Choice]] = {

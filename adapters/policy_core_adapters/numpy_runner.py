@@ -6,9 +6,9 @@ r"""Policy files on NumPy and msgpack alone: for a robot, or a game server.
     state, action = runner.act(state, observation, rng=rng, action_mask=mask)  # a draw
 
 Neither JAX nor policy_core is imported. The file is verified as docs/file-format.md says; what
-the config asks for and this runner does not know is an error, never left out. Networks, heads
-and policies are found by the name of their class in `NETWORKS`, `HEADS` and `POLICIES`: add a
-function there for one of your own.
+the config asks for and this runner does not know is an error, never left out. Networks, memories,
+heads and policies are found by the name of their class in `NETWORKS`, `MEMORIES`, `HEADS` and
+`POLICIES`: add a function there for one of your own.
 """
 
 import hashlib
@@ -16,25 +16,36 @@ import math
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgpack
 import numpy as np
 
+from policy_core_adapters.numpy_autoregressive import MaskFunction, dependent
 from policy_core_adapters.numpy_heads import HEADS as HEADS
 from policy_core_adapters.numpy_heads import Choice, choice_of
+from policy_core_adapters.numpy_memory import MEMORIES as MEMORIES
+from policy_core_adapters.numpy_memory import Memory, memory_of
 from policy_core_adapters.numpy_networks import ACTIVATIONS, NETWORKS, Array, find, linear, only
 from policy_core_adapters.numpy_spaces import flatten_of
+
+
+class Given(NamedTuple):
+    """What a file names and does not hold."""
+
+    activations: dict[str, Callable[[Array], Array]]
+    mask_functions: dict[str, MaskFunction]
 
 
 class Runner:
     """A loaded policy: `reset`, `act`, `value`.
 
     Args:
-        features: `observation -> flat vector`.
-        actor: from that to the features of the head.
+        features: `observation -> flat vector`, what comes before the memories.
+        actor: from that, or the output of the memory, to the features of the head.
         choice: how the head chooses.
-        critic: from the flat vector to the value.
+        critic: from what the actor gets, too, or its own memory, to the value.
+        memories: `shared`, or `actor` and perhaps `critic`; none for a policy without.
     """
 
     def __init__(
@@ -43,12 +54,14 @@ class Runner:
         actor: Callable[[Array], Array],
         choice: Choice,
         critic: Callable[[Array], Array],
+        memories: dict[str, Memory] | None = None,
     ) -> None:
         self._features, self._actor, self._choice, self._critic = features, actor, choice, critic
+        self._memories = memories or {}
 
     def reset(self) -> Any:
         """The state at the start of an episode; `()` for a policy without memory."""
-        return ()
+        return {owner: memory.initial for owner, memory in self._memories.items()} or ()
 
     def act(
         self,
@@ -59,16 +72,44 @@ class Runner:
         action_mask: Any = None,
         is_first: bool | None = None,
     ) -> tuple[Any, Any]:
-        """The next state, and the environment action: the mode, or a draw if there is an `rng`."""
-        del is_first  # there is no memory to reset
-        features = self._actor(self._features(observation))
+        """The next state, and the environment action: the mode, or a draw if there is an `rng`.
+
+        Args:
+            state: from `reset` or the call before; it is not changed.
+            observation: an element of the observation space.
+            rng: draws the action.
+            action_mask: as in `policy_core.act`; for a joint mask, an object with `.allowed`.
+            is_first: whether the observation is the first of an episode: then the state is reset.
+        """
+        state, x, _ = self._advance(state, observation, is_first)
+        features = self._actor(x)
         if rng is None:
             return state, self._choice.mode(features, action_mask)
         return state, self._choice.sample(features, action_mask, rng)
 
-    def value(self, state: Any, observation: Any) -> tuple[Any, float]:
+    def value(self, state: Any, observation: Any, *, is_first: bool | None = None) -> tuple[Any, float]:
         """The next state, and the value of an observation."""
-        return state, float(self._critic(self._features(observation))[0])
+        state, _, x = self._advance(state, observation, is_first)
+        return state, float(self._critic(x)[0])
+
+    def _advance(self, state: Any, observation: Any, is_first: bool | None) -> tuple[Any, Array, Array]:
+        """The next state, and what the actor and the critic see."""
+        x = self._features(observation)
+        if not self._memories:
+            return state, x, x
+        if is_first:
+            state = self.reset()
+        if not isinstance(state, dict) or state.keys() != self._memories.keys():
+            raise ValueError(
+                f"state: expected what `reset` or the last call gave, with {list(self._memories)}, "
+                f"got {list(state) if isinstance(state, dict) else type(state).__name__}"
+            )
+        states, actor, critic = {}, x, x
+        for owner, memory in self._memories.items():
+            states[owner], y = memory.step(state[owner], x)
+            actor = actor if owner == "critic" else y
+            critic = critic if owner == "actor" else y
+        return states, actor, critic
 
 
 def load(
@@ -76,6 +117,7 @@ def load(
     *,
     member: tuple[int, ...] | int = (),
     activations: dict[str, Callable[[Array], Array]] | None = None,
+    mask_functions: dict[str, MaskFunction] | None = None,
 ) -> Runner:
     """The policy in a file.
 
@@ -83,6 +125,8 @@ def load(
         path: the file.
         member: which one of a population.
         activations: functions that were registered by name in the process that saved.
+        mask_functions: likewise, `(mask, seen) -> mask` for parts of an action that depend on
+            others; they get and give NumPy arrays.
 
     Raises:
         ValueError: for a damaged file, or one that asks for what is not known here.
@@ -90,12 +134,12 @@ def load(
     """
     document = read(Path(path).read_bytes())
     try:
-        return _runner(document, member, {**ACTIVATIONS, **(activations or {})})
+        return _runner(document, member, Given({**ACTIVATIONS, **(activations or {})}, mask_functions or {}))
     except (ArithmeticError, AttributeError, IndexError, LookupError, TypeError) as error:
         raise ValueError(f"the file contradicts itself: {error!r}") from error
 
 
-def _runner(document: dict[str, Any], member: Any, names: dict[str, Any]) -> Runner:
+def _runner(document: dict[str, Any], member: Any, given: Given) -> Runner:
     member = (member,) if isinstance(member, int) else tuple(member)
     batch = tuple(document["batch"])
     if len(member) != len(batch) or any(not 0 <= i < n for i, n in zip(member, batch, strict=True)):
@@ -108,7 +152,7 @@ def _runner(document: dict[str, Any], member: Any, names: dict[str, Any]) -> Run
             holder = holder.setdefault(parent, {})
         holder[last] = _array(name, dtype, shape, b"".join(chunks))[member]
     config = msgpack.unpackb(document["config"], raw=False, strict_map_key=True)
-    runner: Runner = find(POLICIES, config, "policy")(config["fields"], params, names)
+    runner: Runner = find(POLICIES, config, "policy")(config["fields"], params, given)
     return runner
 
 
@@ -139,32 +183,58 @@ def _array(name: str, dtype: str, shape: list[int], content: bytes) -> Array:
     return (array.astype(np.uint32) << 16).view(np.float32) if dtype == "bfloat16" else array
 
 
-def _actor_critic(fields: dict[str, Any], params: dict[str, Any], names: dict[str, Any]) -> Runner:
+def _actor_critic(fields: dict[str, Any], params: dict[str, Any], given: Given) -> Runner:
     known = "observation_space action_space actor critic trunk box_head temperature actor_gain critic_gain"
     later = "memory memory_sharing autoregressive"
     only(fields, "ActorCriticConfig", *known.split(), *later.split(), "param_dtype", "compute_dtype")
-    for name in ("memory", "autoregressive"):
-        if fields[name] is not None:
-            raise ValueError(f"{name}: this runner has none yet; use JAX")
     if fields["compute_dtype"] not in ("float32", "float64"):
         raise ValueError(f"compute_dtype: {fields['compute_dtype']} is not what NumPy computes in; use JAX")
     dtype = np.dtype(fields["compute_dtype"])
 
-    def network(name: str, at: Any) -> Any:
-        return find(NETWORKS, fields[name], "network")(fields[name]["fields"], at, dtype, names)
+    def network(data: Any, at: Any) -> Any:
+        return find(NETWORKS, data, "network")(data["fields"], at, dtype, given.activations)
 
     flatten = flatten_of(fields["observation_space"])
-    trunk = network("trunk", params["trunk"]) if fields["trunk"] is not None else None
+    trunk = network(fields["trunk"], params["trunk"]) if fields["trunk"] is not None else None
 
     def features(observation: Any) -> Array:
         x = flatten(observation).astype(dtype, copy=False)
         return x if trunk is None else np.asarray(trunk(x))
 
+    actor, critic = (network(fields[name], params[name].get("tower", {})) for name in ("actor", "critic"))
+    last = linear(params["critic"]["head"], dtype)
+    memories = _memories(fields, params, dtype)
+    return Runner(
+        features, actor, _choice(fields, params, dtype, network, given), lambda x: last(critic(x)), memories
+    )
+
+
+def _memories(fields: dict[str, Any], params: dict[str, Any], dtype: Any) -> dict[str, Memory]:
+    """The memories by owner."""
+    data, sharing = fields["memory"], fields["memory_sharing"]
+    if data is None:
+        return {}
+    if sharing == "shared":
+        return {"shared": memory_of(data, params["memory"], dtype)}
+    owners = {"separate": ("actor", "critic"), "actor": ("actor",)}[sharing]
+    return {owner: memory_of(data, params[owner]["memory"], dtype) for owner in owners}
+
+
+def _choice(fields: dict[str, Any], params: dict[str, Any], dtype: Any, network: Any, given: Given) -> Choice:
+    """How an action is chosen."""
     temperature = None if fields["temperature"] is None else float(params["temperature"])
-    actor, critic = (network(name, params[name].get("tower", {})) for name in ("actor", "critic"))
-    head, last = params["actor"]["head"], linear(params["critic"]["head"], dtype)
-    choice = choice_of(fields["action_space"], fields["box_head"], head, dtype, temperature)
-    return Runner(features, actor, choice, lambda x: last(critic(x)))
+    space, box_head, head = fields["action_space"], fields["box_head"], params["actor"]["head"]
+    dependence = fields["autoregressive"]
+    if dependence is None:
+        return choice_of(space, box_head, head, dtype, temperature)
+    if dependence["type"] != "policy_core/Autoregressive":
+        raise ValueError(f"autoregressive: this runner does not know {dependence['type']!r}")
+    inner = dependence["fields"]
+
+    def between(at: Any) -> Any:
+        return network(inner["network"], at)
+
+    return dependent(space, box_head, inner, head, dtype, temperature, between, given.mask_functions)
 
 
 POLICIES: dict[str, Callable[..., Runner]] = {"policy_core/ActorCriticConfig": _actor_critic}

@@ -35,6 +35,12 @@ def flatten_of(space: Any) -> Callable[[Any], Array]:
     raise ValueError(f"space: no space {name!r} is known here")
 
 
+def parts_of(space: Any) -> dict[Any, Any]:
+    """Name, or place, to part of a `Dict` or `Tuple`."""
+    parts = space["fields"]["spaces"]
+    return dict(parts) if space["type"].endswith("Dict") else dict(enumerate(parts))
+
+
 def _sized(x: Array, size: int) -> Array:
     if x.size != size:
         raise ValueError(f"observation: got {x.size} numbers, expected {size}")
