@@ -75,10 +75,11 @@ def make_train(
     if hyper.num_steps % hyper.sequence_length or num_sequences % hyper.num_minibatches:
         raise ValueError("num_steps must be whole sequences, and these whole minibatches")
     updates = hyper.num_updates * hyper.num_epochs * hyper.num_minibatches
-    optimizer = optax.chain(
+    adam = optax.chain(
         optax.clip_by_global_norm(hyper.max_grad_norm),
         optax.adam(optax.linear_schedule(hyper.learning_rate, 0.0, updates), eps=1e-5),
     )
+    optimizer = optax.multi_transform({True: adam, False: optax.set_to_zero()}, pc.trainable)
 
     def init(key: jax.Array) -> Runner:
         policy_key, env_key, key = jax.random.split(key, 3)
@@ -190,6 +191,8 @@ def make_train(
         key, *epoch_keys = jax.random.split(runner.key, 1 + hyper.num_epochs)
         carry = (runner.policy, runner.optimizer_state)
         (policy, optimizer_state), _ = jax.lax.scan(epoch, carry, jnp.stack(epoch_keys))
+        # Last, so that the loss sees the observations as the rollout did, and ratios start at 1.
+        policy = pc.update_statistics(policy, transitions.observation)
         runner = runner._replace(policy=policy, optimizer_state=optimizer_state, key=key)
         return runner, transitions.returned
 

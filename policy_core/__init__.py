@@ -7,6 +7,7 @@ from policy_core._static import static as static
 from policy_core.actor_critic import ActorCriticConfig as ActorCriticConfig
 from policy_core.contract import ActorCritic as ActorCritic
 from policy_core.contract import Distribution as Distribution
+from policy_core.contract import NormalizingActorCritic as NormalizingActorCritic
 from policy_core.contract import Policy as Policy
 from policy_core.contract import SequenceActorCritic as SequenceActorCritic
 from policy_core.contract import Space as Space
@@ -39,6 +40,7 @@ from policy_core.networks import MLP as MLP
 from policy_core.networks import Network as Network
 from policy_core.networks import register_activation as register_activation
 from policy_core.networks import register_initializer as register_initializer
+from policy_core.normalize import Normalize as Normalize
 from policy_core.policy import act as act
 from policy_core.policy import action_and_value as action_and_value
 from policy_core.policy import action_distribution as action_distribution
@@ -58,6 +60,8 @@ from policy_core.spaces import MultiDiscrete as MultiDiscrete
 from policy_core.spaces import Tuple as Tuple
 from policy_core.spaces import checked_mask as checked_mask
 from policy_core.spaces import rows_of_mask as rows_of_mask
+from policy_core.training import trainable as trainable
+from policy_core.training import update_statistics as update_statistics
 from policy_core.transplant import Transplanted as Transplanted
 from policy_core.transplant import transplant as transplant
 

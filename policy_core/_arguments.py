@@ -46,6 +46,19 @@ def check_state(
     check_structure(state, jax.eval_shape(lambda: config.initial_state(params)), "state")
 
 
+def check_batch(config: ActorCritic[Any, Any, Any, Any], observations: PyTree, mask: Any) -> None:
+    """Observations have the same leading axes everywhere; a mask has their shape."""
+    struct = config.observation_space.struct()
+    axes: tuple[int, ...] = ()
+    for leaf, expected in zip(jax.tree.leaves(observations), jax.tree.leaves(struct), strict=False):
+        axes = jnp.shape(leaf)[: max(jnp.ndim(leaf) - len(expected.shape), 0)]
+        break
+    batch = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((*axes, *leaf.shape), leaf.dtype), struct)
+    check_structure(observations, batch, "observations")
+    if mask is not None:
+        check_structure(mask, jax.ShapeDtypeStruct(axes, jnp.bool_), "mask")
+
+
 def check_key(key: Any) -> None:
     """Raise `StructureError` unless there is no key, or one key of either style."""
     if key is None:

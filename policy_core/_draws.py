@@ -37,14 +37,16 @@ def random_mask(full: PyTree, key: Any) -> PyTree:
     return jax.tree.unflatten(structure, [mask.at[..., -1].set(True) for mask in masks])
 
 
-def perturb(params: PyTree, key: Any) -> PyTree:
-    """Every number moved a little."""
+def perturb(params: PyTree, moves: PyTree, key: Any) -> PyTree:
+    """Every number moved a little where `moves` is true."""
     leaves, structure = jax.tree.flatten(params)
     keys = jax.random.split(key, max(len(leaves), 1))
 
-    def moved(leaf: Any, key: Any) -> Any:
-        if not jnp.issubdtype(leaf.dtype, jnp.floating):
+    def moved(leaf: Any, moves: bool, key: Any) -> Any:
+        if not moves or not jnp.issubdtype(leaf.dtype, jnp.floating):
             return leaf
         return leaf + (0.3 * jax.random.normal(key, leaf.shape)).astype(leaf.dtype)
 
-    return jax.tree.unflatten(structure, [moved(*x) for x in zip(leaves, keys, strict=False)])
+    return jax.tree.unflatten(
+        structure, [moved(*x) for x in zip(leaves, jax.tree.leaves(moves), keys, strict=False)]
+    )

@@ -1,4 +1,4 @@
-"""The shipped policy: encoder, memory, towers, heads."""
+"""The shipped policy: normalisation, encoder, memory, towers, heads."""
 
 import math
 from typing import Any, Literal, TypeAlias, TypeVar
@@ -9,14 +9,24 @@ from jaxtyping import Array, Bool, Float, PyTree
 
 from policy_core._dtypes import wide_float, widen
 from policy_core._static import static
-from policy_core.contract import Distribution, Key, Mask, Scalar, SequenceActorCritic, Space
+from policy_core.contract import (
+    Distribution,
+    Key,
+    Mask,
+    NormalizingActorCritic,
+    Scalar,
+    SequenceActorCritic,
+    Space,
+)
 from policy_core.errors import ConfigError
 from policy_core.heads import Autoregressive, AutoregressiveHead, Head, NormalHead, head_of
 from policy_core.memory import Memory
 from policy_core.networks import MLP, Network, init_linear, linear
+from policy_core.normalize import Normalize, merged
 
 Params: TypeAlias = dict[str, Any]
 T = TypeVar("T")
+_UNTRAINED = ("normalize", "temperature")  # parts of the params
 Dtype: TypeAlias = Literal["bfloat16", "float16", "float32", "float64"]
 
 
@@ -36,6 +46,8 @@ class ActorCriticConfig:
             couples the two losses (Andrychowicz et al. 2021).
         trunk: a network before both, shared, or None. To share everything but the heads,
             give `MLP(())` for both towers.
+        normalize: whether and how arrays of floats are normalised by running statistics of the
+            observations, which `update_statistics` moves; None for not.
         memory: what is carried from step to step: `GRU`, `LSTM`, `MinGRU`, `WindowAttention`,
             a `Stack` of these, one of your own, or None.
         memory_sharing: whether actor and critic have one memory ("shared"), one each
@@ -75,6 +87,7 @@ class ActorCriticConfig:
     actor: Network = MLP()
     critic: Network = MLP()
     trunk: Network | None = None
+    normalize: Normalize | None = None
     memory: Memory | None = None
     memory_sharing: Literal["shared", "separate", "actor"] = "shared"
     box_head: Head = NormalHead()
@@ -99,9 +112,10 @@ class ActorCriticConfig:
         self._sizes()  # a memory whose parts do not fit says so
 
     def init(self, *, key: Key) -> Params:
-        """Params `actor`, `critic` (each a `tower` and a `head`), perhaps `trunk`, `memory`, `temperature`.
+        """Params `actor`, `critic` (each a `tower` and a `head`), perhaps `trunk`, `memory`, and more.
 
-        A memory that is not shared is with its owner, as `params["actor"]["memory"]`.
+        A memory that is not shared is with its owner, as `params["actor"]["memory"]`. `normalize`
+        has the statistics, `temperature` the temperature.
         """
         self._check_precision()
         keys = jax.random.split(key, 6)
@@ -137,6 +151,8 @@ class ActorCriticConfig:
             for owner, key in zip(owners, jax.random.split(memory_key, len(owners)), strict=True):
                 part = params if owner == "shared" else params[owner]
                 part["memory"] = self.memory.init(encoded, key=key, dtype=dtype)
+        if self.normalize is not None:
+            params["normalize"] = self.normalize.init(self.observation_space)
         if self.temperature is not None:
             params["temperature"] = jnp.full((), self.temperature, jnp.float32)
         return params
@@ -193,6 +209,8 @@ class ActorCriticConfig:
     def _encode(self, params: Params, observation: PyTree) -> Float[Array, " features"]:
         """What comes before the memory."""
         self._check_precision()
+        if self.normalize is not None:
+            observation = self.normalize.apply(params["normalize"], observation)
         x = self.observation_space.flatten(observation).astype(self.compute_dtype)
         return x if self.trunk is None else self.trunk.apply(params["trunk"], x)
 
@@ -221,6 +239,26 @@ class ActorCriticConfig:
     def policy_action(self, env_action: PyTree) -> PyTree:
         """By the head."""
         return self._head().policy_action(self.action_space, env_action)
+
+    def trainable(self, params: Params) -> PyTree:
+        """All but the statistics and the temperature."""
+        return {
+            name: jax.tree.map(lambda _, name=name: name not in _UNTRAINED, part)
+            for name, part in params.items()
+        }
+
+    def update_statistics(
+        self,
+        params: Params,
+        observations: PyTree,
+        *,
+        mask: Bool[Array, "..."] | None = None,
+        axis_name: str | tuple[str, ...] | None = None,
+    ) -> Params:
+        """Nothing but `params["normalize"]` changes."""
+        if self.normalize is None:
+            return params
+        return {**params, "normalize": merged(params["normalize"], observations, mask, axis_name)}
 
     def _head(self) -> Head:
         if self.autoregressive is None:
@@ -266,3 +304,4 @@ def _seen_by(owner: str, output: T) -> dict[str, T]:
 
 
 _: type[SequenceActorCritic[Params, Any, Any, Any]] = ActorCriticConfig
+_also: type[NormalizingActorCritic[Params, Any, Any, Any]] = ActorCriticConfig

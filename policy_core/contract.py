@@ -176,5 +176,36 @@ class SequenceActorCritic(ActorCritic[Params, State, Observation, Action], Proto
         ...
 
 
+@runtime_checkable
+class NormalizingActorCritic(ActorCritic[Params, State, Observation, Action], Protocol):
+    """A policy some of whose params are not for an optimiser, such as running statistics.
+
+    Optional: for a config without these methods `trainable` is true everywhere, and
+    `update_statistics` changes nothing.
+    """
+
+    def trainable(self, params: Params) -> PyTree:
+        """Which leaves an optimiser may move: Python bools in the structure of `params`."""
+        ...
+
+    def update_statistics(
+        self,
+        params: Params,
+        observations: Observation,
+        *,
+        mask: Bool[Array, "..."] | None = None,
+        axis_name: str | tuple[str, ...] | None = None,
+    ) -> Params:
+        """The params after seeing observations, which have any number of leading axes.
+
+        Args:
+            params: the params.
+            observations: with the same leading axes in all of their parts.
+            mask: which of them count, in the shape of the leading axes; None for all.
+            axis_name: named axes over which the observations are split, if any.
+        """
+        ...
+
+
 Policy: TypeAlias = tuple[Params, ActorCritic[Params, State, Observation, Action]]
 """A plain tuple `(params, config)`. As a pytree its leaves are those of `params`."""

@@ -14,6 +14,7 @@ import numpy as np
 from jaxtyping import PyTree
 
 import policy_core.policy as pc
+from policy_core import training
 from policy_core._draws import is_allowed, perturb, random_mask
 from policy_core._structure import check_structure
 from policy_core.contract import ActorCritic, Policy
@@ -65,11 +66,14 @@ class Case:
         @jax.jit
         def draw(key: Any) -> Any:
             init_key, noise_key, observation_key, mask_key, key = jax.random.split(key, 5)
-            params, _ = pc.init(config, key=init_key)
+            policy = pc.init(config, key=init_key)
             keys = jax.random.split(observation_key, _TIME)
             observations = jax.vmap(lambda key: space.sample(key=key))(keys)
             # Every leaf is moved, so that nothing passes because a bias or a gain is near zero.
-            return perturb(params, noise_key), observations, random_mask(full, mask_key), key
+            moves, _ = training.trainable(policy)
+            policy = (perturb(policy[0], moves, noise_key), config)
+            params, _ = training.update_statistics(policy, observations)
+            return params, observations, random_mask(full, mask_key), key
 
         params, self.observations, self.mask, self.key = draw(jax.random.key(seed))
         self.policy: Policy[Any, Any, Any, Any] = (params, config)
@@ -191,7 +195,7 @@ def check_memory(case: Case) -> None:
             return *forms, gradient(_sequence, is_first), gradient(_steps, is_first)
 
         params = case.policy[0]
-        difference = last(perturb(params, case.key)) - last(params)
+        difference = last(perturb(params, training.trainable(case.policy)[0], case.key)) - last(params)
         return jax.vmap(one)(patterns), difference, jax.grad(last)(params)
 
     (got, expected, chunked, slope_got, slope_expected), difference, into_past = everything(patterns)

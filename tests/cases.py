@@ -96,6 +96,11 @@ CONFIGS = {
         memory=pc.Stack((pc.MinGRU(4), pc.LSTM(4, layer_norm=True, learned_start=True)), residual=True),
         memory_sharing="separate",
     ),
+    "normalized": config(
+        pc.Discrete(3),
+        pc.Dict({"x": OBSERVATION, "k": pc.Discrete(2), "i": SPACES["box uint8"], "y": pc.Box()}),
+        normalize=pc.Normalize(clip=2.0),
+    ),
     "shared trunk": config(pc.Discrete(3), trunk=pc.MLP((8,), activation="relu")),
     "only a trunk": config(
         pc.Discrete(3),

@@ -44,7 +44,7 @@ GOLDEN: dict[str, tuple[Any, str]] = {
     ),
     "actor-critic": (
         pc.ActorCriticConfig(observation_space=pc.Box(shape=(4,)), action_space=pc.Discrete(2)),
-        "5c458177571a3352466d7d43fdf966b6bc525d2011c242d45948746c03a6ae81",
+        "634a1722e10502b8ca1c5864904356bb775e64e91930f7d70736c2b31f097b5e",
     ),
     "every field": (
         pc.ActorCriticConfig(
@@ -63,7 +63,7 @@ GOLDEN: dict[str, tuple[Any, str]] = {
             param_dtype="float64",
             compute_dtype="bfloat16",
         ),
-        "7af002c765d0c0f6e915c6bac95ff1b487f608ccd0029a70740eaec448da3c21",
+        "66d9ec7065ebfad5de682d65d0e6bcfb278fa4e86d8d9a8c606eeea3bcd2a5e8",
     ),
 }
 

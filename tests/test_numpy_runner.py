@@ -46,7 +46,8 @@ CONFIGS = {
 }
 SOME = ("act box bfloat16", "act discrete with start", "act nested", "act box int8", "observe nested", "state std",
         "softplus std", "squashed, mixed bounds", "beta", "temperature", "only a trunk", "autoregressive",
-        "autoregressive bins", "gru", "lstm", "every memory", "gru of the actor")  # fmt: skip
+        "autoregressive bins", "gru", "lstm", "every memory", "gru of the actor",
+        "normalized")  # fmt: skip
 NAMES = [name for name in CONFIGS if name not in LOW_PRECISION and (FULL or name in SOME)]
 COUNT = 1000 if FULL else 100
 WITH_TIES = ("temperature", "autoregressive", "autoregressive bins", "bins")  # discrete parts that others see

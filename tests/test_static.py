@@ -259,6 +259,7 @@ ALTERNATIVES: list[tuple[Any, dict[str, list[Any]]]] = [
     *(
         (cell(4), {"size": [5], "layer_norm": [True], "learned_start": [True]}) for cell in (pc.GRU, pc.LSTM)
     ),
+    (pc.Normalize(), {"clip": [5, math.inf], "epsilon": [1e-5]}),
     (pc.MinGRU(4), {"size": [5], "horizon": [99], "learned_start": [True]}),
     (pc.WindowAttention(4), {"size": [8], "window": [31], "heads": [2]}),
     (
@@ -277,6 +278,7 @@ ALTERNATIVES: list[tuple[Any, dict[str, list[Any]]]] = [
             "actor": [pc.MLP(()), pc.MLP(gain=1)],
             "critic": [pc.MLP(()), pc.MLP(gain=1)],
             "trunk": [pc.MLP()],
+            "normalize": [pc.Normalize(), pc.Normalize(clip=5)],
             "memory": [None, pc.GRU(5), pc.LSTM(4), pc.Stack((pc.GRU(4),))],
             "memory_sharing": ["separate", "actor"],
             "box_head": [pc.NormalHead(pc.Scale(log_std=1)), pc.SquashedNormalHead()],

@@ -35,6 +35,41 @@ def flatten_of(space: Any) -> Callable[[Any], Array]:
     raise ValueError(f"space: no space {name!r} is known here")
 
 
+def normaliser_of(space: Any, config: Any, statistics: Any) -> Callable[[Array], Array]:
+    """What `Normalize` does, on the flat vector of an element of the space."""
+    if config["type"] != "policy_core/Normalize":
+        raise ValueError(f"normalize: this runner does not know {config['type']!r}")
+    fields = config["fields"]
+    only(fields, "Normalize", "clip", "epsilon")
+    clip, epsilon = fields["clip"], fields["epsilon"]
+    leaves = _leaves(space, statistics)
+    parts = []
+    for end, (size, seen) in zip(np.cumsum([size for size, _ in leaves]), leaves, strict=True):
+        if seen:
+            high, low = seen["mean"].reshape(2, -1)
+            scale = np.sqrt(np.maximum(seen["variance"][0].ravel(), 0) + epsilon).astype(high.dtype)
+            parts.append((slice(end - size, end), high, low, scale))
+
+    def normalise(x: Array) -> Array:
+        x = x.copy()
+        for part, high, low, scale in parts:
+            y = (x[part].astype(high.dtype) - high - low) / scale
+            x[part] = np.minimum(np.maximum(y, -clip), clip)
+        return x
+
+    return normalise
+
+
+def _leaves(space: Any, statistics: Any) -> list[tuple[int, Any]]:
+    """The flat size and the statistics of each simple space, in the order of the flat form."""
+    fields, name = space["fields"], space["type"].partition("/")[2]
+    if name in ("Dict", "Tuple"):
+        inner = ((part, statistics.get(str(key), {})) for key, part in parts_of(space).items())
+        return [leaf for part, seen in inner for leaf in _leaves(part, seen)]
+    sizes = {"Discrete": lambda: fields["n"], "MultiDiscrete": lambda: sum(fields["nvec"])}
+    return [(sizes.get(name, lambda: math.prod(fields["shape"]))(), statistics)]
+
+
 def parts_of(space: Any) -> dict[Any, Any]:
     """Name, or place, to part of a `Dict` or `Tuple`."""
     parts = space["fields"]["spaces"]
