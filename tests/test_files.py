@@ -2,9 +2,6 @@
 
 import functools
 import math
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any
 
@@ -272,40 +269,3 @@ def test_metadata_is_saved_and_must_be_text():
 def test_metadata_that_is_not_text_is_refused(metadata, message):
     with pytest.raises(FileError, match=message):
         pc.to_bytes((PARAMS, CONFIG), metadata=metadata)
-
-
-X64 = """
-import sys
-import jax, jax.numpy as jnp
-import policy_core as pc
-
-config = pc.ActorCriticConfig(
-    observation_space=pc.Box(shape=(1,)), action_space=pc.Discrete(2),
-    actor=pc.MLP((2,)), critic=pc.MLP(()), param_dtype="float64",
-)
-policy = pc.init(config, key=jax.random.key(0))
-assert {leaf.dtype for leaf in jax.tree.leaves(policy[0])} == {jnp.dtype("float64")}
-data = pc.to_bytes(policy, self_test=False)
-again = pc.from_bytes(data, config)[0]
-assert jax.tree.all(jax.tree.map(lambda a, b: a.dtype == b.dtype and (a == b).all(), again, policy[0]))
-sys.stdout.buffer.write(data)
-"""
-
-
-# JAX itself warns where it makes a 32-bit leaf of what is said to be 64-bit.
-@pytest.mark.filterwarnings("ignore:Explicitly requested dtype float64")
-def test_64_bit_params_are_refused_by_a_32_bit_process_with_advice():
-    result = subprocess.run(
-        [sys.executable, "-c", X64],
-        cwd=ROOT,
-        env={**os.environ, "JAX_ENABLE_X64": "1"},
-        capture_output=True,
-        timeout=120,
-        check=False,
-    )
-    assert result.returncode == 0, result.stderr
-    with pytest.raises(
-        FileError,
-        match=r"param_dtype: float64 needs 64-bit JAX; set jax_enable_x64, or use float32$",
-    ):
-        pc.from_bytes(result.stdout)

@@ -16,6 +16,7 @@ from policy_core.files import self_test as tests
 from policy_core.files.checksum import Buffer
 from policy_core.files.configs import decode, specs_of
 from policy_core.files.document import Document, check_metadata, read, write
+from policy_core.files.precision import check_width, narrowed
 from policy_core.files.rows import Row
 from policy_core.files.self_test import Verification
 from policy_core.files.storage import read_file, write_atomically
@@ -74,25 +75,32 @@ def save(
 
 
 @overload
-def load(path: Path_, config: None = None, *, self_test: bool = False) -> Policy[Any, Any, Any, Any]: ...
+def load(
+    path: Path_, config: None = None, *, self_test: bool = False, narrow: bool = False
+) -> Policy[Any, Any, Any, Any]: ...
 @overload
 def load(
-    path: Path_, config: ActorCritic[P, S, Obs, A], *, self_test: bool = False
+    path: Path_, config: ActorCritic[P, S, Obs, A], *, self_test: bool = False, narrow: bool = False
 ) -> Policy[P, S, Obs, A]: ...
-def load(path: Path_, config: Any = None, *, self_test: bool = False) -> Policy[Any, Any, Any, Any]:
+def load(
+    path: Path_, config: Any = None, *, self_test: bool = False, narrow: bool = False
+) -> Policy[Any, Any, Any, Any]:
     """Read a policy from a file.
 
     Args:
         path: the file.
         config: what the policy must be, or None to take what the file holds.
         self_test: whether to run the self-test of the file as well, as `verify` does.
+        narrow: whether a policy in 64 bits is rounded to 32, params, config and self-test, in a
+            process whose JAX has no more; else it is refused there. `config` is then that in 32 bits.
 
     Returns:
         The pair. Everything has been verified, or nothing is returned.
 
     Raises:
         FingerprintError: if the file holds another config; the fields that differ are listed.
-        FileError: if the file is damaged, truncated, or not a policy file, or fails its self-test.
+        FileError: if the file is damaged, truncated, or not a policy file, or fails its self-test;
+            if it needs 64 bits that JAX has not here.
         OSError: if there is no such file, or it cannot be read.
 
     Example:
@@ -107,6 +115,8 @@ def load(path: Path_, config: Any = None, *, self_test: bool = False) -> Policy[
         True
     """
     document = read_document(path)
+    if narrow:
+        document = narrowed(document)
     policy = _policy_of(document, config)
     if self_test:
         tests.check(policy, document.batch, document.self_test, _TOLERANCE)
@@ -351,6 +361,7 @@ def _extra_leaves(extra: PyTree) -> dict[str, Any]:
 
 def _policy_of(document: Document, config: Any) -> Policy[Any, Any, Any, Any]:
     saved = decode(document, config)
+    check_width(document)
     expected, structure = specs_of(saved)
     rows = {row.path: row for row in document.leaves}
     specs = {row.path: (row.dtype, row.shape) for row in document.leaves}
