@@ -11,6 +11,14 @@ from policy_core.contract import NormalizingActorCritic as NormalizingActorCriti
 from policy_core.contract import Policy as Policy
 from policy_core.contract import SequenceActorCritic as SequenceActorCritic
 from policy_core.contract import Space as Space
+from policy_core.encoders import Embedding as Embedding
+from policy_core.encoders import Encoder as Encoder
+from policy_core.encoders import Flatten as Flatten
+from policy_core.encoders import ImpalaCNN as ImpalaCNN
+from policy_core.encoders import MinAtarCNN as MinAtarCNN
+from policy_core.encoders import NatureCNN as NatureCNN
+from policy_core.encoders import Parts as Parts
+from policy_core.encoders import default_encoder as default_encoder
 from policy_core.files import Inspection as Inspection
 from policy_core.files import Verification as Verification
 from policy_core.files import from_bytes as from_bytes

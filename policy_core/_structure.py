@@ -60,6 +60,8 @@ def _check_leaf(value: Any, expected: Any, path: str) -> None:
         batch = len(shape) > len(expected.shape) and shape[-len(expected.shape) :] == expected.shape
         batch = batch or (expected.shape == () and shape != ())
         advice = "; for a batch use jax.vmap" if batch else ""
+        if len(shape) == 3 and (*shape[1:], shape[0]) == expected.shape:
+            advice = "; channels come last, use jnp.moveaxis(image, 0, -1)"
         raise StructureError(f"{path}: got shape {shape}, expected {expected.shape}{advice}")
     if not _same_kind(dtype, expected.dtype):
         raise StructureError(f"{path}: got dtype {dtype}, expected {expected.dtype}; convert it with .astype")

@@ -1,14 +1,14 @@
 """The shipped policy: normalisation, encoder, memory, towers, heads."""
 
 import math
-from typing import Any, Literal, TypeAlias, TypeVar
+from typing import Any, Literal, TypeAlias, TypeVar, cast
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PyTree
 
 from policy_core._dtypes import wide_float, widen
-from policy_core._static import static
+from policy_core._static import set_field, static
 from policy_core.contract import (
     Distribution,
     Key,
@@ -18,6 +18,7 @@ from policy_core.contract import (
     SequenceActorCritic,
     Space,
 )
+from policy_core.encoders import Encoder, default_encoder
 from policy_core.errors import ConfigError
 from policy_core.heads import Autoregressive, AutoregressiveHead, Head, NormalHead, head_of
 from policy_core.memory import Memory
@@ -34,9 +35,9 @@ Dtype: TypeAlias = Literal["bfloat16", "float16", "float32", "float64"]
 class ActorCriticConfig:
     """An actor and a critic on one observation.
 
-    The observation is flattened, passes the trunk and the memory if there are any, then the
-    tower of the actor and that of the critic; a linear head on each gives the parameters of
-    the distribution and the value.
+    The observation is normalised if so asked, encoded as a vector, passes the trunk and the
+    memory if there are any, then the tower of the actor and that of the critic; a linear head
+    on each gives the parameters of the distribution and the value.
 
     Args:
         observation_space: any space.
@@ -46,6 +47,10 @@ class ActorCriticConfig:
             couples the two losses (Andrychowicz et al. 2021).
         trunk: a network before both, shared, or None. To share everything but the heads,
             give `MLP(())` for both towers.
+        encoder: from the observation to a vector: `Flatten`, `Embedding`, `NatureCNN`,
+            `ImpalaCNN`, `MinAtarCNN`, `Parts` of a `Dict` or `Tuple`, or one of your own. None
+            is replaced by what `default_encoder` finds for the space: an image of uint8 gets a
+            CNN, everything else is flattened.
         normalize: whether and how arrays of floats are normalised by running statistics of the
             observations, which `update_statistics` moves; None for not.
         memory: what is carried from step to step: `GRU`, `LSTM`, `MinGRU`, `WindowAttention`,
@@ -68,8 +73,9 @@ class ActorCriticConfig:
             float32 in any case (float64 for float64), and so is the state of a memory.
 
     Raises:
-        ConfigError: for what is not static, an action space that no head serves, or a
-            `memory_sharing` without a memory.
+        ConfigError: for what is not static, an action space that no head serves, an
+            observation space that the encoder does not take, or a `memory_sharing` without a
+            memory.
 
     Example:
         >>> import policy_core as pc
@@ -87,6 +93,7 @@ class ActorCriticConfig:
     actor: Network = MLP()
     critic: Network = MLP()
     trunk: Network | None = None
+    encoder: Encoder | None = None
     normalize: Normalize | None = None
     memory: Memory | None = None
     memory_sharing: Literal["shared", "separate", "actor"] = "shared"
@@ -109,20 +116,26 @@ class ActorCriticConfig:
                 f"ActorCriticConfig.memory_sharing: got {self.memory_sharing!r} without a memory; "
                 "give a memory, or leave it out"
             )
+        if self.encoder is None:  # so that config and file say which it is
+            set_field(self, "encoder", default_encoder(self.observation_space))
+        self._encoder.check_space(self.observation_space)
         self._sizes()  # a memory whose parts do not fit says so
 
     def init(self, *, key: Key) -> Params:
-        """Params `actor`, `critic` (each a `tower` and a `head`), perhaps `trunk`, `memory`, and more.
+        """Params `actor`, `critic` (each a `tower` and a `head`), perhaps `encoder` and more.
 
-        A memory that is not shared is with its owner, as `params["actor"]["memory"]`. `normalize`
-        has the statistics, `temperature` the temperature.
+        That is `trunk`, `memory`, `normalize` (the statistics), `temperature`. A memory that is
+        not shared is with its owner, as `params["actor"]["memory"]`.
         """
         self._check_precision()
-        keys = jax.random.split(key, 6)
-        trunk_key, actor_key, actor_head_key, critic_key, critic_head_key, memory_key = keys
+        keys = jax.random.split(key, 7)
+        trunk_key, actor_key, actor_head_key, critic_key, critic_head_key, memory_key, encoder_key = keys
         dtype: str = self.param_dtype
         flat, encoded, size = self._sizes()
         params: Params = {}
+        encoder = self._encoder.init(self.observation_space, key=encoder_key, dtype=dtype)
+        if jax.tree.leaves(encoder):
+            params["encoder"] = encoder
         if self.trunk is not None:
             params["trunk"] = self.trunk.init(flat, key=trunk_key, dtype=dtype)
         head = self._head()
@@ -211,7 +224,8 @@ class ActorCriticConfig:
         self._check_precision()
         if self.normalize is not None:
             observation = self.normalize.apply(params["normalize"], observation)
-        x = self.observation_space.flatten(observation).astype(self.compute_dtype)
+        encoder = params.get("encoder", {})
+        x = self._encoder.apply(encoder, self.observation_space, observation, self.compute_dtype)
         return x if self.trunk is None else self.trunk.apply(params["trunk"], x)
 
     def _decide(
@@ -260,6 +274,10 @@ class ActorCriticConfig:
             return params
         return {**params, "normalize": merged(params["normalize"], observations, mask, axis_name)}
 
+    @property
+    def _encoder(self) -> Encoder:
+        return cast("Encoder", self.encoder)
+
     def _head(self) -> Head:
         if self.autoregressive is None:
             return head_of(self.action_space, self.box_head)
@@ -279,8 +297,8 @@ class ActorCriticConfig:
         return (params if owner == "shared" else params[owner])["memory"]
 
     def _sizes(self) -> tuple[int, int, dict[str, int]]:
-        """How many numbers the observation has, the memory gets, and each tower gets."""
-        flat = self.observation_space.flat_size
+        """How many numbers the encoder gives, the memory gets, and each tower gets."""
+        flat = self._encoder.out_size(self.observation_space)
         encoded = flat if self.trunk is None else self.trunk.out_size(flat)
         sizes = {"actor": encoded, "critic": encoded}
         if self.memory is not None:

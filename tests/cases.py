@@ -96,6 +96,15 @@ CONFIGS = {
         memory=pc.Stack((pc.MinGRU(4), pc.LSTM(4, layer_norm=True, learned_start=True)), residual=True),
         memory_sharing="separate",
     ),
+    "image": config(pc.Discrete(3), pc.Box(low=0, high=255, shape=(4, 5, 2), dtype="uint8")),
+    "parts": config(
+        pc.Discrete(3),
+        pc.Dict({"eye": pc.Box(shape=(3, 3, 1)), "gear": pc.Discrete(4), "x": OBSERVATION}),
+        encoder=pc.Parts(
+            {"eye": pc.ImpalaCNN(channels=(2,), blocks=1, size=3), "gear": pc.Embedding(2)},
+            rest=pc.Flatten(),
+        ),
+    ),
     "normalized": config(
         pc.Discrete(3),
         pc.Dict({"x": OBSERVATION, "k": pc.Discrete(2), "i": SPACES["box uint8"], "y": pc.Box()}),

@@ -44,7 +44,7 @@ GOLDEN: dict[str, tuple[Any, str]] = {
     ),
     "actor-critic": (
         pc.ActorCriticConfig(observation_space=pc.Box(shape=(4,)), action_space=pc.Discrete(2)),
-        "634a1722e10502b8ca1c5864904356bb775e64e91930f7d70736c2b31f097b5e",
+        "33293ab0140b1fd81c2b5a22851273cdd326d7d72dcd8a5c24f06495aa1dba1e",
     ),
     "every field": (
         pc.ActorCriticConfig(
@@ -53,6 +53,8 @@ GOLDEN: dict[str, tuple[Any, str]] = {
             actor=pc.MLP((8, 300), activation="relu", kernel_init="lecun_normal", gain=1),
             critic=pc.MLP((70000,), activation="gelu", gain=0.1),
             trunk=pc.MLP(()),
+            encoder=pc.Embedding(3),
+            normalize=pc.Normalize(clip=5),
             memory=pc.Stack((pc.GRU(3), pc.WindowAttention(300, window=7)), residual=False),
             memory_sharing="separate",
             box_head=pc.NormalHead(pc.Scale(std="state", log_std=-0.5)),
@@ -63,7 +65,7 @@ GOLDEN: dict[str, tuple[Any, str]] = {
             param_dtype="float64",
             compute_dtype="bfloat16",
         ),
-        "66d9ec7065ebfad5de682d65d0e6bcfb278fa4e86d8d9a8c606eeea3bcd2a5e8",
+        "2aa24eb37c205b07dc463da152b836d733fb513fcabfb2bc339cc473cdb8a8d3",
     ),
 }
 

@@ -19,7 +19,7 @@ LAYERS: list[set[str]] = [
     {"errors"},
     {"_arguments", "_dtypes", "_registry", "_structure", "_static", "contract"},
     {"spaces", "fingerprint", "networks", "memory", "normalize"},
-    {"distributions"},
+    {"distributions", "encoders"},
     {"heads"},
     {"actor_critic", "policy", "training"},
     {"files"},
@@ -157,6 +157,7 @@ ALIASES = {"Policy"}  # of types: what they mean is a string below them in the s
 WITHOUT_EXAMPLE = {  # protocols and modules
     "ActorCritic",
     "Distribution",
+    "Encoder",
     "Head",
     "Memory",
     "Network",

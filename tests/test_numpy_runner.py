@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from by_hand import closed, opened
-from cases import BOUNDED, LOW_PRECISION, SPACES, config
+from cases import BOUNDED, LOW_PRECISION, OBSERVATION, SPACES, config
 from cases import CONFIGS as CASES
 from policy_core_adapters import numpy_runner
 
@@ -37,6 +37,12 @@ CONFIGS = {
         memory_sharing="separate",
     ),
     "gru of the actor": config(SPACES["box"], memory=pc.GRU(4, layer_norm=True), memory_sharing="actor"),
+    "embedded": config(
+        SPACES["box"],
+        pc.Dict({"x": OBSERVATION, "gear": pc.Discrete(4, start=1), "rows": pc.MultiDiscrete((2, 3))}),
+        encoder=pc.Parts({"gear": pc.Embedding(2), "rows": pc.Embedding(3)}, rest=pc.Flatten()),
+        normalize=pc.Normalize(),
+    ),
     "autoregressive bins": config(
         pc.Tuple((BOUNDED, pc.MultiDiscrete((2, 3), start=(0, 1)), SPACES["nested"], pc.MultiBinary(2))),
         box_head=pc.BinsHead(3),
@@ -47,8 +53,9 @@ CONFIGS = {
 SOME = ("act box bfloat16", "act discrete with start", "act nested", "act box int8", "observe nested", "state std",
         "softplus std", "squashed, mixed bounds", "beta", "temperature", "only a trunk", "autoregressive",
         "autoregressive bins", "gru", "lstm", "every memory", "gru of the actor",
-        "normalized")  # fmt: skip
-NAMES = [name for name in CONFIGS if name not in LOW_PRECISION and (FULL or name in SOME)]
+        "normalized", "embedded")  # fmt: skip
+IMAGES = ("image", "parts")  # no convolutions there
+NAMES = [name for name in CONFIGS if name not in (*LOW_PRECISION, *IMAGES) and (FULL or name in SOME)]
 COUNT = 1000 if FULL else 100
 WITH_TIES = ("temperature", "autoregressive", "autoregressive bins", "bins")  # discrete parts that others see
 

@@ -260,6 +260,16 @@ ALTERNATIVES: list[tuple[Any, dict[str, list[Any]]]] = [
         (cell(4), {"size": [5], "layer_norm": [True], "learned_start": [True]}) for cell in (pc.GRU, pc.LSTM)
     ),
     (pc.Normalize(), {"clip": [5, math.inf], "epsilon": [1e-5]}),
+    (pc.Flatten(), {}),
+    (pc.Embedding(4), {"size": [5]}),
+    (pc.NatureCNN(), {"size": [5]}),
+    (pc.ImpalaCNN(), {"channels": [(16,), (16, 32)], "blocks": [1], "size": [5]}),
+    (pc.MinAtarCNN(), {"filters": [5], "size": [5]}),
+    (
+        pc.Parts({"a": pc.Flatten()}),
+        {"encoders": [(), (("b", pc.Flatten()),), ((0, pc.Flatten()),), (("a", pc.Embedding(3)),)],
+         "rest": [pc.Flatten()]},
+    ),
     (pc.MinGRU(4), {"size": [5], "horizon": [99], "learned_start": [True]}),
     (pc.WindowAttention(4), {"size": [8], "window": [31], "heads": [2]}),
     (
@@ -268,12 +278,13 @@ ALTERNATIVES: list[tuple[Any, dict[str, list[Any]]]] = [
     ),
     (
         pc.ActorCriticConfig(
-            observation_space=pc.Box(shape=(2,)),
+            observation_space=pc.Discrete(3),
             action_space=pc.Dict({"a": pc.Discrete(2), "b": pc.Discrete(3)}),
             memory=pc.GRU(4),
         ),
         {
-            "observation_space": [pc.Box(shape=(3,)), pc.Discrete(2), pc.Tuple((pc.Box(shape=(2,)),))],
+            "observation_space": [pc.Box(shape=(3,)), pc.Discrete(2), pc.Tuple((pc.Discrete(3),))],
+            "encoder": [pc.Embedding(2), pc.Embedding(3)],
             "action_space": [pc.Discrete(3), pc.MultiDiscrete((2,)), pc.MultiBinary(2), pc.Box()],
             "actor": [pc.MLP(()), pc.MLP(gain=1)],
             "critic": [pc.MLP(()), pc.MLP(gain=1)],

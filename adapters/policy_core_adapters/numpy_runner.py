@@ -27,7 +27,7 @@ from policy_core_adapters.numpy_heads import Choice, choice_of
 from policy_core_adapters.numpy_memory import MEMORIES as MEMORIES
 from policy_core_adapters.numpy_memory import Memory, memory_of
 from policy_core_adapters.numpy_networks import ACTIVATIONS, NETWORKS, Array, find, linear, only
-from policy_core_adapters.numpy_spaces import flatten_of, normaliser_of
+from policy_core_adapters.numpy_spaces import encoder_of, normaliser_of
 
 
 class Given(NamedTuple):
@@ -185,7 +185,7 @@ def _array(name: str, dtype: str, shape: list[int], content: bytes) -> Array:
 
 def _actor_critic(fields: dict[str, Any], params: dict[str, Any], given: Given) -> Runner:
     known = "observation_space action_space actor critic trunk box_head temperature actor_gain critic_gain"
-    later = "memory memory_sharing autoregressive normalize"
+    later = "memory memory_sharing autoregressive normalize encoder"
     only(fields, "ActorCriticConfig", *known.split(), *later.split(), "param_dtype", "compute_dtype")
     if fields["compute_dtype"] not in ("float32", "float64"):
         raise ValueError(f"compute_dtype: {fields['compute_dtype']} is not what NumPy computes in; use JAX")
@@ -195,14 +195,13 @@ def _actor_critic(fields: dict[str, Any], params: dict[str, Any], given: Given) 
         return find(NETWORKS, data, "network")(data["fields"], at, dtype, given.activations)
 
     space = fields["observation_space"]
-    flatten, normalise = flatten_of(space), None
+    encode, normalise = encoder_of(fields["encoder"], space, params.get("encoder", {}), dtype), None
     if fields["normalize"] is not None:
         normalise = normaliser_of(space, fields["normalize"], params.get("normalize", {}))
     trunk = network(fields["trunk"], params["trunk"]) if fields["trunk"] is not None else None
 
     def features(observation: Any) -> Array:
-        x = flatten(observation)
-        x = (x if normalise is None else normalise(x)).astype(dtype, copy=False)
+        x = encode(observation if normalise is None else normalise(observation))
         return x if trunk is None else np.asarray(trunk(x))
 
     actor, critic = (network(fields[name], params[name].get("tower", {})) for name in ("actor", "critic"))

@@ -35,39 +35,54 @@ def flatten_of(space: Any) -> Callable[[Any], Array]:
     raise ValueError(f"space: no space {name!r} is known here")
 
 
-def normaliser_of(space: Any, config: Any, statistics: Any) -> Callable[[Array], Array]:
-    """What `Normalize` does, on the flat vector of an element of the space."""
+def normaliser_of(space: Any, config: Any, statistics: Any) -> Callable[[Any], Any]:
+    """What `Normalize` does to an element of the space."""
     if config["type"] != "policy_core/Normalize":
         raise ValueError(f"normalize: this runner does not know {config['type']!r}")
-    fields = config["fields"]
-    only(fields, "Normalize", "clip", "epsilon")
-    clip, epsilon = fields["clip"], fields["epsilon"]
-    leaves = _leaves(space, statistics)
-    parts = []
-    for end, (size, seen) in zip(np.cumsum([size for size, _ in leaves]), leaves, strict=True):
-        if seen:
-            high, low = seen["mean"].reshape(2, -1)
-            scale = np.sqrt(np.maximum(seen["variance"][0].ravel(), 0) + epsilon).astype(high.dtype)
-            parts.append((slice(end - size, end), high, low, scale))
+    only(config["fields"], "Normalize", "clip", "epsilon")
+    clip, epsilon = config["fields"]["clip"], config["fields"]["epsilon"]
 
-    def normalise(x: Array) -> Array:
-        x = x.copy()
-        for part, high, low, scale in parts:
-            y = (x[part].astype(high.dtype) - high - low) / scale
-            x[part] = np.minimum(np.maximum(y, -clip), clip)
-        return x
+    def of(space: Any, seen: Any) -> Callable[[Any], Any]:
+        name = space["type"].partition("/")[2]
+        if name in ("Dict", "Tuple"):
+            parts = {key: of(part, seen.get(str(key), {})) for key, part in parts_of(space).items()}
+            return lambda x: {key: part(x[key]) for key, part in parts.items()}
+        if not seen:
+            return lambda x: x
+        high, low = seen["mean"]
+        scale = np.sqrt(np.maximum(seen["variance"][0], 0) + epsilon).astype(high.dtype)
+        return lambda x: np.minimum(np.maximum((np.asarray(x, high.dtype) - high - low) / scale, -clip), clip)
 
-    return normalise
+    return of(space, statistics)
 
 
-def _leaves(space: Any, statistics: Any) -> list[tuple[int, Any]]:
-    """The flat size and the statistics of each simple space, in the order of the flat form."""
-    fields, name = space["fields"], space["type"].partition("/")[2]
-    if name in ("Dict", "Tuple"):
-        inner = ((part, statistics.get(str(key), {})) for key, part in parts_of(space).items())
-        return [leaf for part, seen in inner for leaf in _leaves(part, seen)]
-    sizes = {"Discrete": lambda: fields["n"], "MultiDiscrete": lambda: sum(fields["nvec"])}
-    return [(sizes.get(name, lambda: math.prod(fields["shape"]))(), statistics)]
+def encoder_of(config: Any, space: Any, params: Any, dtype: Any) -> Callable[[Any], Array]:
+    """`element -> features` by an encoder of vectors or categories."""
+    name, fields, flatten = config["type"], config["fields"], flatten_of(space)
+    match name:
+        case "policy_core/Flatten":
+            only(fields, "Flatten")
+            return lambda x: flatten(x).astype(dtype, copy=False)
+        case "policy_core/Embedding":
+            only(fields, "Embedding", "size")
+            table = params["table"].astype(dtype)
+            counts = space["fields"]["nvec"] if "nvec" in space["fields"] else [space["fields"]["n"]]
+            rows = [slice(end - n, end) for n, end in zip(counts, np.cumsum(counts), strict=True)]
+
+            def embed(x: Any) -> Array:
+                one_hot = flatten(x).astype(dtype)
+                return np.concatenate([one_hot[part] @ table[part] for part in rows])
+
+            return embed
+        case "policy_core/Parts":
+            only(fields, "Parts", "encoders", "rest")
+            named = dict(fields["encoders"])
+            parts = {
+                key: encoder_of(named.get(key, fields["rest"]), part, params.get(str(key), {}), dtype)
+                for key, part in parts_of(space).items()
+            }
+            return lambda x: np.concatenate([np.zeros(0, dtype), *(f(x[key]) for key, f in parts.items())])
+    raise ValueError(f"encoder: this runner does not know {name!r}; use JAX")
 
 
 def parts_of(space: Any) -> dict[Any, Any]:

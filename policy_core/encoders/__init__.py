@@ -1,0 +1,13 @@
+"""Encoders: from an observation to a vector of features.
+
+Each is a static config that knows which spaces it can encode.
+"""
+
+from policy_core.encoders.flat import Embedding as Embedding
+from policy_core.encoders.flat import Flatten as Flatten
+from policy_core.encoders.images import ImpalaCNN as ImpalaCNN
+from policy_core.encoders.images import MinAtarCNN as MinAtarCNN
+from policy_core.encoders.images import NatureCNN as NatureCNN
+from policy_core.encoders.parts import Parts as Parts
+from policy_core.encoders.parts import default_encoder as default_encoder
+from policy_core.encoders.protocol import Encoder as Encoder

@@ -1,0 +1,72 @@
+"""What convolutional encoders share: the checks of an image, its pixels, and one layer."""
+
+import math
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Num
+
+from policy_core.contract import Key, Space
+from policy_core.errors import ConfigError
+from policy_core.networks import Layer, init_linear
+from policy_core.spaces import Box
+
+SQRT_2 = math.sqrt(2)  # the gain of a layer before a ReLU
+_COLOURS = 4  # images of at most so many channels are likely to be channel first if these lead
+
+
+def check_image(space: Space[Any], least: int, encoder: str, name: str) -> None:
+    """Raise `ConfigError` unless `space` is an image, channel last, of sides of at least `least`."""
+    if not isinstance(space, Box) or len(space.shape) != 3:
+        got = f"a Box of shape {space.shape}" if isinstance(space, Box) else type(space).__name__
+        raise ConfigError(
+            f"{name}: got {got}, but {encoder} takes a Box of shape (height, width, channels); the "
+            "frames of a stack are channels"
+        )
+    if space.dtype != "uint8" and not space.is_float:
+        raise ConfigError(f"{name}: got an image of {space.dtype}, but {encoder} takes uint8 or floats")
+    if seems_channel_first(space.shape):
+        channels, height, width = space.shape
+        raise ConfigError(
+            f"{name}: got an image of shape {space.shape}, which seems to have its channels first; give "
+            f"({height}, {width}, {channels}) and jnp.moveaxis(image, 0, -1), or encoder=Flatten() if it is "
+            "no image"
+        )
+    if min(space.shape[:2]) < least or space.shape[2] < 1:
+        raise ConfigError(
+            f"{name}: got an image of shape {space.shape}, too small for {encoder}, which needs "
+            f"{least} x {least} and a channel"
+        )
+
+
+def seems_channel_first(shape: tuple[int, ...]) -> bool:
+    """Whether the first axis is as short as that of colours, and shorter than both others."""
+    return shape[0] <= _COLOURS and shape[0] < min(shape[1:])
+
+
+def pixels(image: Num[Array, "height width channels"], dtype: str) -> Float[Array, "height width channels"]:
+    """The image in `dtype`: uint8 divided by 255, floats as they are."""
+    image = jnp.asarray(image)
+    scaled = image.astype(dtype)
+    return scaled / 255 if image.dtype == jnp.uint8 else scaled
+
+
+def init_convolution(channels: int, filters: int, side: int, *, key: Key, dtype: str, gain: float) -> Layer:
+    """A kernel `[side, side, channels, filters]`, orthogonal as a matrix of `filters` columns, and a bias."""
+    layer = init_linear(side * side * channels, filters, key=key, dtype=dtype, gain=gain)
+    return {**layer, "kernel": layer["kernel"].reshape(side, side, channels, filters)}
+
+
+def convolution(
+    layer: Layer, x: Float[Array, "height width channels"], stride: int, padding: str
+) -> Float[Array, "rows columns filters"]:
+    """The layer applied at every `stride`-th place, in the dtype of `x`."""
+    y = jax.lax.conv_general_dilated(
+        x[None],
+        layer["kernel"].astype(x.dtype),
+        (stride, stride),
+        padding,
+        dimension_numbers=("NHWC", "HWIO", "NHWC"),
+    )[0]
+    return y + layer["bias"].astype(x.dtype)[None, None]

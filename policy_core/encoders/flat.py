@@ -1,0 +1,109 @@
+"""Encoders of vectors and of categories."""
+
+import itertools
+from dataclasses import field
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PyTree
+
+from policy_core._static import static
+from policy_core.contract import Key, Space
+from policy_core.encoders.protocol import Encoder
+from policy_core.errors import ConfigError
+from policy_core.spaces import Discrete, MultiDiscrete
+
+
+@static
+class Flatten:
+    """The observation as one vector: numbers as they are, categories one-hot, parts in sorted order.
+
+    It is `space.flatten`, for every space. Images are not rescaled.
+
+    Example:
+        >>> from policy_core import Box, Dict, Discrete, Flatten
+        >>> space = Dict({"x": Box(shape=(2,)), "gear": Discrete(3)})
+        >>> observation = {"x": jnp.array([0.5, -1.0]), "gear": jnp.array(1)}
+        >>> Flatten().apply({}, space, observation, "float32").tolist()
+        [0.0, 1.0, 0.0, 0.5, -1.0]
+    """
+
+    def check_space(self, space: Space[Any], name: str = "observation_space") -> None:
+        """Every space will do."""
+
+    def init(self, space: Space[Any], *, key: Key, dtype: str) -> dict[str, Any]:
+        """No params."""
+        del space, key, dtype
+        return {}
+
+    def out_size(self, space: Space[Any]) -> int:
+        """The flat size of the space."""
+        return space.flat_size
+
+    def apply(
+        self, params: Any, space: Space[Any], observation: PyTree, dtype: str
+    ) -> Float[Array, " features"]:
+        """The flat form."""
+        del params
+        return space.flatten(observation).astype(dtype)
+
+
+@static
+class Embedding:
+    """A learned vector for each category of a `Discrete`, or of each part of a `MultiDiscrete`.
+
+    Args:
+        size: how many numbers a vector has. They start standard normal.
+
+    Raises:
+        ConfigError: for a size below 1.
+
+    Example:
+        >>> from policy_core import Embedding, MultiDiscrete
+        >>> space, embedding = MultiDiscrete((5, 7)), Embedding(4)
+        >>> params = embedding.init(space, key=jax.random.key(0), dtype="float32")
+        >>> features = embedding.apply(params, space, jnp.array([4, 0]), "float32")
+        >>> bool(jnp.all(features == jnp.ravel(params["table"][jnp.array([4, 5])])))
+        True
+    """
+
+    size: int = field(kw_only=False)
+
+    def __post_init__(self) -> None:
+        if self.size < 1:
+            raise ConfigError(f"Embedding.size: got {self.size}, expected at least 1")
+
+    def check_space(self, space: Space[Any], name: str = "observation_space") -> None:
+        """Raise `ConfigError` for what has no categories."""
+        if not isinstance(space, Discrete | MultiDiscrete):
+            raise ConfigError(
+                f"{name}: got {type(space).__name__}, but Embedding takes Discrete or MultiDiscrete; "
+                "use Flatten()"
+            )
+
+    def init(self, space: Space[Any], *, key: Key, dtype: str) -> dict[str, Float[Array, "..."]]:
+        """A `table`, with the vectors of the parts one after the other."""
+        normal = jax.random.normal(key, (space.flat_size, self.size), jnp.float32)
+        return {"table": normal.astype(dtype)}
+
+    def out_size(self, space: Space[Any]) -> int:
+        """`size` for each part."""
+        return self.size * len(_categories(space))
+
+    def apply(
+        self, params: Any, space: Space[Any], observation: PyTree, dtype: str
+    ) -> Float[Array, " features"]:
+        """The vectors of the parts, one after the other; zeros for a category outside of the space."""
+        one_hot, table = space.flatten(observation).astype(dtype), params["table"].astype(dtype)
+        counts = _categories(space)
+        ends = list(itertools.accumulate(counts))
+        rows = [slice(end - count, end) for end, count in zip(ends, counts, strict=True)]
+        return jnp.concatenate([jnp.matmul(one_hot[part], table[part]) for part in rows])
+
+
+def _categories(space: Any) -> tuple[int, ...]:
+    return (space.n,) if isinstance(space, Discrete) else space.nvec
+
+
+_: tuple[type[Encoder], ...] = (Flatten, Embedding)

@@ -1,0 +1,237 @@
+"""Encoders of images: channel last; uint8 is divided by 255 inside, floats are taken as they are.
+
+All weights start orthogonal with gain sqrt(2), biases at zero (Huang et al. 2022). The frames of
+a stack are channels.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, Num
+
+from policy_core._static import static
+from policy_core.contract import Key, Space
+from policy_core.encoders.convolution import SQRT_2, check_image, convolution, init_convolution, pixels
+from policy_core.encoders.protocol import Encoder
+from policy_core.errors import ConfigError
+from policy_core.networks import Layer, init_linear, linear
+
+_NATURE = ((32, 8, 4), (64, 4, 2), (64, 3, 1))  # filters, side, stride
+
+
+@static
+class NatureCNN:
+    """The network of Mnih et al. 2015: three convolutions without padding and a linear layer, all ReLU.
+
+    32 filters of 8 x 8 at stride 4, 64 of 4 x 4 at stride 2, 64 of 3 x 3; images of at least
+    36 x 36.
+
+    Args:
+        size: the width of the linear layer.
+
+    Raises:
+        ConfigError: for a size below 1.
+
+    Example:
+        >>> from policy_core import Box, NatureCNN
+        >>> space = Box(low=0, high=255, shape=(84, 84, 4), dtype="uint8")
+        >>> NatureCNN().out_size(space)
+        512
+    """
+
+    size: int = 512
+
+    def __post_init__(self) -> None:
+        _check_positive("NatureCNN.size", self.size)
+
+    def check_space(self, space: Space[Any], name: str = "observation_space") -> None:
+        """Raise `ConfigError` for what is no image of at least 36 x 36."""
+        check_image(space, 36, "NatureCNN", name)
+
+    def init(self, space: Any, *, key: Key, dtype: str) -> dict[str, Layer]:
+        """Layers `convolution_0`, `convolution_1`, `convolution_2`, `linear`."""
+        height, width, channels = space.shape
+        keys = jax.random.split(key, 4)
+        params = {}
+        for i, (filters, side, stride) in enumerate(_NATURE):
+            params[f"convolution_{i}"] = init_convolution(
+                channels, filters, side, key=keys[i], dtype=dtype, gain=SQRT_2
+            )
+            height, width, channels = (height - side) // stride + 1, (width - side) // stride + 1, filters
+        params["linear"] = init_linear(
+            height * width * channels, self.size, key=keys[3], dtype=dtype, gain=SQRT_2
+        )
+        return params
+
+    def out_size(self, space: Space[Any]) -> int:
+        """`size`."""
+        del space
+        return self.size
+
+    def apply(
+        self, params: Any, space: Space[Any], observation: Num[Array, "..."], dtype: str
+    ) -> Float[Array, " features"]:
+        """The activations of the linear layer."""
+        del space
+        x = pixels(observation, dtype)
+        for i, (_, _, stride) in enumerate(_NATURE):
+            x = jax.nn.relu(convolution(params[f"convolution_{i}"], x, stride, "VALID"))
+        return jax.nn.relu(linear(params["linear"], jnp.ravel(x)))
+
+
+@static
+class ImpalaCNN:
+    """The residual network of Espeholt et al. 2018, without its LSTM.
+
+    Each stage is a 3 x 3 convolution, a 3 x 3 maximum at stride 2, and blocks
+    x + conv(relu(conv(relu(x)))), all padded; then ReLU, a linear layer, ReLU.
+
+    Args:
+        channels: of each stage.
+        blocks: how many in a stage.
+        size: the width of the linear layer.
+
+    Raises:
+        ConfigError: without stages, or for a number below 1.
+
+    Example:
+        >>> from policy_core import Box, ImpalaCNN
+        >>> space, encoder = Box(low=0, high=255, shape=(8, 8, 3), dtype="uint8"), ImpalaCNN(size=16)
+        >>> params = encoder.init(space, key=jax.random.key(0), dtype="float32")
+        >>> encoder.apply(params, space, jnp.zeros((8, 8, 3), jnp.uint8), "float32").shape
+        (16,)
+    """
+
+    channels: tuple[int, ...] = (16, 32, 32)
+    blocks: int = 2
+    size: int = 256
+
+    def __post_init__(self) -> None:
+        if not self.channels:
+            raise ConfigError("ImpalaCNN.channels: got (), expected at least one stage")
+        _check_positive("ImpalaCNN.channels", *self.channels)
+        _check_positive("ImpalaCNN.blocks", self.blocks)
+        _check_positive("ImpalaCNN.size", self.size)
+
+    def check_space(self, space: Space[Any], name: str = "observation_space") -> None:
+        """Raise `ConfigError` for what is no image."""
+        check_image(space, 1, "ImpalaCNN", name)
+
+    def init(self, space: Any, *, key: Key, dtype: str) -> dict[str, Any]:
+        """Stages `stage_0`, ... of `convolution`, `block_0`, ..., each of two layers; `linear`."""
+        height, width, before = space.shape
+        key, linear_key = jax.random.split(key)
+        params: dict[str, Any] = {}
+
+        def layer(key: Key, channels: int, filters: int) -> Layer:
+            return init_convolution(channels, filters, 3, key=key, dtype=dtype, gain=SQRT_2)
+
+        for i, (stage_key, after) in enumerate(
+            zip(jax.random.split(key, len(self.channels)), self.channels, strict=True)
+        ):
+            first_key, *keys = jax.random.split(stage_key, 1 + 2 * self.blocks)
+            stage: dict[str, Any] = {"convolution": layer(first_key, before, after)}
+            for j in range(self.blocks):
+                stage[f"block_{j}"] = {
+                    f"convolution_{k}": layer(keys[2 * j + k], after, after) for k in range(2)
+                }
+            params[f"stage_{i}"] = stage
+            height, width, before = -(-height // 2), -(-width // 2), after
+        params["linear"] = init_linear(
+            height * width * before, self.size, key=linear_key, dtype=dtype, gain=SQRT_2
+        )
+        return params
+
+    def out_size(self, space: Space[Any]) -> int:
+        """`size`."""
+        del space
+        return self.size
+
+    def apply(
+        self, params: Any, space: Space[Any], observation: Num[Array, "..."], dtype: str
+    ) -> Float[Array, " features"]:
+        """The activations of the linear layer."""
+        del space
+        x = pixels(observation, dtype)
+        for i in range(len(self.channels)):
+            stage = params[f"stage_{i}"]
+            x = _pooled(convolution(stage["convolution"], x, 1, "SAME"))
+            for j in range(self.blocks):
+                y = x
+                for layer in (stage[f"block_{j}"][f"convolution_{k}"] for k in range(2)):
+                    y = convolution(layer, jax.nn.relu(y), 1, "SAME")
+                x = x + y
+        return jax.nn.relu(linear(params["linear"], jnp.ravel(jax.nn.relu(x))))
+
+
+@static
+class MinAtarCNN:
+    """The network of Young & Tian 2019 for images of some ten pixels a side.
+
+    One 3 x 3 convolution without padding and a linear layer, both ReLU.
+
+    Args:
+        filters: of the convolution.
+        size: the width of the linear layer.
+
+    Raises:
+        ConfigError: for a number below 1.
+
+    Example:
+        >>> from policy_core import Box, MinAtarCNN
+        >>> space, encoder = Box(low=0.0, high=1.0, shape=(10, 10, 4)), MinAtarCNN()
+        >>> params = encoder.init(space, key=jax.random.key(0), dtype="float32")
+        >>> encoder.apply(params, space, jnp.zeros((10, 10, 4)), "float32").shape
+        (128,)
+    """
+
+    filters: int = 16
+    size: int = 128
+
+    def __post_init__(self) -> None:
+        _check_positive("MinAtarCNN.filters", self.filters)
+        _check_positive("MinAtarCNN.size", self.size)
+
+    def check_space(self, space: Space[Any], name: str = "observation_space") -> None:
+        """Raise `ConfigError` for what is no image of at least 3 x 3."""
+        check_image(space, 3, "MinAtarCNN", name)
+
+    def init(self, space: Any, *, key: Key, dtype: str) -> dict[str, Layer]:
+        """Layers `convolution` and `linear`."""
+        height, width, channels = space.shape
+        first, second = jax.random.split(key)
+        features = (height - 2) * (width - 2) * self.filters
+        return {
+            "convolution": init_convolution(channels, self.filters, 3, key=first, dtype=dtype, gain=SQRT_2),
+            "linear": init_linear(features, self.size, key=second, dtype=dtype, gain=SQRT_2),
+        }
+
+    def out_size(self, space: Space[Any]) -> int:
+        """`size`."""
+        del space
+        return self.size
+
+    def apply(
+        self, params: Any, space: Space[Any], observation: Num[Array, "..."], dtype: str
+    ) -> Float[Array, " features"]:
+        """The activations of the linear layer."""
+        del space
+        x = jax.nn.relu(convolution(params["convolution"], pixels(observation, dtype), 1, "VALID"))
+        return jax.nn.relu(linear(params["linear"], jnp.ravel(x)))
+
+
+def _pooled(x: Float[Array, "height width channels"]) -> Float[Array, "rows columns channels"]:
+    """The maximum over 3 x 3 at stride 2, padded."""
+    low = jnp.array(-jnp.inf, x.dtype)
+    pooled: jax.Array = jax.lax.reduce_window(x, low, jax.lax.max, (3, 3, 1), (2, 2, 1), "SAME")
+    return pooled
+
+
+def _check_positive(name: str, *numbers: int) -> None:
+    if any(number < 1 for number in numbers):
+        got = numbers[0] if len(numbers) == 1 else numbers
+        raise ConfigError(f"{name}: got {got}, expected at least 1")
+
+
+_: tuple[type[Encoder], ...] = (NatureCNN, ImpalaCNN, MinAtarCNN)

@@ -1,0 +1,212 @@
+"""Encoders: against flax and NumPy, on bytes and floats, and errors that name the key."""
+
+from typing import Any
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from cases import config
+
+import policy_core as pc
+from policy_core.errors import ConfigError, StructureError
+
+KEY = jax.random.key(0)
+
+
+def image(*shape: int, dtype: str = "uint8") -> Any:
+    return pc.Box(low=0, high=255 if dtype == "uint8" else 1, shape=shape, dtype=dtype)
+
+
+def conv(filters: int, side: int, stride: int, padding: str, name: str) -> Any:
+    return nn.Conv(filters, (side, side), (stride, stride), padding=padding, name=name)
+
+
+class Nature(nn.Module):
+    @nn.compact
+    def __call__(self, x: Any) -> Any:
+        for i, (filters, side, stride) in enumerate(((32, 8, 4), (64, 4, 2), (64, 3, 1))):
+            x = nn.relu(conv(filters, side, stride, "VALID", f"convolution_{i}")(x))
+        return nn.relu(nn.Dense(20, name="linear")(x.reshape(-1)))
+
+
+class Impala(nn.Module):
+    @nn.compact
+    def __call__(self, x: Any) -> Any:
+        for i, filters in enumerate((4, 8)):
+            x = conv(filters, 3, 1, "SAME", f"stage_{i}/convolution")(x)
+            x = nn.max_pool(x, (3, 3), (2, 2), "SAME")
+            for j in range(2):
+                y = x
+                for k in range(2):
+                    y = conv(filters, 3, 1, "SAME", f"stage_{i}/block_{j}/convolution_{k}")(nn.relu(y))
+                x = x + y
+        return nn.relu(nn.Dense(20, name="linear")(nn.relu(x).reshape(-1)))
+
+
+class MinAtar(nn.Module):
+    @nn.compact
+    def __call__(self, x: Any) -> Any:
+        x = nn.relu(conv(16, 3, 1, "VALID", "convolution")(x))
+        return nn.relu(nn.Dense(20, name="linear")(x.reshape(-1)))
+
+
+TOWERS = {
+    "nature": (pc.NatureCNN(size=20), Nature(), (44, 36, 2)),
+    "impala": (pc.ImpalaCNN(channels=(4, 8), size=20), Impala(), (7, 10, 3)),
+    "minatar": (pc.MinAtarCNN(size=20), MinAtar(), (10, 9, 4)),
+}
+
+
+def flat_layers(params: Any, path: str = "") -> dict[str, Any]:
+    """Layers by path, as the modules above call them."""
+    if "kernel" in params:
+        return {path: params}
+    return {
+        k: v
+        for name, part in params.items()
+        for k, v in flat_layers(part, f"{path}/{name}".strip("/")).items()
+    }
+
+
+@pytest.mark.parametrize("name", TOWERS)
+def test_towers_are_those_of_flax_on_bytes_and_on_floats(name: str) -> None:
+    encoder, module, shape = TOWERS[name]
+    space = image(*shape)
+    params = jax.jit(lambda: encoder.init(space, key=KEY, dtype="float32"))()
+    params = jax.tree.map(lambda leaf: leaf + 0.05 if leaf.ndim == 1 else leaf, params)
+    x = jnp.asarray(np.random.default_rng(0).integers(0, 256, shape), jnp.uint8)
+    apply = jax.jit(encoder.apply, static_argnums=(1, 3))
+    got = apply(params, space, x, "float32")
+    scaled = x.astype(jnp.float32) / 255
+    expected = module.apply({"params": flat_layers(params)}, scaled)
+    assert got.shape == (encoder.out_size(space),)
+    assert float(jnp.max(jnp.abs(expected))) > 0.1
+    np.testing.assert_allclose(got, expected, rtol=1e-4, atol=1e-5)
+    floats = apply(params, image(*shape, dtype="float32"), scaled, "float32")  # not divided again
+    np.testing.assert_allclose(floats, expected, rtol=1e-4, atol=1e-5)
+    kernel = params[next(iter(params))]
+    kernel = kernel.get("convolution", kernel)["kernel"]
+    gram = kernel.reshape(-1, kernel.shape[-1])
+    gram = gram.T @ gram if gram.shape[0] >= gram.shape[1] else gram @ gram.T
+    np.testing.assert_allclose(gram, 2 * np.eye(len(gram)), atol=1e-4)
+
+
+def test_the_encoder_is_found_from_the_space_and_written_down() -> None:
+    camera, pose = image(40, 36, 3), pc.Box(shape=(2,))
+    for space, expected in (
+        (camera, pc.NatureCNN()),
+        (image(10, 10, 4), pc.MinAtarCNN()),
+        (image(2, 2, 1), pc.Flatten()),
+        (image(40, 40, 3, dtype="float32"), pc.Flatten()),
+        (pc.Discrete(3), pc.Flatten()),
+        (pc.Dict({"pose": pose, "gear": pc.Discrete(3)}), pc.Flatten()),
+        (pc.Dict({"pose": pose, "eye": camera}), pc.Parts({"eye": pc.NatureCNN(), "pose": pc.Flatten()})),
+        (pc.Tuple((pose, camera)), pc.Parts({1: pc.NatureCNN(), 0: pc.Flatten()})),
+    ):
+        made = config(pc.Discrete(2), space)
+        assert made.encoder == expected
+        assert made == config(pc.Discrete(2), space, encoder=expected)
+
+
+def test_embeddings_are_rows_of_the_table() -> None:
+    space = pc.MultiDiscrete((2, 3, 4), start=(0, 1, -5))
+    embedding = pc.Embedding(5)
+    params = embedding.init(space, key=KEY, dtype="float32")
+    got = embedding.apply(params, space, jnp.array([1, 2, -2]), "float32")
+    np.testing.assert_array_equal(got, np.ravel(params["table"][np.array([1, 3, 8])]))
+    assert embedding.out_size(space) == 15
+    params = embedding.init(pc.Discrete(3, start=2), key=KEY, dtype="float32")
+    got = embedding.apply(params, pc.Discrete(3, start=2), jnp.array(4), "float32")
+    np.testing.assert_array_equal(got, params["table"][2])
+    assert not embedding.apply(params, pc.Discrete(3, start=2), jnp.array(5), "float32").any()
+
+
+def test_parts_follow_each_other_in_sorted_order() -> None:
+    space = pc.Dict({"z": pc.Discrete(3), "eye": image(3, 3, 1), "a": pc.Box(shape=(2,))})
+    parts = pc.Parts({"z": pc.Embedding(4), "eye": pc.MinAtarCNN(filters=2, size=6)}, rest=pc.Flatten())
+    params = parts.init(space, key=KEY, dtype="float32")
+    assert set(params) == {"eye", "z"}
+    x = {"a": jnp.array([1.0, -2.0]), "eye": jnp.full((3, 3, 1), 200, jnp.uint8), "z": jnp.array(2)}
+    got = parts.apply(params, space, x, "float32")
+    eye = pc.MinAtarCNN(filters=2, size=6).apply(params["eye"], space["eye"], x["eye"], "float32")
+    np.testing.assert_array_equal(got, np.concatenate([x["a"], eye, params["z"]["table"][2]]))
+    assert parts.out_size(space) == 12
+
+
+def test_bytes_stay_bytes_until_they_are_encoded_and_the_encoder_is_trained() -> None:
+    space = pc.Dict({"eye": image(5, 5, 2), "pose": pc.Box(shape=(2,))})
+    policy = pc.init(
+        config(
+            pc.Discrete(2),
+            space,
+            encoder=pc.Parts({"eye": pc.MinAtarCNN(filters=2, size=3)}, rest=pc.Flatten()),
+        ),
+        key=KEY,
+    )
+    x = space.sample(key=KEY)
+    assert x["eye"].dtype == jnp.uint8
+    gradient, _ = jax.jit(jax.grad(lambda policy: pc.value(policy, (), x)[1]))(policy)
+    assert gradient["encoder"]["eye"]["convolution"]["kernel"].any()
+    loaded = pc.from_bytes(pc.to_bytes(policy))
+    assert pc.value(loaded, (), x)[1] == pc.value(policy, (), x)[1]
+    text = str(jax.make_jaxpr(lambda x: pc.value(policy, (), x))(x))
+    assert "u8[5,5,2]" in text
+
+
+EYE = {"eye": image(40, 40, 3), "pose": pc.Box(shape=(2,))}
+REFUSED = {
+    "channel first": (image(3, 40, 36), None, r"observation_space: got an image of shape \(3, 40, 36\).*channels first; give \(40, 36, 3\)"),
+    "channel first in a part": (pc.Dict({**EYE, "eye": image(4, 84, 84)}), None, r"observation_space\['eye'\]: .*channels first"),
+    "too small": (pc.Dict({"eye": image(35, 40, 3)}), pc.Parts({"eye": pc.NatureCNN()}), r"observation_space\['eye'\]: .*too small for NatureCNN, which needs 36 x 36"),
+    "too small for MinAtar": (image(2, 9, 1), pc.MinAtarCNN(), "too small for MinAtarCNN, which needs 3 x 3"),
+    "missing": (pc.Dict(EYE), pc.Parts({"eye": pc.NatureCNN()}), r"Parts\.encoders: 'pose' of observation_space is missing"),
+    "extra": (pc.Dict(EYE), pc.Parts({"eyes": pc.NatureCNN()}), r"Parts\.encoders: got 'eyes', but observation_space has the parts \['eye', 'pose'\]"),
+    "dtype": (pc.Box(low=0, high=9, shape=(40, 40, 3), dtype="int32"), pc.NatureCNN(), "got an image of int32, but NatureCNN takes uint8 or floats"),
+    "rank": (pc.Dict({"eye": pc.Box(shape=(4, 40, 40, 3))}), pc.Parts({"eye": pc.ImpalaCNN()}), r"observation_space\['eye'\]: got a Box of shape \(4, 40, 40, 3\), .*frames of a stack are channels"),
+    "kind": (pc.Discrete(3), pc.NatureCNN(), "observation_space: got Discrete, but NatureCNN takes a Box"),
+    "no parts": (pc.Discrete(3), pc.Parts({}), "observation_space: got Discrete, but Parts takes a Dict or a Tuple"),
+    "no categories": (pc.Box(), pc.Embedding(2), "observation_space: got Box, but Embedding takes Discrete"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_space_that_does_not_fit_is_refused_by_name(name: str) -> None:
+    space, encoder, message = REFUSED[name]
+    with pytest.raises(ConfigError, match=message):
+        config(pc.Discrete(2), space, encoder=encoder)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"eye": jnp.zeros((3, 40, 40), jnp.uint8)}, r"observation\['eye'\]: got shape \(3, 40, 40\), expected \(40, 40, 3\); channels come last"),
+        ({"eye": jnp.zeros((40, 40, 3))}, r"observation\['eye'\]: got dtype float32, expected uint8"),
+        ({"ear": jnp.zeros(2)}, r"observation\['ear'\]: unexpected"),
+        ({"pose": None}, r"observation\['pose'\]: missing"),
+    ],
+)  # fmt: skip
+@pytest.mark.usefixtures("unchecked")
+def test_an_observation_that_does_not_fit_is_refused_by_name(changes: Any, message: str) -> None:
+    x = {"eye": jnp.zeros((40, 40, 3), jnp.uint8), "pose": jnp.zeros(2), **changes}
+    encoder = pc.Parts({"eye": pc.ImpalaCNN(channels=(2,), size=2)}, rest=pc.Flatten())
+    configuration = config(pc.Discrete(2), pc.Dict(EYE), encoder=encoder)
+    with pytest.raises(StructureError, match=message):
+        jax.eval_shape(lambda: pc.value(pc.init(configuration, key=KEY), (), x))
+
+
+@pytest.mark.parametrize(
+    ("make", "message"),
+    [
+        (lambda: pc.NatureCNN(size=0), r"NatureCNN\.size: got 0"),
+        (lambda: pc.ImpalaCNN(channels=()), r"ImpalaCNN\.channels: got \(\)"),
+        (lambda: pc.ImpalaCNN(channels=(4, 0)), r"ImpalaCNN\.channels: got \(4, 0\)"),
+        (lambda: pc.MinAtarCNN(filters=-1), r"MinAtarCNN\.filters: got -1"),
+        (lambda: pc.Embedding(0), r"Embedding\.size: got 0"),
+        (lambda: pc.Parts((("a", pc.Flatten()), ("a", pc.Flatten()))), r"Parts\.encoders: .* expected each once"),
+    ],
+)  # fmt: skip
+def test_sizes_are_positive_and_names_are_given_once(make: Any, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        make()
