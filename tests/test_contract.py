@@ -35,8 +35,6 @@ MASKED = (
     "act multi-binary of rank 2",
     "act nested",
     "beta",
-    "temperature",
-    "bfloat16 params",
 )
 OBSERVE = [name for name in CONFIGS if name.startswith("observe ")]
 OTHERS = [name for name in CONFIGS if name not in FULL and name not in OBSERVE]
