@@ -85,7 +85,7 @@ def contestants(policy: Any, folder: Path) -> dict[str, tuple[Callable[[], Any],
     host = {name: np.asarray(x) for name, x in flat.items()}
     pairs["np.savez"] = lambda: np.savez(folder / "x.npz", **host), load_npz  # type: ignore[arg-type]
     if importlib.util.find_spec("safetensors"):
-        from safetensors import flax as safetensors
+        from safetensors import flax as safetensors  # pyright: ignore[reportMissingImports]
 
         file = folder / "x.safetensors"
         pairs["safetensors"] = lambda: safetensors.save_file(flat, file), lambda: safetensors.load_file(file)
@@ -101,7 +101,7 @@ def contestants(policy: Any, folder: Path) -> dict[str, tuple[Callable[[], Any],
             load_flax,
         )
     if importlib.util.find_spec("equinox"):
-        import equinox
+        import equinox  # pyright: ignore[reportMissingImports]
 
         file_eqx = str(folder / "x.eqx")
         pairs["equinox"] = (
