@@ -37,6 +37,11 @@ LEAVES = (
     | st.text(max_size=5)
     | st.binary(max_size=70)
 )
+LIKE = {  # a value of the same type gets further
+    str: st.sampled_from([x for x in mutations.VALUES if isinstance(x, str)]) | st.text(max_size=5),
+    int: st.integers(-2, 70) | st.sampled_from([2**31, 2**32, 2**60, 2**63, 2**64 - 1]),
+    bytes: st.binary(max_size=70),
+}
 VALUES = st.recursive(
     LEAVES,
     lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=3), inner, max_size=2),
@@ -66,7 +71,9 @@ def _documents(draw: st.DrawFn) -> bytes:
     for _ in range(draw(st.integers(1, 2))):
         places = list(mutations._places(root))
         holder, at = draw(st.sampled_from(places))
-        match draw(st.sampled_from(["replace", "delete", "swap", "copy", "add"])):
+        match draw(st.sampled_from(["like", "like", "replace", "delete", "swap", "copy", "add"])):
+            case "like":
+                holder[at] = draw(LIKE.get(type(holder[at]), VALUES))
             case "replace":
                 holder[at] = draw(VALUES)
             case "delete":
@@ -111,7 +118,7 @@ def test_bytes_of_any_kind_are_refused(data, begins):
     assert not _outcome(body + end + checksum(body + end))
 
 
-@settings(FEW, max_examples=60)
+@settings(FEW, max_examples=300)
 @given(data=st.one_of(_documents(), st.binary(max_size=100)))
 def test_the_runner_without_jax_refuses_with_a_valueerror(data, tmp_path):
     (tmp_path / "file").write_bytes(data)
