@@ -310,6 +310,12 @@ def test_what_it_does_not_know_is_refused(tmp_path):
     )
     refused(r"^ActorCriticConfig.more: this runner does not know the field", edited(more=unknown))
     refused(r"^compute_dtype: bfloat16 is not what NumPy computes in", edited(compute_dtype="bfloat16"))
+    for name, leaf in (("act box", "actor/head/bias"), ("gru", "memory/input/bias")):
+        document = opened(edited(name))
+        row = next(row for row in document["leaves"] if row[0] == leaf)
+        row[2], row[3] = [1], row[3][:4]  # NumPy would stretch it
+        refused(r"^leaves: one has the shape \(1,\), expected", closed(document))
+    refused(r"^the file contradicts itself: TypeError", closed(opened(edited()) | {"config": 1}))
     data = edited()
     refused(r"^checksum: ", data[:-1] + bytes([data[-1] ^ 1]))
     refused(r"^not a policy file$", b"x" * 100)

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from policy_core_adapters.numpy_networks import Array, find, linear, only
+from policy_core_adapters.numpy_networks import Array, find, linear, only, shaped
 
 
 class Memory(NamedTuple):
@@ -40,19 +40,20 @@ def _normalised(x: Array) -> Array:
     return y
 
 
-def _affine(part: dict[str, Array], dtype: Any) -> Callable[[Array], Array]:
+def _affine(part: dict[str, Array], size: int, dtype: Any) -> Callable[[Array], Array]:
     """The layer norm of a vector, with its scale and bias."""
-    scale, bias = part["scale"].astype(dtype), part["bias"].astype(dtype)
+    scale, bias = (shaped(part[name], size).astype(dtype) for name in ("scale", "bias"))
     return lambda x: _normalised(x) * scale + bias
 
 
-def _map(part: dict[str, Array], gates: int, layer_norm: bool, dtype: Any) -> Callable[[Array], Array]:
+def _map(part: Any, size: int, gates: int, layer_norm: bool, dtype: Any) -> Callable[[Array], Array]:
     """`x @ kernel`, perhaps normalised gate by gate."""
-    kernel = np.ascontiguousarray(part["kernel"].T, dtype)
+    kernel = shaped(part["kernel"], len(part["kernel"]), gates * size)
+    rows = np.ascontiguousarray(kernel.T, dtype)
     if not layer_norm:
-        return kernel.dot
-    scale = part["scale"].astype(dtype)
-    return lambda x: _normalised(kernel.dot(x).reshape(gates, -1)).ravel() * scale
+        return rows.dot
+    scale = shaped(part["scale"], gates * size).astype(dtype)
+    return lambda x: _normalised(rows.dot(x).reshape(gates, size)).ravel() * scale
 
 
 def _start(fields: dict[str, Any], params: Any, shape: tuple[int, ...], dtype: Any) -> Array:
@@ -66,8 +67,9 @@ def _start(fields: dict[str, Any], params: Any, shape: tuple[int, ...], dtype: A
 def _gru(fields: dict[str, Any], params: Any, dtype: Any) -> Memory:
     only(fields, "GRU", "size", "layer_norm", "learned_start")
     size, layer_norm = fields["size"], fields["layer_norm"]
-    seen, recalled = (_map(params[name], 3, layer_norm, dtype) for name in ("input", "recurrent"))
-    bias, inner = (params[name]["bias"].astype(dtype) for name in ("input", "recurrent"))
+    seen, recalled = (_map(params[name], size, 3, layer_norm, dtype) for name in ("input", "recurrent"))
+    bias = shaped(params["input"]["bias"], 3 * size).astype(dtype)
+    inner = shaped(params["recurrent"]["bias"], size).astype(dtype)
 
     def step(state: Array, x: Array) -> tuple[Array, Array]:
         w, u = seen(x) + bias, recalled(state)
@@ -83,9 +85,9 @@ def _gru(fields: dict[str, Any], params: Any, dtype: Any) -> Memory:
 def _lstm(fields: dict[str, Any], params: Any, dtype: Any) -> Memory:
     only(fields, "LSTM", "size", "layer_norm", "learned_start")
     size, layer_norm = fields["size"], fields["layer_norm"]
-    seen, recalled = (_map(params[name], 4, layer_norm, dtype) for name in ("input", "recurrent"))
-    bias = params["input"]["bias"].astype(dtype)
-    norm = _affine(params["cell"], dtype) if layer_norm else lambda x: x
+    seen, recalled = (_map(params[name], size, 4, layer_norm, dtype) for name in ("input", "recurrent"))
+    bias = shaped(params["input"]["bias"], 4 * size).astype(dtype)
+    norm = _affine(params["cell"], size, dtype) if layer_norm else lambda x: x
 
     def step(state: dict[str, Array], x: Array) -> tuple[dict[str, Array], Array]:
         i, f, g, o = (seen(x) + recalled(state["hidden"]) + bias).reshape(4, size)
@@ -114,7 +116,8 @@ def _window_attention(fields: dict[str, Any], params: Any, dtype: Any) -> Memory
     only(fields, "WindowAttention", "size", "window", "heads")
     size, window, heads = fields["size"], fields["window"], fields["heads"]
     embed, attended, out = (linear(params[name], dtype) for name in ("embedding", "attended", "output"))
-    norm, ages, places = _affine(params["norm"], dtype), params["ages"].astype(dtype), np.arange(window)
+    norm, places = _affine(params["norm"], size, dtype), np.arange(window)
+    ages = shaped(params["ages"], heads, window).astype(dtype)
     root = np.asarray(math.sqrt(size // heads), dtype)
 
     def step(state: dict[str, Any], x: Array) -> tuple[dict[str, Any], Array]:

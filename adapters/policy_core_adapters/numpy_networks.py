@@ -42,8 +42,17 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
 
 def linear(layer: dict[str, Array], dtype: Any) -> Callable[[Array], Array]:
     """`x @ kernel + bias` in a dtype."""
-    kernel, bias = np.ascontiguousarray(layer["kernel"].T, dtype), layer["bias"].astype(dtype)
+    outputs = layer["kernel"].shape[1]
+    kernel = np.ascontiguousarray(layer["kernel"].T, dtype)
+    bias = shaped(layer["bias"], outputs).astype(dtype)
     return lambda x: kernel.dot(x) + bias
+
+
+def shaped(leaf: Array, *shape: int) -> Array:
+    """A leaf of this shape: NumPy would stretch a smaller one, and say nothing."""
+    if leaf.shape != shape:
+        raise ValueError(f"leaves: one has the shape {leaf.shape}, expected {shape}")
+    return leaf
 
 
 def _mlp(fields: dict[str, Any], params: dict[str, Any], dtype: Any, names: dict[str, Any]) -> Any:

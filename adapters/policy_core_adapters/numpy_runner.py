@@ -132,10 +132,11 @@ def load(
         ValueError: for a damaged file, or one that asks for what is not known here.
         OSError: if there is no such file.
     """
-    document = read(Path(path).read_bytes())
+    data = Path(path).read_bytes()
     try:
-        return _runner(document, member, Given({**ACTIVATIONS, **(activations or {})}, mask_functions or {}))
-    except (ArithmeticError, AttributeError, IndexError, LookupError, TypeError) as error:
+        given = Given({**ACTIVATIONS, **(activations or {})}, mask_functions or {})
+        return _runner(read(data), member, given)
+    except (ArithmeticError, AttributeError, LookupError, MemoryError, RecursionError, TypeError) as error:
         raise ValueError(f"the file contradicts itself: {error!r}") from error
 
 

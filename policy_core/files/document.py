@@ -14,6 +14,7 @@ r"""The document: a policy file as checked structure, and the bytes of it. See d
 Nothing here knows JAX or a class of config: this is the whole of what another language reads.
 """
 
+import functools
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -75,7 +76,7 @@ def write(document: Document) -> list[bytes | memoryview]:
     """
     if len(document.config) > MOST_CONFIG_BYTES:
         raise FileError(f"config: {len(document.config)} bytes, at most {MOST_CONFIG_BYTES} are allowed")
-    document.config_data()  # that it keeps the limits is noticed now and not by the reader
+    _check_config(document.config)
     metadata = check_metadata(document.metadata)
     parts: list[bytes | memoryview] = [
         _START + pack(document.version),
@@ -124,6 +125,12 @@ def read(data: memoryview, seal: bytes | None = None) -> Document:
     _key(reader, "checksum").binary(32, "checksum")
     reader.end("checksum")
     return Document(config, batch, leaves, metadata, self_test, extra, version)
+
+
+@functools.lru_cache(maxsize=64)
+def _check_config(encoding: bytes) -> None:
+    """Raise unless a config keeps the limits: that is noticed when writing and not by the reader."""
+    Document(encoding, (), ()).config_data()
 
 
 def check_metadata(metadata: Any) -> dict[str, str]:

@@ -1,5 +1,6 @@
 """Pytrees of JAX arrays to rows and back."""
 
+import functools
 from collections.abc import Mapping
 from typing import Any
 
@@ -35,10 +36,14 @@ def by_path(tree: PyTree, what: str) -> dict[str, Any]:
 
 def spec(leaf: Any) -> Spec:
     """The name of the dtype, as files say it, and the shape of an array or of what stands for one."""
-    dtype = leaf.dtype
+    return _dtype_name(leaf.dtype), tuple(leaf.shape)
+
+
+@functools.lru_cache(maxsize=256)
+def _dtype_name(dtype: Any) -> str:
     if jnp.issubdtype(dtype, jax.dtypes.prng_key):
-        return f"key:{_KEY_NAMES.get(str(dtype), dtype)}", tuple(leaf.shape)
-    return str(dtype), tuple(leaf.shape)
+        return f"key:{_KEY_NAMES.get(str(dtype), dtype)}"
+    return str(dtype)
 
 
 def check_arrays(leaves: Mapping[str, Any], what: str) -> None:
