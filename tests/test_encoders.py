@@ -135,6 +135,7 @@ def test_parts_follow_each_other_in_sorted_order() -> None:
     assert parts.out_size(space) == 12
 
 
+@pytest.mark.usefixtures("unchecked")  # beartype doubles the time to trace
 def test_bytes_stay_bytes_until_they_are_encoded_and_the_encoder_is_trained() -> None:
     space = pc.Dict({"eye": image(5, 5, 2), "pose": pc.Box(shape=(2,))})
     policy = pc.init(
