@@ -223,8 +223,8 @@ class MinAtarCNN:
 
 def _pooled(x: Float[Array, "height width channels"]) -> Float[Array, "rows columns channels"]:
     """The maximum over 3 x 3 at stride 2, padded."""
-    low = jnp.array(-jnp.inf, x.dtype)
-    pooled: jax.Array = jax.lax.reduce_window(x, low, jax.lax.max, (3, 3, 1), (2, 2, 1), "SAME")
+    # A Python number: an array here, JAX would not know for the maximum's identity, and not differentiate.
+    pooled: jax.Array = jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, (3, 3, 1), (2, 2, 1), "SAME")
     return pooled
 
 
