@@ -37,6 +37,7 @@ bench: $(VENV)/installed-bench  ## Measure latency, compile time and speed again
 	$(RUN)python benchmarks/categorical.py
 	$(RUN)python benchmarks/squashed_entropy.py
 	$(RUN)python benchmarks/memory.py
+	$(RUN)python benchmarks/encoders.py
 	$(RUN)python benchmarks/numpy_runner.py
 	$(RUN)python benchmarks/files.py
 

@@ -6,6 +6,7 @@ from policy_core._static import later as later
 from policy_core._static import static as static
 from policy_core.actor_critic import ActorCriticConfig as ActorCriticConfig
 from policy_core.contract import ActorCritic as ActorCritic
+from policy_core.contract import DetachableActorCritic as DetachableActorCritic
 from policy_core.contract import Distribution as Distribution
 from policy_core.contract import NormalizingActorCritic as NormalizingActorCritic
 from policy_core.contract import Policy as Policy
@@ -68,6 +69,7 @@ from policy_core.spaces import MultiDiscrete as MultiDiscrete
 from policy_core.spaces import Tuple as Tuple
 from policy_core.spaces import checked_mask as checked_mask
 from policy_core.spaces import rows_of_mask as rows_of_mask
+from policy_core.training import actor_only as actor_only
 from policy_core.training import trainable as trainable
 from policy_core.training import update_statistics as update_statistics
 from policy_core.transplant import Transplanted as Transplanted

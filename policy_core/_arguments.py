@@ -1,6 +1,6 @@
 """What the free functions ask of their arguments, when they are traced."""
 
-from typing import Any
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -9,6 +9,8 @@ from jaxtyping import PyTree
 from policy_core._structure import check_structure, describe
 from policy_core.contract import Action, ActorCritic, Mask, Observation, Params, Policy, State
 from policy_core.errors import StructureError
+
+T = TypeVar("T")
 
 
 def pair(
@@ -57,6 +59,16 @@ def check_batch(config: ActorCritic[Any, Any, Any, Any], observations: PyTree, m
     check_structure(observations, batch, "observations")
     if mask is not None:
         check_structure(mask, jax.ShapeDtypeStruct(axes, jnp.bool_), "mask")
+
+
+def has_value(value: T | None) -> T:
+    """The value, or values, unless the policy has no critic."""
+    if value is None:
+        raise StructureError(
+            "policy: has no critic, so there is no value; use act or action_distribution, or the policy "
+            "that actor_only was given"
+        )
+    return value
 
 
 def check_key(key: Any) -> None:

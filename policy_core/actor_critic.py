@@ -1,7 +1,8 @@
 """The shipped policy: normalisation, encoder, memory, towers, heads."""
 
+import dataclasses
 import math
-from typing import Any, Literal, TypeAlias, TypeVar, cast
+from typing import Any, Literal, TypeAlias, cast
 
 import jax
 import jax.numpy as jnp
@@ -10,6 +11,7 @@ from jaxtyping import Array, Bool, Float, PyTree
 from policy_core._dtypes import wide_float, widen
 from policy_core._static import set_field, static
 from policy_core.contract import (
+    DetachableActorCritic,
     Distribution,
     Key,
     Mask,
@@ -24,9 +26,9 @@ from policy_core.heads import Autoregressive, AutoregressiveHead, Head, NormalHe
 from policy_core.memory import Memory
 from policy_core.networks import MLP, Network, init_linear, linear
 from policy_core.normalize import Normalize, merged
+from policy_core.views import check_keys, narrowed, part_of, reader, seen_by, views_of
 
 Params: TypeAlias = dict[str, Any]
-T = TypeVar("T")
 _UNTRAINED = ("normalize", "temperature")  # parts of the params
 Dtype: TypeAlias = Literal["bfloat16", "float16", "float32", "float64"]
 
@@ -44,7 +46,11 @@ class ActorCriticConfig:
         action_space: any space with at least one part; boxes of integers need bounds.
         actor: the network of the actor, `MLP((64, 64), activation="tanh")` by default.
         critic: the network of the critic, likewise. Separate by default: sharing features
-            couples the two losses (Andrychowicz et al. 2021).
+            couples the two losses (Andrychowicz et al. 2021). None for no critic at all, as
+            `actor_only` has it: then asking for a value is an error.
+        actor_keys: which parts of a `Dict` observation the actor sees; None for all.
+        critic_keys: likewise, so that a critic may be privileged (Pinto et al. 2018). If either
+            is given, the two share nothing: each has an encoder and, if any, a memory.
         trunk: a network before both, shared, or None. To share everything but the heads,
             give `MLP(())` for both towers.
         encoder: from the observation to a vector: `Flatten`, `Embedding`, `NatureCNN`,
@@ -74,8 +80,8 @@ class ActorCriticConfig:
 
     Raises:
         ConfigError: for what is not static, an action space that no head serves, an
-            observation space that the encoder does not take, or a `memory_sharing` without a
-            memory.
+            observation space that the encoder does not take, keys that it does not have, or
+            something shared that cannot be.
 
     Example:
         >>> import policy_core as pc
@@ -91,7 +97,9 @@ class ActorCriticConfig:
     observation_space: Space[Any]
     action_space: Space[Any]
     actor: Network = MLP()
-    critic: Network = MLP()
+    critic: Network | None = MLP()
+    actor_keys: tuple[str, ...] | None = None
+    critic_keys: tuple[str, ...] | None = None
     trunk: Network | None = None
     encoder: Encoder | None = None
     normalize: Normalize | None = None
@@ -118,25 +126,25 @@ class ActorCriticConfig:
             )
         if self.encoder is None:  # so that config and file say which it is
             set_field(self, "encoder", default_encoder(self.observation_space))
-        self._encoder.check_space(self.observation_space)
+        self._check_sharing()
+        for owner, space in self._views().items():
+            self._encoder(owner).check_space(space)
         self._sizes()  # a memory whose parts do not fit says so
 
     def init(self, *, key: Key) -> Params:
         """Params `actor`, `critic` (each a `tower` and a `head`), perhaps `encoder` and more.
 
-        That is `trunk`, `memory`, `normalize` (the statistics), `temperature`. A memory that is
-        not shared is with its owner, as `params["actor"]["memory"]`.
+        That is `trunk`, `memory`, `normalize` (the statistics), `temperature`. An encoder or a
+        memory that is not shared is with its owner, as `params["actor"]["memory"]`.
         """
         self._check_precision()
         keys = jax.random.split(key, 7)
         trunk_key, actor_key, actor_head_key, critic_key, critic_head_key, memory_key, encoder_key = keys
         dtype: str = self.param_dtype
-        flat, encoded, size = self._sizes()
+        encoded, size = self._sizes()
         params: Params = {}
-        encoder = self._encoder.init(self.observation_space, key=encoder_key, dtype=dtype)
-        if jax.tree.leaves(encoder):
-            params["encoder"] = encoder
         if self.trunk is not None:
+            flat = self._encoder("shared").out_size(self.observation_space)
             params["trunk"] = self.trunk.init(flat, key=trunk_key, dtype=dtype)
         head = self._head()
         params["actor"] = {
@@ -149,21 +157,22 @@ class ActorCriticConfig:
                 gain=self.actor_gain,
             ),
         }
-        params["critic"] = {
-            "tower": self.critic.init(size["critic"], key=critic_key, dtype=dtype),
-            "head": init_linear(
-                self.critic.out_size(size["critic"]),
-                1,
-                key=critic_head_key,
-                dtype=dtype,
-                gain=self.critic_gain,
-            ),
-        }
+        if self.critic is not None:
+            width = self.critic.out_size(size["critic"])
+            params["critic"] = {
+                "tower": self.critic.init(size["critic"], key=critic_key, dtype=dtype),
+                "head": init_linear(width, 1, key=critic_head_key, dtype=dtype, gain=self.critic_gain),
+            }
+        views = self._views()
+        for (owner, space), key in zip(views.items(), jax.random.split(encoder_key, len(views)), strict=True):
+            encoder = self._encoder(owner).init(space, key=key, dtype=dtype)
+            if jax.tree.leaves(encoder):
+                part_of(params, owner)["encoder"] = encoder
         if self.memory is not None:
             owners = self._owners()
             for owner, key in zip(owners, jax.random.split(memory_key, len(owners)), strict=True):
-                part = params if owner == "shared" else params[owner]
-                part["memory"] = self.memory.init(encoded, key=key, dtype=dtype)
+                in_size = encoded[reader(owner)]
+                part_of(params, owner)["memory"] = self.memory.init(in_size, key=key, dtype=dtype)
         if self.normalize is not None:
             params["normalize"] = self.normalize.init(self.observation_space)
         if self.temperature is not None:
@@ -181,21 +190,20 @@ class ActorCriticConfig:
             return leaf.astype(dtype) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
 
         states = {
-            owner: self.memory.initial_state(self._memory_params(params, owner)) for owner in self._owners()
+            owner: self.memory.initial_state(part_of(params, owner)["memory"]) for owner in self._owners()
         }
         return jax.tree.map(wide, states)
 
     def forward(
         self, params: Params, state: PyTree, observation: PyTree, *, action_mask: Mask = None
-    ) -> tuple[PyTree, Distribution[Any], Scalar]:
+    ) -> tuple[PyTree, Distribution[Any], Scalar | None]:
         """Trunk, memory, towers, heads."""
-        x = self._encode(params, observation)
-        states, features = {}, {"actor": x, "critic": x}
+        states, features = {}, self._encode(params, observation)
         if self.memory is not None:
             for owner in self._owners():
-                memory = self._memory_params(params, owner)
+                memory, x = part_of(params, owner)["memory"], features[reader(owner)]
                 states[owner], y = self.memory.step(memory, state[owner], x)
-                features.update(_seen_by(owner, y))
+                features.update(seen_by(owner, y))
         return states or state, *self._decide(params, features, action_mask)
 
     def forward_sequence(
@@ -206,36 +214,40 @@ class ActorCriticConfig:
         *,
         is_first: Bool[Array, " time"],
         action_masks: Mask = None,
-    ) -> tuple[PyTree, Distribution[Any], Float[Array, " time"]]:
+    ) -> tuple[PyTree, Distribution[Any], Float[Array, " time"] | None]:
         """As many steps; only the memory goes along time, the rest is one batch."""
         # With `is_first`, for an observation may have no parts.
-        xs = jax.vmap(lambda x, _: self._encode(params, x))(observations, is_first)
-        states, features = {}, {"actor": xs, "critic": xs}
+        features = jax.vmap(lambda x, _: self._encode(params, x))(observations, is_first)
+        states = {}
         if self.memory is not None:
             for owner in self._owners():
-                memory = self._memory_params(params, owner)
+                memory, xs = part_of(params, owner)["memory"], features[reader(owner)]
                 states[owner], ys = self.memory.sequence(memory, state[owner], xs, is_first)
-                features.update(_seen_by(owner, ys))
+                features.update(seen_by(owner, ys))
         decide: Any = jax.vmap(lambda features, mask: self._decide(params, features, mask))
         return states or state, *decide(features, action_masks)
 
-    def _encode(self, params: Params, observation: PyTree) -> Float[Array, " features"]:
-        """What comes before the memory."""
+    def _encode(self, params: Params, observation: PyTree) -> dict[str, Float[Array, " features"]]:
+        """What comes before the memory, for each tower."""
         self._check_precision()
         if self.normalize is not None:
             observation = self.normalize.apply(params["normalize"], observation)
-        encoder = params.get("encoder", {})
-        x = self._encoder.apply(encoder, self.observation_space, observation, self.compute_dtype)
-        return x if self.trunk is None else self.trunk.apply(params["trunk"], x)
+        features: dict[str, Float[Array, " features"]] = {}
+        for owner, space in self._views().items():
+            seen = observation if owner == "shared" else {name: observation[name] for name in space.struct()}
+            encoder = part_of(params, owner).get("encoder", {})
+            x = self._encoder(owner).apply(encoder, space, seen, self.compute_dtype)
+            features.update(seen_by(owner, x if self.trunk is None else self.trunk.apply(params["trunk"], x)))
+        return features
 
     def _decide(
         self, params: Params, features: dict[str, Float[Array, " features"]], action_mask: Mask
-    ) -> tuple[Distribution[Any], Scalar]:
+    ) -> tuple[Distribution[Any], Scalar | None]:
         """What comes after the memory: towers and heads."""
         temperature = params.get("temperature")
         if temperature is not None:
             temperature = jax.lax.stop_gradient(temperature)
-        actor, critic = params["actor"], params["critic"]
+        actor = params["actor"]
         distribution = self._head().distribution(
             self.action_space,
             actor["head"],
@@ -243,6 +255,9 @@ class ActorCriticConfig:
             action_mask,
             temperature,
         )
+        if self.critic is None:
+            return distribution, None
+        critic = params["critic"]
         value = linear(critic["head"], self.critic.apply(critic["tower"], features["critic"]))
         return distribution, widen(jnp.squeeze(value, -1))
 
@@ -274,9 +289,36 @@ class ActorCriticConfig:
             return params
         return {**params, "normalize": merged(params["normalize"], observations, mask, axis_name)}
 
-    @property
-    def _encoder(self) -> Encoder:
-        return cast("Encoder", self.encoder)
+    def actor_only(self, params: Params) -> tuple[Params, "ActorCriticConfig"]:
+        """What `act` needs, on an observation space of what the actor sees."""
+        apart = "actor" in self._views()
+        owner = "actor" if apart else "shared"
+        space = self._views()[owner]
+        config = dataclasses.replace(
+            self,
+            observation_space=space,
+            critic=None,
+            actor_keys=None,
+            critic_keys=None,
+            encoder=self._encoder(owner),
+            memory_sharing="actor" if self.memory_sharing == "separate" else self.memory_sharing,
+        )
+        kept = {name: part for name, part in params.items() if name != "critic"}
+        if apart:
+            actor = dict(params["actor"])
+            kept.update({"encoder": actor.pop("encoder")} if "encoder" in actor else {}, actor=actor)
+            if self.normalize is not None:
+                kept["normalize"] = {name: params["normalize"][name] for name in space.struct()}
+        return kept, config
+
+    def _views(self) -> dict[str, Space[Any]]:
+        """Who encodes what: `shared`, or `actor` and `critic` apart."""
+        return views_of(self.observation_space, self.actor_keys, self.critic_keys)
+
+    def _encoder(self, owner: str) -> Encoder:
+        """The encoder, without the parts that the owner does not see."""
+        view = self._views()[owner]
+        return narrowed(cast("Encoder", self.encoder), view, self.observation_space)
 
     def _head(self) -> Head:
         if self.autoregressive is None:
@@ -293,18 +335,33 @@ class ActorCriticConfig:
             case "actor":
                 return ("actor",)
 
-    def _memory_params(self, params: Params, owner: str) -> Any:
-        return (params if owner == "shared" else params[owner])["memory"]
-
-    def _sizes(self) -> tuple[int, int, dict[str, int]]:
-        """How many numbers the encoder gives, the memory gets, and each tower gets."""
-        flat = self._encoder.out_size(self.observation_space)
-        encoded = flat if self.trunk is None else self.trunk.out_size(flat)
-        sizes = {"actor": encoded, "critic": encoded}
+    def _sizes(self) -> tuple[dict[str, int], dict[str, int]]:
+        """How many numbers come before the memory, and after it, for each tower."""
+        encoded: dict[str, int] = {}
+        for owner, space in self._views().items():
+            size = self._encoder(owner).out_size(space)
+            encoded.update(seen_by(owner, size if self.trunk is None else self.trunk.out_size(size)))
+        sizes = dict(encoded)
         if self.memory is not None:
             for owner in self._owners():
-                sizes.update(_seen_by(owner, self.memory.out_size(encoded)))
-        return flat, encoded, sizes
+                sizes.update(seen_by(owner, self.memory.out_size(encoded[reader(owner)])))
+        return encoded, sizes
+
+    def _check_sharing(self) -> None:
+        """Raise `ConfigError` for keys that are not there, and for what cannot be shared or kept."""
+        if self.critic is None and (self.critic_keys is not None or self.memory_sharing == "separate"):
+            raise ConfigError("ActorCriticConfig.critic: None has no critic_keys and no memory of its own")
+        for name in ("actor_keys", "critic_keys"):
+            keys = getattr(self, name)
+            if keys is None:
+                continue
+            check_keys(keys, self.observation_space, f"ActorCriticConfig.{name}")
+            if self.trunk is not None or (self.memory is not None and self.memory_sharing == "shared"):
+                raise ConfigError(
+                    f"ActorCriticConfig.{name}: actor and critic see different things and cannot share a "
+                    'trunk or a memory; use trunk=None and memory_sharing="separate" or "actor"'
+                )
+            set_field(self, name, tuple(sorted(keys)))
 
     def _check_precision(self) -> None:
         """Without x64 JAX would turn float64 into float32 behind the config's back."""
@@ -316,10 +373,6 @@ class ActorCriticConfig:
                 )
 
 
-def _seen_by(owner: str, output: T) -> dict[str, T]:
-    """The output of a memory, for each tower that sees it."""
-    return {"actor": output, "critic": output} if owner == "shared" else {owner: output}
-
-
 _: type[SequenceActorCritic[Params, Any, Any, Any]] = ActorCriticConfig
+_detachable: type[DetachableActorCritic[Params, Any, Any, Any]] = ActorCriticConfig
 _also: type[NormalizingActorCritic[Params, Any, Any, Any]] = ActorCriticConfig

@@ -130,11 +130,12 @@ class ActorCritic(Protocol[Params, State, Observation, Action]):
 
     def forward(
         self, params: Params, state: State, observation: Observation, *, action_mask: Mask = None
-    ) -> tuple[State, Distribution[Action], Scalar]:
+    ) -> tuple[State, Distribution[Action], Scalar | None]:
         """One step: the next state, the distribution over policy actions, and the value.
 
         The one primitive; the free functions are derived from it and XLA removes what
-        they do not use. `state` has been reset already where an episode begins.
+        they do not use. `state` has been reset already where an episode begins. A policy
+        without a critic gives None for the value.
         """
         ...
 
@@ -163,7 +164,7 @@ class SequenceActorCritic(ActorCritic[Params, State, Observation, Action], Proto
         *,
         is_first: Bool[Array, " time"],
         action_masks: Mask = None,
-    ) -> tuple[State, Distribution[Action], Float[Array, " time"]]:
+    ) -> tuple[State, Distribution[Action], Float[Array, " time"] | None]:
         """As many steps of `forward`, over a leading axis of time of everything but `state`.
 
         Before step t the state becomes the initial one where `is_first[t]`: here, unlike in
@@ -204,6 +205,15 @@ class NormalizingActorCritic(ActorCritic[Params, State, Observation, Action], Pr
             mask: which of them count, in the shape of the leading axes; None for all.
             axis_name: named axes over which the observations are split, if any.
         """
+        ...
+
+
+@runtime_checkable
+class DetachableActorCritic(ActorCritic[Params, State, Observation, Action], Protocol):
+    """A policy whose actor can go without its critic. Optional: `actor_only` asks for it."""
+
+    def actor_only(self, params: Params) -> tuple[Any, Any]:
+        """The pair that acts alike and has no leaf of the critic's; its `forward` gives None for a value."""
         ...
 
 

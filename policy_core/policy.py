@@ -10,7 +10,15 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from policy_core._arguments import check_config, check_inputs, check_key, check_state, check_time, pair
+from policy_core._arguments import (
+    check_config,
+    check_inputs,
+    check_key,
+    check_state,
+    check_time,
+    has_value,
+    pair,
+)
 from policy_core._static import jit
 from policy_core._structure import check_structure
 from policy_core.contract import (
@@ -158,9 +166,9 @@ def action_and_value(
     check_key(key)
     if key is None:
         action = distribution.mode()
-        return state, action, value, distribution.log_prob(action)
+        return state, action, has_value(value), distribution.log_prob(action)
     action, log_prob = distribution.sample_and_log_prob(key=key)
-    return state, action, value, log_prob
+    return state, action, has_value(value), log_prob
 
 
 @jit
@@ -198,7 +206,7 @@ def evaluate_action(
         True
     """
     state, distribution, value = _forward(policy, state, observation, action_mask, is_first)
-    return state, value, *_score(distribution, action)
+    return state, has_value(value), *_score(distribution, action)
 
 
 @jit
@@ -225,7 +233,7 @@ def value(
         (dtype('float32'), ())
     """
     state, _, value = _forward(policy, state, observation, None, is_first)
-    return state, value
+    return state, has_value(value)
 
 
 @jit
@@ -310,7 +318,7 @@ def evaluate_sequence(
         state, distributions, values = config.forward_sequence(
             params, state, observations, is_first=is_first, action_masks=action_masks
         )
-        return state, values, *jax.vmap(_score)(distributions, actions)
+        return state, has_value(values), *jax.vmap(_score)(distributions, actions)
 
     def step(state: State, inputs: Any) -> tuple[State, tuple[Scalar, Scalar, Scalar]]:
         observation, action, action_mask, first = inputs
@@ -374,7 +382,7 @@ def _forward(
     observation: Observation,
     action_mask: Mask,
     is_first: Any,
-) -> tuple[State, Distribution[Action], Scalar]:
+) -> tuple[State, Distribution[Action], Scalar | None]:
     params, config = pair(policy)
     check_inputs(config, observation, action_mask)
     check_state(params, config, state)

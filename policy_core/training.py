@@ -8,8 +8,17 @@ from typing import Any
 import jax
 from jaxtyping import Array, Bool, PyTree
 
-from policy_core._arguments import check_batch, pair
-from policy_core.contract import Action, NormalizingActorCritic, Observation, Params, Policy, State
+from policy_core._arguments import check_batch, check_config, pair
+from policy_core.contract import (
+    Action,
+    DetachableActorCritic,
+    NormalizingActorCritic,
+    Observation,
+    Params,
+    Policy,
+    State,
+)
+from policy_core.errors import StructureError
 
 
 def trainable(policy: Policy[Params, State, Observation, Action]) -> PyTree:
@@ -42,6 +51,34 @@ def trainable(policy: Policy[Params, State, Observation, Action]) -> PyTree:
     if isinstance(config, NormalizingActorCritic):
         return config.trainable(params), config
     return jax.tree.map(lambda _: True, params), config
+
+
+def actor_only(policy: Policy[Params, State, Observation, Action]) -> Policy[Any, Any, Any, Action]:
+    """The policy without its critic, to be deployed: it acts alike and is a pair like any other.
+
+    It takes what the actor sees: with `actor_keys`, only those parts of an observation. `act`
+    and `action_distribution` work; whatever needs a value raises `StructureError`.
+
+    Raises:
+        StructureError: if the config does not offer `DetachableActorCritic`.
+
+    Example:
+        >>> import policy_core as pc
+        >>> space = pc.Dict({"seen": pc.Box(shape=(2,)), "hidden": pc.Box(shape=(9,))})
+        >>> config = pc.ActorCriticConfig(
+        ...     observation_space=space, action_space=pc.Discrete(2), actor_keys=("seen",)
+        ... )
+        >>> policy = pc.actor_only(pc.init(config, key=jax.random.key(0)))
+        >>> state, action = pc.act(policy, pc.reset(policy), {"seen": jnp.ones(2)})
+        >>> sorted(policy[0])
+        ['actor']
+    """
+    params, config = pair(policy)
+    if not isinstance(config, DetachableActorCritic):
+        raise StructureError(f"config: {type(config).__name__} does not offer DetachableActorCritic")
+    params, config = config.actor_only(params)
+    check_config(config)
+    return params, config
 
 
 def update_statistics(

@@ -96,6 +96,14 @@ CONFIGS = {
         memory=pc.Stack((pc.MinGRU(4), pc.LSTM(4, layer_norm=True, learned_start=True)), residual=True),
         memory_sharing="separate",
     ),
+    "privileged critic": config(
+        pc.Discrete(3),
+        pc.Dict({"x": OBSERVATION, "truth": pc.Box(shape=(2,))}),
+        actor_keys=("x",),
+        memory=pc.MinGRU(3),
+        memory_sharing="separate",
+        normalize=pc.Normalize(),
+    ),
     "image": config(pc.Discrete(3), pc.Box(low=0, high=255, shape=(4, 5, 2), dtype="uint8")),
     "parts": config(
         pc.Discrete(3),

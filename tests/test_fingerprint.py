@@ -44,16 +44,18 @@ GOLDEN: dict[str, tuple[Any, str]] = {
     ),
     "actor-critic": (
         pc.ActorCriticConfig(observation_space=pc.Box(shape=(4,)), action_space=pc.Discrete(2)),
-        "33293ab0140b1fd81c2b5a22851273cdd326d7d72dcd8a5c24f06495aa1dba1e",
+        "73c21f0335605430bac38f7a77b17371b1d31cbeb5bc7fc65fe5b30194b9a5b7",
     ),
     "every field": (
         pc.ActorCriticConfig(
-            observation_space=pc.Discrete(300, start=-70000),
+            observation_space=pc.Dict({"x": pc.Discrete(300, start=-70000), "y": pc.Box()}),
             action_space=pc.Dict({"a": pc.Discrete(2), "b": pc.Box(low=-1, high=1, shape=(2,))}),
             actor=pc.MLP((8, 300), activation="relu", kernel_init="lecun_normal", gain=1),
             critic=pc.MLP((70000,), activation="gelu", gain=0.1),
-            trunk=pc.MLP(()),
-            encoder=pc.Embedding(3),
+            trunk=None,
+            encoder=pc.Parts({"x": pc.Embedding(3)}, rest=pc.Flatten()),
+            actor_keys=("x",),
+            critic_keys=("y", "x"),
             normalize=pc.Normalize(clip=5),
             memory=pc.Stack((pc.GRU(3), pc.WindowAttention(300, window=7)), residual=False),
             memory_sharing="separate",
@@ -65,7 +67,7 @@ GOLDEN: dict[str, tuple[Any, str]] = {
             param_dtype="float64",
             compute_dtype="bfloat16",
         ),
-        "2aa24eb37c205b07dc463da152b836d733fb513fcabfb2bc339cc473cdb8a8d3",
+        "370abff91b0df194f1903234e946d3124fea1e06938f81650c714cec953943fb",
     ),
 }
 

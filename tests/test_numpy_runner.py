@@ -334,3 +334,18 @@ def test_it_imports_neither_jax_nor_the_core():
         check=True,
     )
     assert not set(result.stdout.split()) & {"jax", "jaxlib", "policy_core", "ml_dtypes", "optax"}
+
+
+def test_an_actor_without_its_critic(tmp_path):
+    space = pc.Dict({"x": OBSERVATION, "truth": pc.Box(shape=(2,))})
+    policy = _policy(config(SPACES["box"], space, critic_keys=("truth",), normalize=pc.Normalize()))
+    pc.save(tmp_path / "both", policy, self_test=False)
+    with pytest.raises(ValueError, match=r"actor_keys, critic_keys: .* save actor_only\(policy\)"):
+        numpy_runner.load(tmp_path / "both")
+    alone = pc.actor_only(_policy(config(SPACES["box"], space, actor_keys=("x",), normalize=pc.Normalize())))
+    pc.save(tmp_path / "alone", alone, self_test=False)
+    runner, observation = numpy_runner.load(tmp_path / "alone"), {"x": np.float32([0.3, -1.0, 2.0])}
+    _, action = runner.act(runner.reset(), observation)
+    assert np.allclose(action, pc.act(alone, (), observation)[1], atol=1e-5)
+    with pytest.raises(ValueError, match="value: the policy has no critic"):
+        runner.value(runner.reset(), observation)

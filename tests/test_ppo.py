@@ -223,3 +223,24 @@ def test_gymnax_spaces_are_converted() -> None:
     )
     with pytest.raises(ValueError, match="got object, expected Discrete, Box, Dict or Tuple"):
         adapter.space_of(object())
+
+
+@pytest.mark.usefixtures("unchecked")  # beartype doubles the time to trace
+@pytest.mark.parametrize("name", ["Breakout-MinAtar", "Pendulum-v1"])
+def test_the_same_file_trains_on_images_and_on_normalised_observations(name: str) -> None:
+    pytest.importorskip("gymnax")
+    env = adapter.make(name)
+    images = name == "Breakout-MinAtar"
+    encoder, normalize = (pc.MinAtarCNN(filters=2, size=8), None) if images else (None, pc.Normalize())
+    configuration = config(env.action_space, env.observation_space, encoder=encoder, normalize=normalize)
+    hyper = TINY._replace(num_steps=8, num_updates=2, num_epochs=1, sequence_length=1)
+    (params, _), _ = train(env, configuration, hyper)
+    before, _ = pc.init(configuration, key=jax.random.split(jax.random.key(0), 3)[0])
+    if images:
+        moved = jax.tree.map(lambda a, b: bool((a != b).any()), params["encoder"], before["encoder"])
+        assert jax.tree.all(moved)
+    else:
+        statistics = params["normalize"]
+        assert (statistics["count"].sum(0) == 2 * 8 * 4).all()  # nothing was counted twice, nothing decayed
+        assert (jnp.abs(statistics["mean"][0]) <= jnp.array([1.0, 1.0, 8.0])).all()
+        assert (statistics["variance"][0] > 0).all()

@@ -186,10 +186,12 @@ def _array(name: str, dtype: str, shape: list[int], content: bytes) -> Array:
 
 def _actor_critic(fields: dict[str, Any], params: dict[str, Any], given: Given) -> Runner:
     known = "observation_space action_space actor critic trunk box_head temperature actor_gain critic_gain"
-    later = "memory memory_sharing autoregressive normalize encoder"
+    later = "memory memory_sharing autoregressive normalize encoder actor_keys critic_keys"
     only(fields, "ActorCriticConfig", *known.split(), *later.split(), "param_dtype", "compute_dtype")
     if fields["compute_dtype"] not in ("float32", "float64"):
         raise ValueError(f"compute_dtype: {fields['compute_dtype']} is not what NumPy computes in; use JAX")
+    if fields["actor_keys"] is not None or fields["critic_keys"] is not None:
+        raise ValueError("actor_keys, critic_keys: this runner has one view; save actor_only(policy)")
     dtype = np.dtype(fields["compute_dtype"])
 
     def network(data: Any, at: Any) -> Any:
@@ -205,12 +207,18 @@ def _actor_critic(fields: dict[str, Any], params: dict[str, Any], given: Given) 
         x = encode(observation if normalise is None else normalise(observation))
         return x if trunk is None else np.asarray(trunk(x))
 
-    actor, critic = (network(fields[name], params[name].get("tower", {})) for name in ("actor", "critic"))
-    last = linear(params["critic"]["head"], dtype)
+    actor = network(fields["actor"], params["actor"].get("tower", {}))
     memories = _memories(fields, params, dtype)
-    return Runner(
-        features, actor, _choice(fields, params, dtype, network, given), lambda x: last(critic(x)), memories
-    )
+    choice = _choice(fields, params, dtype, network, given)
+    if fields["critic"] is None:
+        return Runner(features, actor, choice, _no_critic, memories)
+    critic = network(fields["critic"], params["critic"].get("tower", {}))
+    last = linear(params["critic"]["head"], dtype)
+    return Runner(features, actor, choice, lambda x: last(critic(x)), memories)
+
+
+def _no_critic(_: Array) -> Array:
+    raise ValueError("value: the policy has no critic; it was made by `actor_only`")
 
 
 def _memories(fields: dict[str, Any], params: dict[str, Any], dtype: Any) -> dict[str, Memory]:

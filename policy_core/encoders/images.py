@@ -98,9 +98,9 @@ class ImpalaCNN:
     Example:
         >>> from policy_core import Box, ImpalaCNN
         >>> space, encoder = Box(low=0, high=255, shape=(8, 8, 3), dtype="uint8"), ImpalaCNN(size=16)
-        >>> params = encoder.init(space, key=jax.random.key(0), dtype="float32")
-        >>> encoder.apply(params, space, jnp.zeros((8, 8, 3), jnp.uint8), "float32").shape
-        (16,)
+        >>> params = jax.eval_shape(lambda: encoder.init(space, key=jax.random.key(0), dtype="float32"))
+        >>> params["linear"]["kernel"].shape, params["stage_2"]["block_1"]["convolution_0"]["kernel"].shape
+        ((32, 16), (3, 3, 32, 32))
     """
 
     channels: tuple[int, ...] = (16, 32, 32)
@@ -223,8 +223,8 @@ class MinAtarCNN:
 
 def _pooled(x: Float[Array, "height width channels"]) -> Float[Array, "rows columns channels"]:
     """The maximum over 3 x 3 at stride 2, padded."""
-    low = jnp.array(-jnp.inf, x.dtype)
-    pooled: jax.Array = jax.lax.reduce_window(x, low, jax.lax.max, (3, 3, 1), (2, 2, 1), "SAME")
+    # A Python number: an array here, JAX would not know for the maximum's identity, and not differentiate.
+    pooled: jax.Array = jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, (3, 3, 1), (2, 2, 1), "SAME")
     return pooled
 
 

@@ -1,0 +1,110 @@
+"""Image encoders against the same networks written by hand in flax.linen: compilation and speed.
+
+Run by `make bench`. Both take bytes, 84 x 84 x 4, in a batch; ours is unbatched and under `vmap`,
+flax has its batch axis. They take turns in every round, and the ratios are of minima; a ratio
+below 1 says that ours is faster.
+"""
+
+import importlib
+import time
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+import policy_core as pc
+
+linen: Any = importlib.import_module("flax.linen")  # untyped, and of the `bench` extra only
+
+SHAPE, BATCH = (84, 84, 4), 32
+COMPILATIONS, ROUNDS = 5, 15
+
+Apply = Callable[[Any, jax.Array], jax.Array]  # params, images
+
+
+class Nature(linen.Module):  # type: ignore[misc]
+    """Mnih et al. 2015."""
+
+    @linen.compact  # type: ignore[untyped-decorator]
+    def __call__(self, x: Any) -> Any:
+        x = x.astype(jnp.float32) / 255
+        for filters, side, stride in ((32, 8, 4), (64, 4, 2), (64, 3, 1)):
+            x = linen.relu(linen.Conv(filters, (side, side), (stride, stride), padding="VALID")(x))
+        return linen.relu(linen.Dense(512)(x.reshape(len(x), -1)))
+
+
+class Impala(linen.Module):  # type: ignore[misc]
+    """Espeholt et al. 2018, without the LSTM."""
+
+    @linen.compact  # type: ignore[untyped-decorator]
+    def __call__(self, x: Any) -> Any:
+        x = x.astype(jnp.float32) / 255
+        for filters in (16, 32, 32):
+            x = linen.max_pool(linen.Conv(filters, (3, 3))(x), (3, 3), (2, 2), "SAME")
+            for _ in range(2):
+                y = linen.Conv(filters, (3, 3))(linen.relu(x))
+                x = x + linen.Conv(filters, (3, 3))(linen.relu(y))
+        return linen.relu(linen.Dense(256)(linen.relu(x).reshape(len(x), -1)))
+
+
+def ours(encoder: pc.Encoder) -> tuple[Any, Apply]:
+    space = pc.Box(low=0, high=255, shape=SHAPE, dtype="uint8")
+    params = jax.jit(lambda key: encoder.init(space, key=key, dtype="float32"))(jax.random.key(0))
+    return params, lambda params, x: jax.vmap(lambda x: encoder.apply(params, space, x, "float32"))(x)
+
+
+def of_flax(module: Any) -> tuple[Any, Apply]:
+    params = jax.jit(module.init)(jax.random.key(0), jnp.zeros((1, *SHAPE), jnp.uint8))
+    return params, module.apply
+
+
+def lowered(apply: Apply, gradient: bool, *arguments: Any) -> Any:
+    def loss(params: Any, x: jax.Array) -> jax.Array:
+        return jnp.sum(jnp.square(apply(params, x)))
+
+    return jax.jit(jax.grad(loss) if gradient else apply).lower(*arguments)
+
+
+def measured(contestants: dict[str, tuple[Any, Apply]], gradient: bool) -> dict[str, tuple[float, float]]:
+    """The least seconds to trace and compile, and to run once."""
+    x = jnp.asarray(np.random.default_rng(0).integers(0, 256, (BATCH, *SHAPE)), jnp.uint8)
+    compilation = dict.fromkeys(contestants, float("inf"))
+    running = dict(compilation)
+    programs: dict[str, Any] = {}
+    for _ in range(COMPILATIONS):
+        for name, (params, apply) in contestants.items():
+            jax.clear_caches()
+            start = time.perf_counter()
+            programs[name] = lowered(apply, gradient, params, x).compile()
+            compilation[name] = min(compilation[name], time.perf_counter() - start)
+    for _ in range(ROUNDS):
+        for name, (params, _apply) in contestants.items():
+            start = time.perf_counter()
+            jax.block_until_ready(programs[name](params, x))
+            running[name] = min(running[name], time.perf_counter() - start)
+    return {name: (compilation[name], running[name]) for name in contestants}
+
+
+def main() -> None:
+    print(f"batch {BATCH} of {SHAPE}, bytes; least of {COMPILATIONS} compilations, {ROUNDS} runs\n")
+    print("| | compile, ms | / flax | run, ms | / flax |\n|---|--:|--:|--:|--:|")
+    for title, encoder, module in (
+        ("Nature", pc.NatureCNN(), Nature()),
+        ("IMPALA", pc.ImpalaCNN(), Impala()),
+    ):
+        contestants = {"ours": ours(encoder), "flax": of_flax(module)}
+        for gradient in (False, True):
+            times = measured(contestants, gradient)
+            (compilation, running), (compilation_flax, running_flax) = times["ours"], times["flax"]
+            what = f"{title}, {'gradient' if gradient else 'forward'}"
+            print(
+                f"| {what} | {compilation * 1e3:.0f} | {compilation / compilation_flax:.2f} "
+                f"| {running * 1e3:.1f} | {running / running_flax:.2f} |",
+                flush=True,
+            )
+
+
+if __name__ == "__main__":
+    main()
