@@ -269,3 +269,38 @@ def test_metadata_is_saved_and_must_be_text():
 def test_metadata_that_is_not_text_is_refused(metadata, message):
     with pytest.raises(FileError, match=message):
         pc.to_bytes((PARAMS, CONFIG), metadata=metadata)
+
+
+def test_a_load_compiles_nothing(tmp_path, caplog):
+    config = pc.ActorCriticConfig(
+        observation_space=pc.Box(shape=(13,)),
+        action_space=pc.Discrete(2),
+        actor=pc.MLP((37,)),
+        critic=pc.MLP(()),
+    )
+    template = jax.eval_shape(lambda: config.init(key=jax.random.key(0)))
+    params = jax.tree.map(lambda x: np.ones(x.shape, x.dtype), template)
+    pc.save(tmp_path / "file", (params, config), self_test=False)
+    with jax.log_compiles():
+        pc.load(tmp_path / "file")
+    assert [record.getMessage() for record in caplog.records if "Compiling" in record.getMessage()] == []
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_bytes_that_can_be_written_to_are_not_shared_with_the_params():
+    config = pc.ActorCriticConfig(
+        observation_space=pc.Box(shape=(512,)),
+        action_space=pc.Discrete(2),
+        actor=pc.MLP((512,)),
+        critic=pc.MLP(()),
+    )
+    template = jax.eval_shape(lambda: config.init(key=jax.random.key(0)))
+    params = jax.tree.map(lambda x: np.ones(x.shape, x.dtype), template)
+    data = pc.to_bytes((params, config), self_test=False)
+    buffer = np.zeros(len(data) + 64, np.uint8)
+    start = -buffer.ctypes.data % 64  # so that JAX could share it
+    view = buffer[start : start + len(data)]
+    view[:] = np.frombuffer(data, np.uint8)
+    loaded, _ = pc.from_bytes(memoryview(view))
+    view[:] = 0
+    assert all(np.all(np.asarray(leaf) == 1) for leaf in jax.tree.leaves(loaded))

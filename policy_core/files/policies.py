@@ -20,7 +20,7 @@ from policy_core.files.precision import check_width, narrowed
 from policy_core.files.rows import Row
 from policy_core.files.self_test import Verification
 from policy_core.files.storage import read_file, write_atomically
-from policy_core.files.trees import array_of, by_path, check_arrays, check_specs, rows_of, spec
+from policy_core.files.trees import arrays_of, by_path, check_arrays, check_specs, rows_of, spec
 
 P = TypeVar("P")
 S = TypeVar("S")
@@ -155,9 +155,9 @@ def load_extra(path: Path_, like: T) -> T:
     expected = {name: spec(_NUMBERS[type(x)](x) if type(x) in _NUMBERS else x) for name, x in leaves.items()}
     specs = {row.path: (row.dtype, row.shape) for row in rows.values()}
     check_specs(specs, expected, "extra", "`like`")
+    arrays = iter(arrays_of([rows[name] for name, leaf in leaves.items() if type(leaf) not in _NUMBERS]))
     values = [
-        rows[name].array().item() if type(leaf) in _NUMBERS else array_of(rows[name])
-        for name, leaf in leaves.items()
+        rows[name].array().item() if type(leaf) in _NUMBERS else next(arrays) for name, leaf in leaves.items()
     ]
     result: T = jax.tree.unflatten(jax.tree.structure(like), values)
     return result
@@ -237,6 +237,8 @@ def from_bytes(data: bytes, config: Any = None) -> Policy[Any, Any, Any, Any]:
         ...
         policy_core.errors.FileError: not a policy file, or truncated or damaged: ...
     """
+    if not isinstance(data, bytes):  # what can be written to must not be shared with arrays
+        data = bytes(data)
     return _policy_of(read(memoryview(data)), config)
 
 
@@ -366,7 +368,7 @@ def _policy_of(document: Document, config: Any) -> Policy[Any, Any, Any, Any]:
     rows = {row.path: row for row in document.leaves}
     specs = {row.path: (row.dtype, row.shape) for row in document.leaves}
     _check_params(specs, expected, document.batch, "file")
-    return jax.tree.unflatten(structure, [array_of(rows[name]) for name in expected]), saved
+    return jax.tree.unflatten(structure, arrays_of([rows[name] for name in expected])), saved
 
 
 def _batch_of(specs: Mapping[str, Any], expected: Mapping[str, Any]) -> tuple[int, ...]:

@@ -20,7 +20,7 @@ from policy_core._structure import check_structure
 from policy_core.contract import ActorCritic, Policy
 from policy_core.errors import FileError, StructureError
 from policy_core.files.rows import Row
-from policy_core.files.trees import array_of, by_path, check_specs, rows_of, spec
+from policy_core.files.trees import arrays_of, by_path, check_specs, rows_of, spec
 from policy_core.policy import action_and_value, evaluate_sequence, reset
 
 OBSERVATIONS = 8
@@ -100,7 +100,7 @@ def check(
 
     def tree(name: str, struct: PyTree) -> PyTree:
         paths = list(by_path({name: struct}, "self_test"))
-        return jax.tree.unflatten(jax.tree.structure(struct), [array_of(saved[path]) for path in paths])
+        return jax.tree.unflatten(jax.tree.structure(struct), arrays_of([saved[path] for path in paths]))
 
     tried, action = tree("observation", tried_struct), tree("action", outputs_struct.action)
     got = by_path(_run(params, config, tried, action, len(batch))._asdict(), "self_test")
