@@ -27,7 +27,7 @@ Apply = Callable[[Any, jax.Array], jax.Array]  # params, images
 class Nature(linen.Module):  # type: ignore[misc]
     """Mnih et al. 2015."""
 
-    @linen.compact
+    @linen.compact  # type: ignore[untyped-decorator]
     def __call__(self, x: Any) -> Any:
         x = x.astype(jnp.float32) / 255
         for filters, side, stride in ((32, 8, 4), (64, 4, 2), (64, 3, 1)):
@@ -38,7 +38,7 @@ class Nature(linen.Module):  # type: ignore[misc]
 class Impala(linen.Module):  # type: ignore[misc]
     """Espeholt et al. 2018, without the LSTM."""
 
-    @linen.compact
+    @linen.compact  # type: ignore[untyped-decorator]
     def __call__(self, x: Any) -> Any:
         x = x.astype(jnp.float32) / 255
         for filters in (16, 32, 32):
