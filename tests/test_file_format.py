@@ -202,7 +202,7 @@ def test_the_self_test_is_kept_and_checked(tmp_path):
     policy = (jax.tree.map(jnp.asarray, _params((2,))), CONFIG)
     given = np.array([[0.25, -0.5], [2.0, 3.0]])
     pc.save(tmp_path / "file", policy, observations=given)
-    assert pc.verify(tmp_path / "file", CONFIG) == pc.Verification(10, 0.0, "value")
+    assert pc.verify(tmp_path / "file", CONFIG) == pc.Verification(10, 0.0, "entropy")
     table = {row[0]: row for row in opened((tmp_path / "file").read_bytes())["self_test"]}
     assert set(table) == {
         "observation", "value", "log_prob", "entropy",

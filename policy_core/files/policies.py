@@ -292,7 +292,7 @@ def inspect(path: Path_) -> Inspection:
     """
     data, seal = read_file(Path(path))
     document = read(data, seal)
-    tried = [row.shape[-1] for row in document.self_test if row.path == "value" and row.shape]
+    tried = [row.shape[-1] for row in document.self_test if row.path == "entropy" and row.shape]
 
     def table(rows: tuple[Row, ...]) -> tuple[tuple[str, str, tuple[int, ...], int], ...]:
         return tuple((row.path, row.dtype, row.shape, row.nbytes) for row in rows)

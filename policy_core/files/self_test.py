@@ -2,9 +2,9 @@
 
 A sequence of observations from the first of an episode on: 8 of the space, then those that
 the user gave. Kept are the observations, the deterministic policy actions, their environment
-actions, and the values, log-probabilities and entropies. Checked are continuous actions and
-the three numbers, all of them for the *kept* actions: where two choices are equally good,
-another machine may prefer the other one, and is not wrong for it.
+actions, and the values (if there is a critic), log-probabilities and entropies. Checked are
+continuous actions and the three numbers, all of them for the *kept* actions: where two
+choices are equally good, another machine may prefer the other one, and is not wrong for it.
 """
 
 import math
@@ -21,7 +21,7 @@ from policy_core.contract import ActorCritic, Policy
 from policy_core.errors import FileError, StructureError
 from policy_core.files.rows import Row
 from policy_core.files.trees import arrays_of, by_path, check_specs, rows_of, spec
-from policy_core.policy import action_and_value, evaluate_sequence, reset
+from policy_core.policy import reset
 
 OBSERVATIONS = 8
 
@@ -88,7 +88,7 @@ def check(
         return Verification(0, 0.0, "")
     params, config = policy
     saved = {row.path: row for row in rows}
-    count = saved["value"].shape[-1] if "value" in saved and saved["value"].shape else 0
+    count = saved["entropy"].shape[-1] if "entropy" in saved and saved["entropy"].shape else 0
     tried_struct, outputs_struct = _structs(params, config, len(batch), count)
     expected = by_path({"observation": tried_struct, **outputs_struct._asdict()}, "self_test")
     check_specs(
@@ -104,7 +104,7 @@ def check(
 
     tried, action = tree("observation", tried_struct), tree("action", outputs_struct.action)
     got = by_path(_run(params, config, tried, action, len(batch))._asdict(), "self_test")
-    worst, where = 0.0, "value"
+    worst, where = 0.0, "entropy"
     for name, array in got.items():
         then, now = np.asarray(saved[name].array()), np.asarray(array)
         if not jnp.issubdtype(now.dtype, jnp.floating):
@@ -148,24 +148,18 @@ def _run(params: Any, config: Any, observations: Any, actions: Any, axes: int) -
 @jit
 def _compiled(params: Any, config: Any, observations: Any, actions: Any, axes: tuple[Any, ...]) -> _Outputs:
     def one(params: Any, actions: Any) -> _Outputs:
-        policy = params, config
-        state = reset(policy)
+        def step(state: Any, inputs: Any) -> tuple[Any, _Outputs]:
+            observation, action = inputs
+            state, distribution, value = config.forward(params, state, observation)
+            mode = distribution.mode()
+            action = mode if action is None else action
+            score = distribution.log_prob(action), distribution.entropy()
+            return state, _Outputs(mode, config.env_action(action), value, *score)
 
-        def step(state: Any, observation: Any) -> tuple[Any, Any]:
-            state, action, _, _ = action_and_value(policy, state, observation, key=None)
-            return state, action
-
+        state = reset((params, config))
         if jax.tree.leaves(state):
-            _, modes = jax.lax.scan(step, state, observations)
-        else:
-            _, modes = jax.vmap(lambda observation: step(state, observation))(observations)
-        scored = modes if actions is None else actions
-        count = jax.tree.leaves(modes)[0].shape[0]
-        is_first = jnp.arange(count) == 0
-        _, value, log_prob, entropy = evaluate_sequence(
-            policy, state, observations, scored, is_first=is_first
-        )
-        return _Outputs(modes, jax.vmap(config.env_action)(scored), value, log_prob, entropy)
+            return jax.lax.scan(step, state, (observations, actions))[1]
+        return jax.vmap(lambda inputs: step(state, inputs)[1])((observations, actions))
 
     for _ in axes:
         one = jax.vmap(one)
