@@ -18,7 +18,13 @@ import pytest
 jax.config.update("jax_numpy_dtype_promotion", "strict")
 jax.config.update("jax_numpy_rank_promotion", "raise")
 
-hypothesis.settings.register_profile("lean", deadline=None, max_examples=25, derandomize=True)
+hypothesis.settings.register_profile(
+    "lean",
+    deadline=None,
+    max_examples=25,
+    derandomize=True,
+    suppress_health_check=[hypothesis.HealthCheck.function_scoped_fixture],  # `unchecked` has no state
+)
 hypothesis.settings.load_profile("lean")
 
 

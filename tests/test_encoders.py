@@ -12,6 +12,8 @@ from cases import config
 import policy_core as pc
 from policy_core.errors import ConfigError, StructureError
 
+pytestmark = pytest.mark.usefixtures("unchecked")  # beartype doubles the time to trace
+
 KEY = jax.random.key(0)
 
 

@@ -16,7 +16,10 @@ from policy_core_adapters.environment import Environment
 
 import policy_core as pc
 
-pytestmark = pytest.mark.filterwarnings("default")  # other people's warnings are theirs
+pytestmark = [
+    pytest.mark.filterwarnings("default"),  # other people's warnings are theirs
+    pytest.mark.usefixtures("unchecked"),  # beartype doubles the time to trace
+]
 
 
 @pytest.fixture(autouse=True)

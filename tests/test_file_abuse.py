@@ -19,6 +19,8 @@ import policy_core as pc
 from policy_core import _static
 from policy_core.errors import FileError
 
+pytestmark = pytest.mark.usefixtures("unchecked")  # beartype doubles the time to trace
+
 ROOT = Path(__file__).parent.parent
 TINY = {"actor": pc.MLP((2,)), "critic": pc.MLP(())}
 CONFIG = pc.ActorCriticConfig(observation_space=pc.Box(shape=(1,)), action_space=pc.Discrete(2), **TINY)

@@ -18,6 +18,8 @@ from policy_core import _static
 from policy_core.errors import FileError, FingerprintError
 from policy_core.files import configs, document, rows, wire
 
+pytestmark = pytest.mark.usefixtures("unchecked")  # beartype doubles the time to trace
+
 GOLDEN = Path(__file__).parent / "golden"
 CONFIG = pc.ActorCriticConfig(
     observation_space=pc.Box(shape=(2,)),

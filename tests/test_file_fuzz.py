@@ -17,6 +17,8 @@ from policy_core_adapters import numpy_runner
 import policy_core as pc
 from policy_core.errors import FileError
 
+pytestmark = pytest.mark.usefixtures("unchecked")  # beartype doubles the time to trace
+
 CONFIG = pc.ActorCriticConfig(
     observation_space=pc.Box(shape=(1,)),
     action_space=pc.Dict({"a": pc.Discrete(2), "b": pc.MultiDiscrete((2, 3))}),

@@ -16,6 +16,8 @@ from cases import SPACES, config
 import policy_core as pc
 from policy_core.errors import FileError, FingerprintError
 
+pytestmark = pytest.mark.usefixtures("unchecked")  # beartype doubles the time to trace
+
 ROOT = Path(__file__).parent.parent
 OBSERVATION = pc.Box(low=-1.0, high=1.0, shape=(3,), dtype="float64")
 

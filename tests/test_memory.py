@@ -15,6 +15,8 @@ from policy_core.errors import ConfigError, ContractError, StructureError
 from policy_core.memory import scan_steps
 from policy_core.testing import Case, check_memory
 
+pytestmark = pytest.mark.usefixtures("unchecked")  # beartype doubles the time to trace
+
 INPUTS, SIZE, TIME = 3, 6, 8
 LINEAR: Any = {"actor": pc.MLP(()), "critic": pc.MLP(())}
 

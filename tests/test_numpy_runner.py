@@ -17,6 +17,8 @@ from policy_core_adapters import numpy_runner
 
 import policy_core as pc
 
+pytestmark = pytest.mark.usefixtures("unchecked")  # beartype doubles the time to trace
+
 ROOT = Path(__file__).parent.parent
 FULL = "POLICY_CORE_FULL" in os.environ  # every config and 1,000 observations, else a sample
 WHOLE = {"layer_norm": True, "learned_start": True}

@@ -8,6 +8,8 @@ import pytest
 import policy_core as pc
 from policy_core.errors import StructureError
 
+pytestmark = pytest.mark.usefixtures("unchecked")  # beartype doubles the time to trace
+
 
 def _policy(actions: int, hidden: tuple[int, ...] = (4,), fill: float = 0.0, **fields):
     config = pc.ActorCriticConfig(
