@@ -23,6 +23,8 @@ from policy_core.distributions import (
 from policy_core.distributions.graph import Graph
 from policy_core.errors import ConfigError, MaskError
 
+pytestmark = pytest.mark.usefixtures("unchecked")  # beartype doubles the time to trace
+
 KEY = jax.random.key(0)
 RNG = np.random.default_rng(0)
 ODD = pc.MultiDiscrete((3, 2, 2), start=(0, -1, 5))

@@ -36,6 +36,8 @@ from policy_core.distributions import (
 )
 from policy_core.distributions.graph import Graph
 
+pytestmark = pytest.mark.usefixtures("unchecked")  # beartype doubles the time to trace
+
 ROOT = Path(__file__).parent.parent
 KEY = jax.random.key(0)
 BATCH = (2, 3)

@@ -144,7 +144,9 @@ def test_random_walks_stay_in_the_spaces(name: str) -> None:
     assert (done.sum(1) >= 200 // 16).all()
 
 
-@pytest.mark.parametrize("name", [name for name in results.TASKS if name != "cartpole"])
+@pytest.mark.parametrize(
+    "name", [name for name in results.TASKS if name not in ("cartpole", "hybrid-autoregressive")]
+)
 def test_ppo_runs_on(name: str) -> None:
     task = results.TASKS[name]
     env = task.make()

@@ -10,6 +10,7 @@ import hypothesis.strategies as st
 import jax
 import msgpack
 import mutations
+import pytest
 from by_hand import checksum, closed, opened
 from hypothesis import HealthCheck, given, settings
 from policy_core_adapters import numpy_runner

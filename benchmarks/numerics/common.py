@@ -9,7 +9,16 @@ import jax.numpy as jnp
 import numpy as np
 
 has_distrax = importlib.util.find_spec("distrax") is not None
-distrax: Any = importlib.import_module("distrax") if has_distrax else None
+
+
+class _Distrax:
+    """Imported when it takes part: its import takes seconds, and warns."""
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(importlib.import_module("distrax"), name)
+
+
+distrax: Any = _Distrax()
 
 Case = dict[str, Any]
 Functions = dict[str, tuple[Callable[..., Any], tuple[str, ...]]]  # quantity: (function, its float arguments)
