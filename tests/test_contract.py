@@ -37,8 +37,7 @@ MASKED = (
     "act nested",
     "beta",
 )
-OBSERVE = [name for name in CONFIGS if name.startswith("observe ")]
-OTHERS = [name for name in CONFIGS if name not in FULL and name not in OBSERVE]
+OTHERS = [name for name in CONFIGS if name not in FULL and name not in MASKED]
 
 
 @pytest.mark.parametrize("name", FULL)
@@ -46,14 +45,35 @@ def test_config_keeps_the_contract(name: str) -> None:
     testing.check_policy(CONFIGS[name], tolerance=TOLERANCE.get(name, 1e-5))
 
 
-@pytest.mark.parametrize("name", OTHERS)
-def test_variant_keeps_the_contract(name: str) -> None:
+@pytest.mark.parametrize("name", MASKED)
+def test_masks_of_a_variant_hold(name: str) -> None:
     case = testing.Case(CONFIGS[name], tolerance=TOLERANCE.get(name, 1e-5))
     testing.check_shapes(case)
-    if name in MASKED:
-        testing.check_masks(case)
-    if case.config.memory is not None:
-        testing.check_sequence(case)
+    testing.check_masks(case)
+
+
+@pytest.mark.parametrize("name", OTHERS)
+def test_a_variant_acts_and_scores(name: str) -> None:
+    """One program for each config, because compiling is what takes the time."""
+    config = CONFIGS[name]
+
+    @jax.jit
+    def step(key: Any) -> Any:
+        init_key, observation_key, key = jax.random.split(key, 3)
+        policy = pc.init(config, key=init_key)
+        call = policy, pc.reset(policy), config.observation_space.sample(key=observation_key)
+        _, action, value, log_prob = pc.action_and_value(*call, key=key)
+        _, again, score, entropy = pc.evaluate_action(*call, action)
+        _, mode = pc.act(*call)
+        contains = config.action_space.contains
+        inside = contains(pc.env_action(policy, action)) & contains(mode)
+        return (value, log_prob, entropy), (again - value, score - log_prob), inside
+
+    terms, differences, inside = step(jax.random.key(0))
+    assert all(x.shape == () and jnp.issubdtype(x.dtype, jnp.floating) for x in terms)
+    assert all(bool(jnp.isfinite(x)) for x in terms)
+    assert differences == (0, 0)
+    assert bool(inside)
 
 
 OPTIMISED = """
@@ -72,13 +92,6 @@ def test_the_ratio_is_one_as_users_compile() -> None:
         [sys.executable, "-c", OPTIMISED], env=env, cwd=Path(__file__).parent, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
-
-
-@pytest.mark.parametrize("name", OBSERVE)
-def test_every_space_is_observed(name: str) -> None:
-    case = testing.Case(CONFIGS[name])
-    for check in (testing.check_shapes, testing.check_deterministic):
-        check(case)
 
 
 def _broken(**methods: Any) -> Any:

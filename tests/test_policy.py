@@ -181,6 +181,7 @@ def test_nested_populations(policy: Any) -> None:
     np.testing.assert_allclose(values[1, 2], pc.value(member, (), OBSERVATION)[1], rtol=1e-5)
 
 
+@pytest.mark.usefixtures("unchecked")  # beartype doubles the time to trace
 def test_a_distribution_that_leaves_a_vmap_is_right_outside(policy: Any) -> None:
     batch = jnp.linspace(-1.0, 1.0, 12).reshape(4, 3)
     for name in (
