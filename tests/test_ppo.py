@@ -17,15 +17,8 @@ import policy_core as pc
 
 pytestmark = [
     pytest.mark.filterwarnings("default"),  # other people's warnings are theirs
-    pytest.mark.usefixtures("unchecked"),  # beartype doubles the time to trace
+    pytest.mark.usefixtures("unchecked", "lenient"),
 ]
-
-
-@pytest.fixture(autouse=True)
-def lenient() -> Any:
-    """gymnax and optax mix dtypes and ranks."""
-    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-        yield
 
 
 def corridor(length: int = 3) -> Environment:

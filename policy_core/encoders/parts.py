@@ -15,6 +15,7 @@ from policy_core.encoders.images import MinAtarCNN, NatureCNN
 from policy_core.encoders.protocol import Encoder
 from policy_core.errors import ConfigError
 from policy_core.spaces import Box, Dict, Tuple
+from policy_core.spaces.composite import parts_of
 
 Name: TypeAlias = str | int
 
@@ -63,7 +64,7 @@ class Parts:
         """Raise `ConfigError` unless `space` has exactly these parts, and they can be encoded."""
         if not isinstance(space, Dict | Tuple):
             raise ConfigError(f"{name}: got {type(space).__name__}, but Parts takes a Dict or a Tuple")
-        known = _spaces(space)
+        known = parts_of(space)
         for part, _ in self.encoders:
             if part not in known:
                 raise ConfigError(f"Parts.encoders: got {part!r}, but {name} has the parts {list(known)}")
@@ -103,7 +104,7 @@ class Parts:
 
     def _parts(self, space: Space[Any]) -> dict[Name, tuple[Any, Space[Any]]]:
         named = dict(self.encoders)
-        return {part: (named.get(part, self.rest), inner) for part, inner in _spaces(space).items()}
+        return {part: (named.get(part, self.rest), inner) for part, inner in parts_of(space).items()}
 
 
 def default_encoder(space: Space[Any]) -> Encoder:
@@ -124,14 +125,10 @@ def default_encoder(space: Space[Any]) -> Encoder:
         sides = sorted(space.shape)[1:]  # both, wherever the channels are
         return NatureCNN() if sides[0] >= 36 else MinAtarCNN() if sides[0] >= 3 else Flatten()
     if isinstance(space, Dict | Tuple):
-        parts = {part: default_encoder(inner) for part, inner in _spaces(space).items()}
+        parts = {part: default_encoder(inner) for part, inner in parts_of(space).items()}
         if any(not isinstance(encoder, Flatten) for encoder in parts.values()):
             return Parts(tuple(parts.items()))
     return Flatten()
-
-
-def _spaces(space: Any) -> dict[Name, Space[Any]]:
-    return dict(space.spaces) if isinstance(space, Dict) else dict(enumerate(space.spaces))
 
 
 _: type[Encoder] = Parts

@@ -13,11 +13,12 @@ from policy_core.contract import Key, Mask, Space
 from policy_core.distributions import AutoregressiveJoint
 from policy_core.distributions.graph import Graph, Name
 from policy_core.errors import ConfigError
-from policy_core.heads.composite import JointHead, head_of, like, parts_of
+from policy_core.heads.composite import JointHead, head_of, like
 from policy_core.heads.discrete import BinsHead
 from policy_core.heads.protocol import Head
 from policy_core.networks import MLP, Network
 from policy_core.spaces import Box, Dict, Tuple
+from policy_core.spaces.composite import parts_of
 
 MaskFunction: TypeAlias = Callable[[Mask, dict[Any, Any]], Mask]
 

@@ -12,6 +12,7 @@ from policy_core.errors import ConfigError
 from policy_core.heads.discrete import BinsHead, LogitsHead
 from policy_core.heads.protocol import Head
 from policy_core.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Tuple
+from policy_core.spaces.composite import parts_of
 
 _MOST_NUMBERS = 2**20  # a file of a few bytes must not ask for bounds of gigabytes
 
@@ -102,11 +103,6 @@ class JointHead:
         """A policy action of each part."""
         parts = parts_of(space).items()
         return like(space, {n: head_of(p, self.box_head).policy_action(p, env_action[n]) for n, p in parts})
-
-
-def parts_of(space: Dict | Tuple) -> dict[Any, Space[Any]]:
-    """Name, or place, to part."""
-    return dict(space.spaces) if isinstance(space, Dict) else dict(enumerate(space.spaces))
 
 
 def like(space: Dict | Tuple, values: dict[Any, Any]) -> Any:

@@ -162,6 +162,11 @@ class Tuple:
             space.check_mask(part, f"{name}[{i}]")
 
 
+def parts_of(space: Any) -> dict[Any, Space[Any]]:
+    """The parts of a `Dict` by name, or of a `Tuple` by place."""
+    return dict(space.spaces) if isinstance(space, Dict) else dict(enumerate(space.spaces))
+
+
 def _all(conditions: list[Bool[Array, ""]]) -> Bool[Array, ""]:
     return jnp.all(jnp.array(conditions, bool))
 
