@@ -1,5 +1,6 @@
 """Encoders: against flax and NumPy, on bytes and floats, and errors that name the key."""
 
+import re
 from typing import Any
 
 import flax.linen as nn
@@ -10,6 +11,7 @@ import pytest
 from cases import config
 
 import policy_core as pc
+from policy_core.encoders.convolution import convolution
 from policy_core.errors import ConfigError, StructureError
 
 pytestmark = pytest.mark.usefixtures("unchecked")  # beartype doubles the time to trace
@@ -103,6 +105,61 @@ def test_towers_are_those_of_flax_on_bytes_and_on_floats(name: str) -> None:
     gram = kernel.reshape(-1, kernel.shape[-1])
     gram = gram.T @ gram if gram.shape[0] >= gram.shape[1] else gram @ gram.T
     np.testing.assert_allclose(gram, 2 * np.eye(len(gram)), atol=1e-4)
+
+
+@pytest.mark.parametrize("name", TOWERS)
+def test_convolutions_are_in_the_layout_that_is_fast_in_loops(name: str) -> None:
+    """XLA for CPUs computes any other naively there, ten times as slowly; outside it finds its own way."""
+    encoder, shape = TOWERS[name][0], (84, 84, 4)  # XLA swaps a kernel and images that are smaller than it
+    space = image(*shape)
+    params = jax.eval_shape(lambda: encoder.init(space, key=KEY, dtype="float32"))
+    rollout = jax.ShapeDtypeStruct((3, 32, *shape), jnp.uint8)  # minibatches
+
+    def loss(params: Any, images: Any) -> Any:
+        features = jax.vmap(lambda x: encoder.apply(params, space, x, "float32"))(images)
+        return jnp.sum(jnp.square(features))
+
+    def descend(params: Any, images: Any) -> Any:
+        slope = jax.grad(loss)(params, images)
+        return jax.tree.map(lambda a, b: a - 0.1 * b, params, slope), None
+
+    def train(params: Any, rollout: Any) -> Any:
+        return jax.lax.scan(descend, params, rollout)[0]
+
+    text = jax.jit(train).lower(params, rollout).compile().as_text()
+    layouts = re.findall(r"dim_labels=(\S+?),? ", text)
+    assert len(layouts) >= 2  # each convolution forward, and the gradients of its kernel and its input
+    assert set(layouts) == {"b01f_01io->b01f"}
+
+
+def test_convolutions_have_the_derivatives_of_lax() -> None:
+    """Forward, reverse, and forward over reverse; padded, and with strides that leave a rest."""
+    rng = np.random.default_rng(0)
+
+    def draw(*shape: int) -> Any:
+        return jnp.asarray(rng.normal(size=shape), jnp.float32)
+
+    for side, stride, padding in ((3, 1, "SAME"), (4, 2, "VALID"), (3, 2, "SAME")):
+
+        def ours(kernel: Any, x: Any, stride: int = stride, padding: str = padding) -> Any:
+            layer = {"kernel": kernel, "bias": jnp.zeros(3)}
+            return jnp.sum(jnp.sin(convolution(layer, x, stride, padding)))
+
+        def of_lax(kernel: Any, x: Any, stride: int = stride, padding: str = padding) -> Any:
+            layout = ("NHWC", "HWIO", "NHWC")
+            y = jax.lax.conv_general_dilated(
+                x[None], kernel, (stride, stride), padding, dimension_numbers=layout
+            )
+            return jnp.sum(jnp.sin(y))
+
+        point, direction = ((draw(side, side, 2, 3), draw(9, 8, 2)) for _ in range(2))
+        for derive in (
+            lambda f: jax.jvp(f, point, direction),
+            lambda f: jax.grad(f, (0, 1))(*point),
+            lambda f: jax.jvp(jax.grad(f, (0, 1)), point, direction),
+        ):
+            for a, b in zip(*map(jax.tree.leaves, (derive(ours), derive(of_lax))), strict=True):
+                np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
 
 
 def test_the_encoder_is_found_from_the_space_and_written_down() -> None:
