@@ -39,10 +39,16 @@ def cartpole() -> Environment:
 CHAIN = ppo.Hyperparameters(num_steps=62, sequence_length=62, num_updates=100, num_epochs=4)
 CARTPOLE = ppo.Hyperparameters(num_steps=64, sequence_length=64, num_epochs=6)
 
+
+def name_of(memory: pc.Memory | None) -> str:
+    """As it is written."""
+    if memory is None:
+        return "none"
+    return shown(memory).replace("size=", "")
+
+
 TASKS = [
-    Task(
-        title, make, "Categorical", pc.NormalHead(), hyper, max_steps, optimum, chunk=chunk, memory=memory
-    )
+    Task(title, make, name_of(memory), hyper, max_steps, {"memory": memory}, optimum, chunk=chunk)
     for title, make, hyper, max_steps, optimum, chunk, memories in (
         (f"MemoryChain-bsuite of length {CHAIN_LENGTH}", memory_chain, CHAIN, CHAIN_LENGTH + 1, 1.0, 2,
          (pc.MinGRU(64), None)),
@@ -50,13 +56,6 @@ TASKS = [
     )
     for memory in memories
 ]  # fmt: skip
-
-
-def name_of(memory: pc.Memory | None) -> str:
-    """As it is written."""
-    if memory is None:
-        return "none"
-    return shown(memory).replace("size=", "")
 
 
 def plot(path: Path, results: list[Result]) -> None:
@@ -72,11 +71,11 @@ def plot(path: Path, results: list[Result]) -> None:
     for panel, title in zip(panels[0], titles, strict=True):
         both = [result for result in results if result.task.title == title]
         for result in both:
-            memory = result.task.memory
-            color = "tab:gray" if memory is None else "tab:blue"
+            none = result.task.fields["memory"] is None
+            color = "tab:gray" if none else "tab:blue"
             for curve in result.curves:
                 panel.plot(result.steps, curve, color=color, lw=1, alpha=0.35)
-            label = "no memory" if memory is None else name_of(memory)
+            label = "no memory" if none else result.task.what
             panel.plot(result.steps, np.nanmean(result.curves, axis=0), color=color, lw=2, label=label)
         optimum = both[0].task.optimum
         assert optimum is not None
@@ -112,7 +111,7 @@ def page(results: list[Result], picture: str) -> str:
         digits = 2 if task.optimum == 1 else 1
         means = ", ".join(f"{mean:.{digits}f}" for mean in result.returns.mean(1))
         lines.append(
-            f"| {task.title} | `{name_of(task.memory)}` | {result.steps[-1]:,} | {means} | "
+            f"| {task.title} | `{task.what}` | {result.steps[-1]:,} | {means} | "
             f"{result.random:.{digits}f} | {task.optimum:g} | {result.seconds:.0f} s |"
         )
     lines += [
@@ -131,7 +130,7 @@ def page(results: list[Result], picture: str) -> str:
         "",
     ]
     default = ppo.Hyperparameters()._asdict()
-    for task in dict.fromkeys(result.task._replace(memory=None) for result in results):
+    for task in {result.task.title: result.task for result in results}.values():
         changed = ", ".join(f"{n}={v:g}" for n, v in task.hyper._asdict().items() if v != default[n])
         lines.append(f"- {task.title}: `{changed}`")
     return "\n".join(lines) + "\n"

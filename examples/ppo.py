@@ -148,17 +148,17 @@ def make_train(
 
         def evaluate(t: Transition) -> Any:
             first_state = jax.tree.map(lambda x: x[0], t.policy_state)
-            return pc.evaluate_sequence(
-                policy, first_state, t.observation, t.action,
-                is_first=t.is_first, action_masks=t.action_mask,
-            )  # fmt: skip
+            return pc.forward_sequence(
+                policy, first_state, t.observation, is_first=t.is_first, action_masks=t.action_mask
+            )
 
-        _, value, log_prob, entropy = jax.vmap(evaluate)(t)
+        _, distribution, critic = jax.vmap(evaluate)(t)
+        log_prob, entropy = distribution.log_prob(t.action), distribution.entropy()
         advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
         ratio = jnp.exp(log_prob - t.log_prob)
         clipped = jnp.clip(ratio, 1 - hyper.clip_range, 1 + hyper.clip_range)
         policy_loss = -jnp.minimum(ratio * advantage, clipped * advantage).mean()
-        value_loss = 0.5 * jnp.square(value - target).mean()
+        value_loss = critic.loss(target).mean()  # half a squared error, or what the value head asks for
         return policy_loss + hyper.value_coefficient * value_loss - hyper.entropy_coefficient * entropy.mean()
 
     def to_sequences(x: jax.Array) -> jax.Array:

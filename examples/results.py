@@ -1,4 +1,4 @@
-"""The results in `docs/`: what `ppo.py`, unchanged, makes of six tasks with our action distributions.
+"""The results in `docs/`: what `ppo.py`, unchanged, makes of tasks that differ in what is seen and done.
 
 Five seeds of a task are one program. Writes `results.md` and `results.png`; a run of some tasks,
 or with fewer updates or seeds, writes into `build/results` so as not to overwrite them.
@@ -33,24 +33,18 @@ class Task(NamedTuple):
 
     title: str
     make: Callable[[], Environment]
-    action: str
-    head: pc.Head
+    what: str  # is special about it
     hyper: ppo.Hyperparameters
     max_steps: int  # of an episode
+    fields: dict[str, Any]  # of the config, where they are not the defaults
     optimum: float | None = None
     reward_scale: float = 1.0  # in training only
     chunk: int = 8  # updates to a point of the curve
-    memory: pc.Memory | None = None
-    autoregressive: pc.Autoregressive | None = None
 
     def config(self, env: Environment) -> pc.ActorCriticConfig:
-        """The shipped policy with its defaults, but for the head of boxes and the last two."""
+        """The shipped policy with its defaults, but for `fields`."""
         return pc.ActorCriticConfig(
-            observation_space=env.observation_space,
-            action_space=env.action_space,
-            box_head=self.head,
-            memory=self.memory,
-            autoregressive=self.autoregressive,
+            observation_space=env.observation_space, action_space=env.action_space, **self.fields
         )
 
 
@@ -69,37 +63,58 @@ PENDULUM = ppo.Hyperparameters(
     num_steps=128, num_updates=150, num_minibatches=8, discount=0.95, gae_lambda=0.95
 )
 TOY = ppo.Hyperparameters(learning_rate=3e-3, discount=0.99, entropy_coefficient=0.01)
+BREAKOUT = ppo.Hyperparameters(
+    num_envs=64, num_steps=64, num_updates=240, num_epochs=4, num_minibatches=8,
+    learning_rate=3e-3, discount=0.99, gae_lambda=0.95, entropy_coefficient=0.01,
+)  # fmt: skip
+LINEAR = pc.MLP(())
 
+
+def pendulum(what: str, **fields: Any) -> Task:
+    """Pendulum, with a reward of a tenth in training unless the value head takes it as it is."""
+    scale = 1.0 if "value_head" in fields else 0.1
+    make = lambda: gymnax.make("Pendulum-v1")  # noqa: E731
+    return Task("Pendulum-v1", make, what, PENDULUM, 200, fields, reward_scale=scale, chunk=5)
+
+
+def breakout(what: str, **fields: Any) -> Task:
+    """Images of 10 x 10 and four channels, behind one CNN that actor and critic share."""
+    make = lambda: gymnax.make("Breakout-MinAtar")  # noqa: E731
+    fields = {"encoder": pc.MinAtarCNN(), "actor": LINEAR, "critic": LINEAR, **fields}
+    return Task("Breakout-MinAtar", make, what, BREAKOUT, 1000, fields, chunk=15)
+
+
+HYBRID = {"box_head": pc.NormalHead(pc.Scale(log_std=-0.5))}
+SEES_TOOL = pc.Autoregressive({"force": ("tool",)}, network=pc.MLP((32,)))
 TASKS = {
-    "pendulum-squashed": Task(
-        "Pendulum-v1", lambda: gymnax.make("Pendulum-v1"), "SquashedNormal", pc.SquashedNormalHead(),
-        PENDULUM, max_steps=200, reward_scale=0.1, chunk=5,
+    "pendulum-squashed": pendulum("SquashedNormal actions", box_head=pc.SquashedNormalHead()),
+    "pendulum-beta": pendulum("Beta actions", box_head=pc.BetaHead()),
+    "pendulum-normalized": pendulum(
+        "normalised observations, values in hundreds",
+        box_head=pc.SquashedNormalHead(),
+        normalize=pc.Normalize(),
+        value_head=pc.RegressionHead(scale=100.0),
     ),
-    "pendulum-beta": Task(
-        "Pendulum-v1", lambda: gymnax.make("Pendulum-v1"), "Beta", pc.BetaHead(),
-        PENDULUM, max_steps=200, reward_scale=0.1, chunk=5,
-    ),
+    "breakout": breakout("images, MinAtarCNN"),
+    "breakout-hl-gauss": breakout("images, HL-Gauss values", value_head=pc.HLGaussHead(low=-5.0, high=45.0)),
     "hybrid": Task(
         "hybrid", environments.hybrid, "Joint of Categorical, masked, and Normal",
-        pc.NormalHead(pc.Scale(log_std=-0.5)),
         TOY._replace(num_steps=24, num_updates=240, num_minibatches=8),
-        environments.JOBS, environments.HYBRID_OPTIMUM,
+        environments.JOBS, HYBRID, environments.HYBRID_OPTIMUM,
     ),
     "hybrid-autoregressive": Task(
         "hybrid, a quarter of the steps", environments.hybrid, "AutoregressiveJoint: the force sees the tool",
-        pc.NormalHead(pc.Scale(log_std=-0.5)),
         TOY._replace(num_steps=24, num_updates=60, num_minibatches=8),
-        environments.JOBS, environments.HYBRID_OPTIMUM, chunk=2,
-        autoregressive=pc.Autoregressive({"force": ("tool",)}, network=pc.MLP((32,))),
+        environments.JOBS, {**HYBRID, "autoregressive": SEES_TOOL}, environments.HYBRID_OPTIMUM, chunk=2,
     ),
     "masked_grid": Task(
-        "masked_grid", environments.masked_grid, "MultiCategorical, masked", pc.NormalHead(),
+        "masked_grid", environments.masked_grid, "MultiCategorical, masked",
         TOY._replace(num_steps=16, num_updates=80, num_epochs=4, gae_lambda=0.95),
-        environments.LIMIT, environments.GRID_OPTIMUM, chunk=2,
+        environments.LIMIT, {}, environments.GRID_OPTIMUM, chunk=2,
     ),
     "cartpole": Task(
-        "CartPole-v1, as `make demo`", lambda: gymnax.make("CartPole-v1"), "Categorical", pc.NormalHead(),
-        ppo.Hyperparameters(), max_steps=500, optimum=500.0,
+        "CartPole-v1, as `make demo`", lambda: gymnax.make("CartPole-v1"), "Categorical",
+        ppo.Hyperparameters(), 500, {}, optimum=500.0,
     ),
 }  # fmt: skip
 
@@ -140,7 +155,7 @@ def _ended(result: Any) -> Any:
 def run(task: Task, seeds: int) -> Result:
     """Train all seeds at once, then let the deterministic policies play."""
     env, hyper = task.make(), task.hyper
-    demo.console.rule(f"{task.title}, {task.action}")
+    demo.console.rule(f"{task.title}, {task.what}")
     start = time.perf_counter()
     policies, steps, curves = demo.train(
         task.config(env),
@@ -181,7 +196,7 @@ def plot(path: Path, results: list[Result]) -> None:
         panel.axhline(result.random, color="tab:red", lw=1, ls="--", label="random policy")
         if task.optimum is not None:
             panel.axhline(task.optimum, color="gray", lw=1, ls=":", label="optimum")
-        panel.set_title(f"{task.title.partition(',')[0]}\n{task.action}", fontsize=10)
+        panel.set_title(f"{task.title.partition(',')[0]}\n{task.what}", fontsize=10)
         panel.xaxis.set_major_formatter(lambda x, _: f"{x / 1000:.0f}k")
         panel.spines[["top", "right"]].set_visible(False)
         panel.legend(frameon=False, loc="center right", fontsize=8)
@@ -216,7 +231,7 @@ def page(results: list[Result], picture: str) -> str:
         "optima, are in [`examples/environments.py`](../examples/environments.py). What memories are for",
         "is on [a page of its own](memory.md).",
         "",
-        "| task | action distribution | steps a seed | mean return of each seed | random | optimum | time |",
+        "| task | | steps a seed | mean return of each seed | random | optimum | time |",
         "|---|---|--:|---|--:|--:|--:|",
     ]
     for result in results:
@@ -225,13 +240,14 @@ def page(results: list[Result], picture: str) -> str:
         means = ", ".join(f"{mean:.{digits}f}" for mean in result.returns.mean(1))
         optimum = "not known" if task.optimum is None else f"{task.optimum:g}"
         lines.append(
-            f"| {task.title} | {task.action} | {result.steps[-1]:,} | {means} | {result.random:.{digits}f} | "
+            f"| {task.title} | {task.what} | {result.steps[-1]:,} | {means} | {result.random:.{digits}f} | "
             f"{optimum} | {result.seconds:.0f} s |"
         )
     lines += [
         "",
         f"The time is that of all {seeds} seeds together, compilation included, on two shared CPU cores",
-        f"(JAX {jax.__version__}). A mean above -200 is commonly taken to solve Pendulum.",
+        f"(JAX {jax.__version__}). A mean above -200 is commonly taken to solve Pendulum. An episode of",
+        "Breakout is cut at 1000 steps; a deterministic policy may play for ever without a point.",
         "",
         f"![Learning curves of each seed, with the mean and a random policy]({picture})",
         "",
@@ -240,19 +256,18 @@ def page(results: list[Result], picture: str) -> str:
         "What is not named is as in `ppo.Hyperparameters`. Rewards are scaled in training only; the returns",
         "on this page are not.",
         "",
-        "| task | `box_head`, `autoregressive` | hyper-parameters | reward scale |",
+        "| task | of the config | hyper-parameters | reward scale |",
         "|---|---|---|--:|",
     ]
     for result in results:
         task = result.task
         default = ppo.Hyperparameters()._asdict()
         changed = [f"{n}={v:g}" for n, v in task.hyper._asdict().items() if v != default[n]]
-        head = "`LogitsHead()`" if task.head == pc.NormalHead() else f"`{shown(task.head)}`"
-        if task.autoregressive is not None:
-            parents = dict(task.autoregressive.parents)
-            head += f", `Autoregressive({parents}, network={shown(task.autoregressive.network)})`"
+        fields = (
+            ", ".join(f"`{name}={shown(value)}`" for name, value in task.fields.items()) or "the defaults"
+        )
         names = f"`{', '.join(changed)}`" if changed else "the defaults"
-        lines.append(f"| {task.title.partition(',')[0]} | {head} | {names} | {task.reward_scale:g} |")
+        lines.append(f"| {task.title.partition(',')[0]} | {fields} | {names} | {task.reward_scale:g} |")
     return "\n".join(lines) + "\n"
 
 

@@ -12,6 +12,7 @@ from policy_core.contract import NormalizingActorCritic as NormalizingActorCriti
 from policy_core.contract import Policy as Policy
 from policy_core.contract import SequenceActorCritic as SequenceActorCritic
 from policy_core.contract import Space as Space
+from policy_core.contract import ValuePrediction as ValuePrediction
 from policy_core.encoders import Embedding as Embedding
 from policy_core.encoders import Encoder as Encoder
 from policy_core.encoders import Flatten as Flatten
@@ -47,6 +48,7 @@ from policy_core.memory import Stack as Stack
 from policy_core.memory import WindowAttention as WindowAttention
 from policy_core.networks import MLP as MLP
 from policy_core.networks import Network as Network
+from policy_core.networks import ResidualMLP as ResidualMLP
 from policy_core.networks import register_activation as register_activation
 from policy_core.networks import register_initializer as register_initializer
 from policy_core.normalize import Normalize as Normalize
@@ -55,11 +57,13 @@ from policy_core.policy import action_and_value as action_and_value
 from policy_core.policy import action_distribution as action_distribution
 from policy_core.policy import env_action as env_action
 from policy_core.policy import evaluate_action as evaluate_action
-from policy_core.policy import evaluate_sequence as evaluate_sequence
+from policy_core.policy import forward as forward
 from policy_core.policy import init as init
 from policy_core.policy import policy_action as policy_action
 from policy_core.policy import reset as reset
 from policy_core.policy import value as value
+from policy_core.sequences import evaluate_sequence as evaluate_sequence
+from policy_core.sequences import forward_sequence as forward_sequence
 from policy_core.spaces import Box as Box
 from policy_core.spaces import Dict as Dict
 from policy_core.spaces import Discrete as Discrete
@@ -74,5 +78,9 @@ from policy_core.training import trainable as trainable
 from policy_core.training import update_statistics as update_statistics
 from policy_core.transplant import Transplanted as Transplanted
 from policy_core.transplant import transplant as transplant
+from policy_core.values import HLGaussHead as HLGaussHead
+from policy_core.values import RegressionHead as RegressionHead
+from policy_core.values import TwoHotHead as TwoHotHead
+from policy_core.values import ValueHead as ValueHead
 
 __version__ = "0.1.0"

@@ -1,16 +1,24 @@
 """What the free functions ask of their arguments, when they are traced."""
 
-from typing import Any, TypeVar
+from typing import Any
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import PyTree
 
 from policy_core._structure import check_structure, describe
-from policy_core.contract import Action, ActorCritic, Mask, Observation, Params, Policy, State
+from policy_core.contract import (
+    Action,
+    ActorCritic,
+    Mask,
+    Observation,
+    Params,
+    PointValue,
+    Policy,
+    State,
+    ValuePrediction,
+)
 from policy_core.errors import StructureError
-
-T = TypeVar("T")
 
 
 def pair(
@@ -61,14 +69,22 @@ def check_batch(config: ActorCritic[Any, Any, Any, Any], observations: PyTree, m
         check_structure(mask, jax.ShapeDtypeStruct(axes, jnp.bool_), "mask")
 
 
-def has_value(value: T | None) -> T:
+def predicted(prediction: Any) -> ValuePrediction | None:
+    """What `forward` gave for a value, as a prediction."""
+    if prediction is None or isinstance(prediction, ValuePrediction):
+        return prediction
+    return PointValue(prediction)
+
+
+def value_of(prediction: Any) -> Any:
     """The value, or values, unless the policy has no critic."""
-    if value is None:
+    prediction = predicted(prediction)
+    if prediction is None:
         raise StructureError(
             "policy: has no critic, so there is no value; use act or action_distribution, or the policy "
             "that actor_only was given"
         )
-    return value
+    return prediction.value()
 
 
 def check_key(key: Any) -> None:

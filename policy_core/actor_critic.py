@@ -8,24 +8,25 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PyTree
 
-from policy_core._dtypes import wide_float, widen
-from policy_core._static import set_field, static
+from policy_core._dtypes import wide_float
+from policy_core._static import later, set_field, static
 from policy_core.contract import (
     DetachableActorCritic,
     Distribution,
     Key,
     Mask,
     NormalizingActorCritic,
-    Scalar,
     SequenceActorCritic,
     Space,
+    ValuePrediction,
 )
 from policy_core.encoders import Encoder, default_encoder
 from policy_core.errors import ConfigError
 from policy_core.heads import Autoregressive, AutoregressiveHead, Head, NormalHead, head_of
 from policy_core.memory import Memory
-from policy_core.networks import MLP, Network, init_linear, linear
+from policy_core.networks import MLP, Network
 from policy_core.normalize import Normalize, merged
+from policy_core.values import RegressionHead, ValueHead
 from policy_core.views import check_keys, narrowed, part_of, reader, seen_by, views_of
 
 Params: TypeAlias = dict[str, Any]
@@ -38,8 +39,8 @@ class ActorCriticConfig:
     """An actor and a critic on one observation.
 
     The observation is normalised if so asked, encoded as a vector, passes the trunk and the
-    memory if there are any, then the tower of the actor and that of the critic; a linear head
-    on each gives the parameters of the distribution and the value.
+    memory if there are any, then the tower of the actor and that of the critic; a head on each
+    gives the distribution and the prediction of the value.
 
     Args:
         observation_space: any space.
@@ -77,6 +78,8 @@ class ActorCriticConfig:
         param_dtype: dtype of the params.
         compute_dtype: dtype of the towers; distribution parameters and the value are
             float32 in any case (float64 for float64), and so is the state of a memory.
+        value_head: from the features of the critic to the value: `RegressionHead`, `TwoHotHead`,
+            `HLGaussHead`, or one of your own.
 
     Raises:
         ConfigError: for what is not static, an action space that no head serves, an
@@ -112,6 +115,7 @@ class ActorCriticConfig:
     critic_gain: float = 1.0
     param_dtype: Dtype = "float32"
     compute_dtype: Dtype = "float32"
+    value_head: ValueHead = later(RegressionHead())
 
     def __post_init__(self) -> None:
         self._head().check_space(self.action_space)
@@ -161,7 +165,7 @@ class ActorCriticConfig:
             width = self.critic.out_size(size["critic"])
             params["critic"] = {
                 "tower": self.critic.init(size["critic"], key=critic_key, dtype=dtype),
-                "head": init_linear(width, 1, key=critic_head_key, dtype=dtype, gain=self.critic_gain),
+                "head": self.value_head.init(width, key=critic_head_key, dtype=dtype, gain=self.critic_gain),
             }
         views = self._views()
         for (owner, space), key in zip(views.items(), jax.random.split(encoder_key, len(views)), strict=True):
@@ -196,7 +200,7 @@ class ActorCriticConfig:
 
     def forward(
         self, params: Params, state: PyTree, observation: PyTree, *, action_mask: Mask = None
-    ) -> tuple[PyTree, Distribution[Any], Scalar | None]:
+    ) -> tuple[PyTree, Distribution[Any], ValuePrediction | None]:
         """Trunk, memory, towers, heads."""
         states, features = {}, self._encode(params, observation)
         if self.memory is not None:
@@ -214,7 +218,7 @@ class ActorCriticConfig:
         *,
         is_first: Bool[Array, " time"],
         action_masks: Mask = None,
-    ) -> tuple[PyTree, Distribution[Any], Float[Array, " time"] | None]:
+    ) -> tuple[PyTree, Distribution[Any], ValuePrediction | None]:
         """As many steps; only the memory goes along time, the rest is one batch."""
         # With `is_first`, for an observation may have no parts.
         features = jax.vmap(lambda x, _: self._encode(params, x))(observations, is_first)
@@ -242,7 +246,7 @@ class ActorCriticConfig:
 
     def _decide(
         self, params: Params, features: dict[str, Float[Array, " features"]], action_mask: Mask
-    ) -> tuple[Distribution[Any], Scalar | None]:
+    ) -> tuple[Distribution[Any], ValuePrediction | None]:
         """What comes after the memory: towers and heads."""
         temperature = params.get("temperature")
         if temperature is not None:
@@ -258,8 +262,8 @@ class ActorCriticConfig:
         if self.critic is None:
             return distribution, None
         critic = params["critic"]
-        value = linear(critic["head"], self.critic.apply(critic["tower"], features["critic"]))
-        return distribution, widen(jnp.squeeze(value, -1))
+        tower = self.critic.apply(critic["tower"], features["critic"])
+        return distribution, self.value_head.predict(critic["head"], tower)
 
     def env_action(self, action: PyTree) -> PyTree:
         """By the head: clipped for a `Box`, the action itself otherwise."""

@@ -9,8 +9,10 @@ Everything here is unbatched (batches are `jax.vmap`) and pure (same arguments, 
 result; randomness only from `key`, which is consumed).
 """
 
-from typing import Any, Protocol, TypeAlias, TypeVar, runtime_checkable
+from typing import Any, NamedTuple, Protocol, TypeAlias, TypeVar, runtime_checkable
 
+import jax
+import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PyTree, UInt32
 from jaxtyping import Key as KeyArray
 
@@ -18,6 +20,9 @@ Key: TypeAlias = KeyArray[Array, ""] | UInt32[Array, "_"]
 """A PRNG key of either style: `jax.random.key(0)` or `jax.random.PRNGKey(0)`."""
 
 Scalar: TypeAlias = Float[Array, ""]
+
+Value: TypeAlias = Float[Array, "*objectives"]
+"""An expected return, in units of reward: a scalar, or a vector of a critic with several objectives."""
 
 Mask: TypeAlias = Any
 """Which actions are allowed: booleans in the structure of the action space, or None for all."""
@@ -102,6 +107,46 @@ class Distribution(Protocol[Action]):
 
 
 @runtime_checkable
+class ValuePrediction(Protocol):
+    """What a critic says of an observation: a pytree that gives a value, and a loss to train it by.
+
+    Like a distribution it works on trailing axes only, and is right where it leaves a `vmap`.
+    """
+
+    def value(self) -> Float[Array, "..."]:
+        """The expected return, in units of reward: a scalar, or `[objectives]`."""
+        ...
+
+    def loss(self, target: Float[Array, "..."]) -> Float[Array, "..."]:
+        """How wrong it is about returns, in the shape of `value`; not differentiated in `target`."""
+        ...
+
+
+class PointValue(NamedTuple):
+    """A plain number as a prediction; its loss is half the squared error.
+
+    Args:
+        prediction: `[...]`, in units of reward.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from policy_core.contract import PointValue
+        >>> float(PointValue(jnp.array(3.0)).loss(jnp.array(1.0)))
+        2.0
+    """
+
+    prediction: Float[Array, "..."]
+
+    def value(self) -> Float[Array, "..."]:
+        """The prediction itself."""
+        return self.prediction
+
+    def loss(self, target: Float[Array, "..."]) -> Float[Array, "..."]:
+        """(prediction - target)^2 / 2."""
+        return 0.5 * jnp.square(self.prediction - jax.lax.stop_gradient(target))
+
+
+@runtime_checkable
 class ActorCritic(Protocol[Params, State, Observation, Action]):
     """What the config of a policy must offer. It must be static: `@policy_core.static`.
 
@@ -130,12 +175,12 @@ class ActorCritic(Protocol[Params, State, Observation, Action]):
 
     def forward(
         self, params: Params, state: State, observation: Observation, *, action_mask: Mask = None
-    ) -> tuple[State, Distribution[Action], Scalar | None]:
+    ) -> tuple[State, Distribution[Action], ValuePrediction | Scalar | None]:
         """One step: the next state, the distribution over policy actions, and the value.
 
         The one primitive; the free functions are derived from it and XLA removes what
-        they do not use. `state` has been reset already where an episode begins. A policy
-        without a critic gives None for the value.
+        they do not use. `state` has been reset already where an episode begins. A value that
+        is an array is a scalar and counts as a `PointValue`; a policy without a critic gives None.
         """
         ...
 
@@ -164,15 +209,15 @@ class SequenceActorCritic(ActorCritic[Params, State, Observation, Action], Proto
         *,
         is_first: Bool[Array, " time"],
         action_masks: Mask = None,
-    ) -> tuple[State, Distribution[Action], Float[Array, " time"] | None]:
+    ) -> tuple[State, Distribution[Action], ValuePrediction | Float[Array, " time"] | None]:
         """As many steps of `forward`, over a leading axis of time of everything but `state`.
 
         Before step t the state becomes the initial one where `is_first[t]`: here, unlike in
         `forward`, that is for the implementation to do.
 
         Returns:
-            The state after the last step, the distributions with a leading axis of time, as
-            if from `vmap`, and the values.
+            The state after the last step, and the distributions and values with a leading axis
+            of time, as if from `vmap`.
         """
         ...
 

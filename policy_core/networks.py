@@ -13,8 +13,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from policy_core._dtypes import widen
 from policy_core._registry import add, find
-from policy_core._static import static
+from policy_core._static import later, static
 from policy_core.contract import Key
 from policy_core.errors import ConfigError
 
@@ -23,6 +24,7 @@ Initializer: TypeAlias = Callable[[Key, tuple[int, int]], Float[Array, "inputs o
 Layer: TypeAlias = dict[str, Float[Array, "..."]]
 
 _MOST_LAYERS = 100  # each is traced by itself, and a file may ask for any number of them
+_EPSILON = 1e-5  # of a layer norm
 _HIGHEST = jax.lax.Precision.HIGHEST  # else TPUs and Ampere GPUs multiply in 8 to 11 bits
 
 
@@ -158,9 +160,28 @@ def linear(layer: Layer, x: Float[Array, " inputs"]) -> Float[Array, " outputs"]
     return jnp.matmul(x, layer["kernel"].astype(x.dtype)) + layer["bias"].astype(x.dtype)
 
 
+def init_norm(size: int, dtype: str) -> Layer:
+    """A scale of ones and a bias of zeros."""
+    return {"scale": jnp.ones(size, dtype), "bias": jnp.zeros(size, dtype)}
+
+
+def normalised(x: Float[Array, " size"]) -> Float[Array, " size"]:
+    """Mean 0, variance 1 (Ba et al. 2016)."""
+    centred = x - jnp.mean(x)
+    return centred * jax.lax.rsqrt(jnp.mean(jnp.square(centred)) + _EPSILON)
+
+
+def norm(layer: Layer, x: Float[Array, " size"]) -> Float[Array, " size"]:
+    """Layer norm, computed in float32 or wider and given in the dtype of `x`."""
+    wide = widen(x)
+    return (normalised(wide) * layer["scale"].astype(wide.dtype) + layer["bias"].astype(wide.dtype)).astype(
+        x.dtype
+    )
+
+
 @static
 class MLP:
-    """A multi-layer perceptron whose every layer is linear, then activated.
+    """A multi-layer perceptron whose every layer is linear, perhaps normalised, then activated.
 
     Args:
         hidden: the width of each layer; `()` for none.
@@ -168,6 +189,7 @@ class MLP:
         kernel_init: "orthogonal", "lecun_normal", "lecun_uniform", or registered.
         gain: factor of the initial kernels; sqrt(2) by default, as in Andrychowicz et al.
             2021 and Huang et al. 2022. Biases start at zero.
+        layer_norm: whether each layer is normalised before it is activated (Ba et al. 2016).
 
     Raises:
         ConfigError: for an unknown name, a width below 1, or more than 100 layers.
@@ -184,25 +206,28 @@ class MLP:
     activation: str = "tanh"
     kernel_init: str = "orthogonal"
     gain: float = math.sqrt(2)
+    layer_norm: bool = later(False)
 
     def __post_init__(self) -> None:
         if len(self.hidden) > _MOST_LAYERS:
             raise ConfigError(f"MLP.hidden: got {len(self.hidden)} layers, expected at most {_MOST_LAYERS}")
         if any(width < 1 for width in self.hidden):
             raise ConfigError(f"MLP.hidden: got {self.hidden}, expected widths of at least 1")
-        find(_ACTIVATIONS, self.activation, "activation", "MLP.activation: ")
-        find(_INITIALIZERS, self.kernel_init, "initializer", "MLP.kernel_init: ")
+        _check_names(self)
 
     def init(self, in_size: int, *, key: Key, dtype: str) -> dict[str, Layer]:
-        """Fresh layers `hidden_0`, `hidden_1`, ...; `key` is consumed."""
+        """Fresh layers `hidden_0`, `hidden_1`, ..., and perhaps `norm_0`, ...; `key` is consumed."""
         sizes = (in_size, *self.hidden)
         keys = jax.random.split(key, len(self.hidden))
-        return {
+        layers = {
             f"hidden_{i}": init_linear(
                 sizes[i], sizes[i + 1], key=key, dtype=dtype, gain=self.gain, kernel_init=self.kernel_init
             )
             for i, key in enumerate(keys)
         }
+        if self.layer_norm:
+            layers |= {f"norm_{i}": init_norm(width, dtype) for i, width in enumerate(self.hidden)}
+        return layers
 
     def out_size(self, in_size: int) -> int:
         """The width of the last layer; `in_size` if there is none."""
@@ -212,5 +237,88 @@ class MLP:
         """The activations of the last layer."""
         function = activation(self.activation)
         for i in range(len(self.hidden)):
-            x = function(linear(params[f"hidden_{i}"], x))
+            x = linear(params[f"hidden_{i}"], x)
+            x = function(norm(params[f"norm_{i}"], x) if self.layer_norm else x)
         return x
+
+
+@static
+class ResidualMLP:
+    """Blocks of x + linear(f(linear(layer_norm(x)))) after a linear layer, and a layer norm at the end.
+
+    The residual network of SimBa (Lee et al. 2025), which goes on gaining where a plain
+    MLP loses from depth. It is meant to see normalised observations: `normalize=Normalize()`.
+
+    Args:
+        width: of x.
+        blocks: how many.
+        expansion: the width within a block, in widths of x.
+        activation: a name, see `register_activation`.
+        kernel_init: "orthogonal", "lecun_normal", "lecun_uniform", or registered.
+        gain: factor of the initial kernels of layers that are activated; those of the others
+            have 1. Biases start at zero.
+
+    Raises:
+        ConfigError: for an unknown name, a number below 1, or more than 100 blocks.
+
+    Example:
+        >>> from policy_core import ResidualMLP
+        >>> torso = ResidualMLP(32)
+        >>> params = torso.init(4, key=jax.random.key(0), dtype="float32")
+        >>> torso.apply(params, jnp.ones(4)).shape, params["block_1"]["up"]["kernel"].shape
+        ((32,), (32, 128))
+    """
+
+    width: int = field(default=128, kw_only=False)
+    blocks: int = 2
+    expansion: int = 4
+    activation: str = "relu"
+    kernel_init: str = "orthogonal"
+    gain: float = math.sqrt(2)
+
+    def __post_init__(self) -> None:
+        for name in ("width", "blocks", "expansion"):
+            if getattr(self, name) < 1:
+                raise ConfigError(f"ResidualMLP.{name}: got {getattr(self, name)}, expected at least 1")
+        if self.blocks > _MOST_LAYERS:
+            raise ConfigError(f"ResidualMLP.blocks: got {self.blocks}, expected at most {_MOST_LAYERS}")
+        _check_names(self)
+
+    def init(self, in_size: int, *, key: Key, dtype: str) -> dict[str, Any]:
+        """Layer `input`, then `block_0`, ... of `norm`, `up`, `down`, then `norm`; `key` is consumed."""
+        inner = self.expansion * self.width
+        input_key, *keys = jax.random.split(key, 1 + 2 * self.blocks)
+
+        def layer(key: Key, sizes: tuple[int, int], gain: float) -> Layer:
+            return init_linear(*sizes, key=key, dtype=dtype, gain=gain, kernel_init=self.kernel_init)
+
+        params: dict[str, Any] = {"input": layer(input_key, (in_size, self.width), 1.0)}
+        for i in range(self.blocks):
+            up_key, down_key = keys[2 * i : 2 * i + 2]
+            params[f"block_{i}"] = {
+                "norm": init_norm(self.width, dtype),
+                "up": layer(up_key, (self.width, inner), self.gain),
+                "down": layer(down_key, (inner, self.width), 1.0),
+            }
+        return {**params, "norm": init_norm(self.width, dtype)}
+
+    def out_size(self, in_size: int) -> int:
+        """`width`."""
+        del in_size
+        return self.width
+
+    def apply(self, params: dict[str, Any], x: Float[Array, " inputs"]) -> Float[Array, " outputs"]:
+        """The normalised sum of all blocks."""
+        function = activation(self.activation)
+        x = linear(params["input"], x)
+        for i in range(self.blocks):
+            block = params[f"block_{i}"]
+            y = function(linear(block["up"], norm(block["norm"], x)))
+            x = x + linear(block["down"], y)
+        return norm(params["norm"], x)
+
+
+def _check_names(network: Any) -> None:
+    name = type(network).__name__
+    find(_ACTIVATIONS, network.activation, "activation", f"{name}.activation: ")
+    find(_INITIALIZERS, network.kernel_init, "initializer", f"{name}.kernel_init: ")

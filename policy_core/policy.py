@@ -8,16 +8,16 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float
+from jaxtyping import Array, Bool
 
 from policy_core._arguments import (
     check_config,
     check_inputs,
     check_key,
     check_state,
-    check_time,
-    has_value,
     pair,
+    predicted,
+    value_of,
 )
 from policy_core._static import jit
 from policy_core._structure import check_structure
@@ -31,8 +31,9 @@ from policy_core.contract import (
     Params,
     Policy,
     Scalar,
-    SequenceActorCritic,
     State,
+    Value,
+    ValuePrediction,
 )
 
 
@@ -84,6 +85,39 @@ def reset(policy: Policy[Params, State, Observation, Action], *, key: Key | None
     params, config = pair(policy)
     check_key(key)
     return config.initial_state(params, key=key)
+
+
+@jit
+def forward(
+    policy: Policy[Params, State, Observation, Action],
+    state: State,
+    observation: Observation,
+    *,
+    action_mask: Mask = None,
+    is_first: Bool[Array, ""] | bool | None = None,
+) -> tuple[State, Distribution[Action], ValuePrediction | None]:
+    """One step, and all that the policy says: the others are derived from it.
+
+    Args:
+        policy, state, observation, action_mask, is_first: as in `act`.
+
+    Returns:
+        The next state; the distribution over policy actions; the prediction of the value, whose
+        `value()` is what `value` gives and whose `loss(target)` trains it, or None without a critic.
+
+    Example:
+        >>> import policy_core as pc
+        >>> config = pc.ActorCriticConfig(
+        ...     observation_space=pc.Box(shape=(4,)), action_space=pc.Discrete(2),
+        ...     value_head=pc.HLGaussHead(low=-10.0, high=10.0),
+        ... )
+        >>> policy = pc.init(config, key=jax.random.key(0))
+        >>> state, distribution, critic = pc.forward(policy, pc.reset(policy), jnp.ones(4))
+        >>> distribution.entropy().shape, critic.value().shape, critic.loss(jnp.array(1.0)).shape
+        ((), (), ())
+    """
+    state, distribution, value = _forward(policy, state, observation, action_mask, is_first)
+    return state, distribution, predicted(value)
 
 
 @jit
@@ -139,7 +173,7 @@ def action_and_value(
     key: Key | None,
     action_mask: Mask = None,
     is_first: Bool[Array, ""] | bool | None = None,
-) -> tuple[State, Action, Scalar, Scalar]:
+) -> tuple[State, Action, Value, Scalar]:
     """One step of a rollout: what a trainer stores.
 
     Args:
@@ -166,9 +200,9 @@ def action_and_value(
     check_key(key)
     if key is None:
         action = distribution.mode()
-        return state, action, has_value(value), distribution.log_prob(action)
+        return state, action, value_of(value), distribution.log_prob(action)
     action, log_prob = distribution.sample_and_log_prob(key=key)
-    return state, action, has_value(value), log_prob
+    return state, action, value_of(value), log_prob
 
 
 @jit
@@ -180,7 +214,7 @@ def evaluate_action(
     *,
     action_mask: Mask = None,
     is_first: Bool[Array, ""] | bool | None = None,
-) -> tuple[State, Scalar, Scalar, Scalar]:
+) -> tuple[State, Value, Scalar, Scalar]:
     """What the policy says of a stored action: the terms of a policy-gradient loss.
 
     Args:
@@ -206,7 +240,7 @@ def evaluate_action(
         True
     """
     state, distribution, value = _forward(policy, state, observation, action_mask, is_first)
-    return state, has_value(value), *_score(distribution, action)
+    return state, value_of(value), *score(distribution, action)
 
 
 @jit
@@ -216,7 +250,7 @@ def value(
     observation: Observation,
     *,
     is_first: Bool[Array, ""] | bool | None = None,
-) -> tuple[State, Scalar]:
+) -> tuple[State, Value]:
     """The next state and the value of an observation. The actor is not computed.
 
     Args:
@@ -233,7 +267,7 @@ def value(
         (dtype('float32'), ())
     """
     state, _, value = _forward(policy, state, observation, None, is_first)
-    return state, has_value(value)
+    return state, value_of(value)
 
 
 @jit
@@ -266,74 +300,6 @@ def action_distribution(
     """
     state, distribution, _ = _forward(policy, state, observation, action_mask, is_first)
     return state, distribution
-
-
-@jit
-def evaluate_sequence(
-    policy: Policy[Params, State, Observation, Action],
-    state: State,
-    observations: Observation,
-    actions: Action,
-    *,
-    is_first: Bool[Array, " time"],
-    action_masks: Mask = None,
-) -> tuple[State, Float[Array, " time"], Float[Array, " time"], Float[Array, " time"]]:
-    """`evaluate_action` along time, differentiable through the memory.
-
-    Equal to that many single steps. What needs no memory is computed for all of time at once.
-
-    Args:
-        policy: the pair.
-        state: the state before the first observation.
-        observations, actions, action_masks: as in `evaluate_action`, with a leading axis of time.
-        is_first: `is_first[t]` says that `observations[t]` begins an episode; the state is
-            reset before it.
-
-    Returns:
-        The state after the last observation; values, log-probabilities, entropies `[time]`.
-
-    Raises:
-        StructureError: if the axes of time differ, or something is of the wrong structure,
-            shape or dtype, when traced.
-
-    Example:
-        >>> import policy_core as pc
-        >>> config = pc.ActorCriticConfig(
-        ...     observation_space=pc.Box(shape=(4,)), action_space=pc.Discrete(2)
-        ... )
-        >>> policy = pc.init(config, key=jax.random.key(0))
-        >>> state, values, log_probs, entropies = pc.evaluate_sequence(
-        ...     policy, pc.reset(policy), jnp.ones((3, 4)), jnp.array([0, 1, 0]),
-        ...     is_first=jnp.array([True, False, False]),
-        ... )
-        >>> values.shape
-        (3,)
-    """
-    check_time(is_first, observations=observations, actions=actions, action_masks=action_masks)
-
-    params, config = pair(policy)
-    if isinstance(config, SequenceActorCritic):
-        check_state(params, config, state)
-        jax.vmap(lambda x, mask, _: check_inputs(config, x, mask))(observations, action_masks, is_first)
-        state, distributions, values = config.forward_sequence(
-            params, state, observations, is_first=is_first, action_masks=action_masks
-        )
-        return state, has_value(values), *jax.vmap(_score)(distributions, actions)
-
-    def step(state: State, inputs: Any) -> tuple[State, tuple[Scalar, Scalar, Scalar]]:
-        observation, action, action_mask, first = inputs
-        state, *outputs = evaluate_action(
-            policy, state, observation, action, action_mask=action_mask, is_first=first
-        )
-        value, log_prob, entropy = outputs
-        return state, (value, log_prob, entropy)
-
-    inputs = (observations, actions, action_masks, is_first)
-    if jax.tree.leaves(state):
-        state, outputs = jax.lax.scan(step, state, inputs)
-    else:
-        _, outputs = jax.vmap(lambda inputs: step(state, inputs))(inputs)
-    return state, *outputs
 
 
 @jit
@@ -382,7 +348,7 @@ def _forward(
     observation: Observation,
     action_mask: Mask,
     is_first: Any,
-) -> tuple[State, Distribution[Action], Scalar | None]:
+) -> tuple[State, Distribution[Action], ValuePrediction | Scalar | None]:
     params, config = pair(policy)
     check_inputs(config, observation, action_mask)
     check_state(params, config, state)
@@ -394,7 +360,7 @@ def _forward(
     return config.forward(params, state, observation, action_mask=action_mask)
 
 
-def _score(distribution: Distribution[Action], action: Action) -> tuple[Scalar, Scalar]:
+def score(distribution: Distribution[Action], action: Action) -> tuple[Scalar, Scalar]:
     """Log-probability of an action, and entropy."""
     check_structure(action, jax.eval_shape(distribution.mode), "action")
     return distribution.log_prob(action), distribution.entropy()

@@ -7,19 +7,28 @@ its own, so that a test runner can name what failed.
 from collections.abc import Callable
 from typing import Any
 
-import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import PyTree
 
 import policy_core.policy as pc
 from policy_core import training
 from policy_core._draws import is_allowed, perturb, random_mask
+from policy_core._requirements import (
+    at,
+    attempt,
+    close,
+    far,
+    finite,
+    registered,
+    require,
+    require_finite,
+    stack,
+)
 from policy_core._structure import check_structure
-from policy_core.contract import ActorCritic, Policy
-from policy_core.errors import ContractError
+from policy_core.contract import ActorCritic, Policy, ValuePrediction
 from policy_core.files import from_bytes, to_bytes
+from policy_core.sequences import evaluate_sequence
 
 _TIME = 5
 
@@ -45,9 +54,9 @@ def check_policy(config: Any, *, seed: int = 0, tolerance: float = 1e-5, loadabl
         ...     actor=pc.MLP((4,)), critic=pc.MLP((4,)),
         ... ))
     """
-    _require(isinstance(config, ActorCritic), "the config does not offer ActorCritic")
-    leaves = _attempt(lambda: jax.tree.leaves(config), "the config is not static")
-    _require(leaves == [], "the config is not static: decorate its class with @policy_core.static")
+    require(isinstance(config, ActorCritic), "the config does not offer ActorCritic")
+    leaves = attempt(lambda: jax.tree.leaves(config), "the config is not static")
+    require(leaves == [], "the config is not static: decorate its class with @policy_core.static")
     case = Case(config, seed, tolerance)
     for check in CHECKS:
         if loadable or check is not check_file:
@@ -78,27 +87,49 @@ class Case:
         params, self.observations, self.mask, self.key = draw(jax.random.key(seed))
         self.policy: Policy[Any, Any, Any, Any] = (params, config)
         self.state = pc.reset(self.policy)
-        self.observation = _at(self.observations, 0)
+        self.observation = at(self.observations, 0)
         self.is_first = jnp.array([False, True, False, False, True])
 
 
 def check_shapes(case: Case) -> None:
-    """Values, log-probabilities and entropies are float scalars; actions are in the space."""
-    state, action, value, log_prob = case_step(case)
-    _, *terms = pc.evaluate_action(case.policy, case.state, case.observation, action, action_mask=case.mask)
-    for name, x in zip(("value", "log_prob", "entropy"), terms, strict=True):
-        _require(
-            x.shape == () and jnp.issubdtype(x.dtype, jnp.floating),
-            f"{name} is {x.dtype}{x.shape}, expected a float scalar",
-        )
-        _require(bool(jnp.isfinite(x)), f"{name} is {x}, expected a finite number")
-    _require(value.shape == log_prob.shape == (), "value and log_prob are not scalars")
-    _attempt(lambda: check_structure(state, case.state, "state"), "the state changes its structure")
+    """Log-probabilities and entropies are float scalars; actions are in the space."""
+    state, action, _, log_prob = case_step(case)
+    _, _, *terms = pc.evaluate_action(
+        case.policy, case.state, case.observation, action, action_mask=case.mask
+    )
+    for name, x in zip(("log_prob", "entropy"), terms, strict=True):
+        require_finite(name, x, ())
+    require(log_prob.shape == (), "log_prob is not a scalar")
+    attempt(lambda: check_structure(state, case.state, "state"), "the state changes its structure")
     env_action = pc.env_action(case.policy, action)
-    _require(
+    require(
         bool(case.config.action_space.contains(env_action)),
         f"the environment action {env_action} is not in the action space",
     )
+
+
+def check_value(case: Case) -> None:
+    """A value is a finite float scalar, a vector if a prediction says so; its loss has a gradient."""
+    call = (case.state, case.observation)
+    raw = jax.eval_shape(case.config.forward, case.policy[0], *call)[2]
+    _, value = pc.value(case.policy, *call)
+    require_finite("value", value, value.shape if isinstance(raw, ValuePrediction) else ())
+    require(value.ndim <= 1, f"value is {value.dtype}{value.shape}, expected a scalar or a vector")
+
+    @jax.jit
+    def losses(params: Any, target: Any) -> Any:
+        def loss(params: Any, target: Any) -> Any:
+            critic: Any = pc.forward((params, case.config), *call)[2]
+            losses = critic.loss(target)
+            return jnp.sum(losses), losses
+
+        return jax.grad(loss, (0, 1), has_aux=True)(params, target)
+
+    (slope, by_target), loss = losses(case.policy[0], value + 0.5)
+    require_finite("the loss of a value", loss, value.shape)
+    require(finite(slope), "the gradient of the loss of a value is not finite")
+    require(any(bool(jnp.any(x != 0)) for x in jax.tree.leaves(slope)), "the loss of a value has no gradient")
+    require(not bool(jnp.any(by_target)), "the loss of a value is differentiated in its target")
 
 
 def check_ratio(case: Case) -> None:
@@ -119,15 +150,15 @@ def check_ratio(case: Case) -> None:
         return jax.vmap(ratio)(keys)
 
     ratio, difference = ratios(case.policy, keys)
-    _require(bool(jnp.all(ratio == 1)), f"the ratio of an unchanged policy is {_far(ratio, 1.0)}")
-    _require(bool(jnp.all(difference == 0)), "evaluate_action gives another value")
+    require(bool(jnp.all(ratio == 1)), f"the ratio of an unchanged policy is {far(ratio, 1.0)}")
+    require(bool(jnp.all(difference == 0)), "evaluate_action gives another value")
 
 
 def check_jit(case: Case) -> None:
     """Jitted and not, the results agree."""
     jitted = case_step(case)
     with jax.disable_jit():
-        _close(case, jitted, case_step(case), "with and without jit")
+        close(case.tolerance, jitted, case_step(case), "with and without jit")
 
 
 def check_vmap(case: Case) -> None:
@@ -138,8 +169,8 @@ def check_vmap(case: Case) -> None:
         return pc.action_and_value(case.policy, case.state, observation, key=key, action_mask=case.mask)
 
     batch = jax.vmap(step)(case.observations, keys)
-    loop = [step(_at(case.observations, i), keys[i]) for i in range(_TIME)]
-    _close(case, batch, jax.tree.map(lambda *x: jnp.stack(x), *loop), "under vmap and in a loop")
+    loop = [step(at(case.observations, i), keys[i]) for i in range(_TIME)]
+    close(case.tolerance, batch, jax.tree.map(lambda *x: jnp.stack(x), *loop), "under vmap and in a loop")
 
     @jax.jit
     def values(keys: Any) -> Any:
@@ -150,14 +181,14 @@ def check_vmap(case: Case) -> None:
         return jax.vmap(value)(keys), value(keys[1])
 
     population, alone = values(keys)
-    _close(case, population[1], alone, "as a member and alone")
+    close(case.tolerance, population[1], alone, "as a member and alone")
 
 
 def check_sequence(case: Case) -> None:
     """`evaluate_sequence` equals single steps, with resets where `is_first` says so."""
     forms = jax.jit(lambda *call: (_sequence(case, *call), _steps(case, *call)))
     got, expected = forms(case.policy, case.state, case.is_first)
-    _close(case, got, expected, "as a sequence and as steps")
+    close(case.tolerance, got, expected, "as a sequence and as steps")
 
 
 def check_memory(case: Case) -> None:
@@ -178,14 +209,16 @@ def check_memory(case: Case) -> None:
         def loss(params: Any) -> Any:
             policy = (params, case.config)
             _, terms = form(case, policy, pc.reset(policy), is_first)
-            return sum(jnp.sum(term * (1 + time).astype(term.dtype)) for term in terms)
+            return sum(jnp.sum(jnp.matmul((1 + time).astype(term.dtype), term)) for term in terms)
 
         return jax.grad(loss)(case.policy[0])
 
     def last(params: Any) -> Any:
         """The last terms of our policy after a past under other params."""
         state, _ = _sequence(case, (params, case.config), case.state, patterns[0], slice(0, -1))
-        return sum(x[0] for x in _sequence(case, case.policy, state, patterns[0], slice(-1, None))[1])
+        return sum(
+            jnp.sum(x[0]) for x in _sequence(case, case.policy, state, patterns[0], slice(-1, None))[1]
+        )
 
     @jax.jit
     def everything(patterns: Any) -> Any:
@@ -199,11 +232,11 @@ def check_memory(case: Case) -> None:
         return jax.vmap(one)(patterns), difference, jax.grad(last)(params)
 
     (got, expected, chunked, slope_got, slope_expected), difference, into_past = everything(patterns)
-    _close(case, got, expected, "as sequences and as steps")
-    _close(case, chunked, got, "in chunks and as a whole")
-    _close(case, slope_got, slope_expected, "(gradients) as sequences and as steps", slack=10.0)
+    close(case.tolerance, got, expected, "as sequences and as steps")
+    close(case.tolerance, chunked, got, "in chunks and as a whole")
+    close(case.tolerance, slope_got, slope_expected, "(gradients) as sequences and as steps", slack=10.0)
     flows = any(bool(jnp.any(x != 0)) for x in jax.tree.leaves(into_past))
-    _require(flows or abs(float(difference)) < 1e-3, "no gradient flows through time")
+    require(flows or abs(float(difference)) < 1e-3, "no gradient flows through time")
 
 
 def check_deterministic(case: Case) -> None:
@@ -212,8 +245,8 @@ def check_deterministic(case: Case) -> None:
     _, first = pc.act(*call, action_mask=case.mask)
     _, second = pc.act(*call, action_mask=case.mask)
     same = jax.tree.map(lambda a, b: bool(jnp.array_equal(a, b)), first, second)
-    _require(jax.tree.all(same), "act without a key is not deterministic")
-    _require(bool(case.config.action_space.contains(first)), f"the mode {first} is not in the space")
+    require(jax.tree.all(same), "act without a key is not deterministic")
+    require(bool(case.config.action_space.contains(first)), f"the mode {first} is not in the space")
 
 
 def check_masks(case: Case) -> None:
@@ -227,14 +260,14 @@ def check_masks(case: Case) -> None:
             keys
         )
         env_actions = jax.vmap(case.config.env_action)(actions)
-        return _at(actions, 0), env_actions, jnp.all(jax.vmap(space.contains)(env_actions))
+        return at(actions, 0), env_actions, jnp.all(jax.vmap(space.contains)(env_actions))
 
     @jax.jit
     def derivatives(mask: Any, action: Any) -> Any:
         def loss(params: Any) -> Any:
             policy = (params, case.config)
             _, *terms = pc.evaluate_action(policy, *call, action, action_mask=mask)
-            return sum(terms)
+            return sum(jnp.sum(term) for term in terms)
 
         params = case.policy[0]
         return jax.grad(loss)(params), jax.jvp(loss, (params,), (params,))
@@ -243,26 +276,26 @@ def check_masks(case: Case) -> None:
     masks = {"random": case.mask, "full": full, "empty": jax.tree.map(jnp.zeros_like, full)}
     for name, mask in masks.items():
         action, env_actions, inside = draw(mask)
-        _require(bool(inside), f"actions under the {name} mask leave the space")
+        require(bool(inside), f"actions under the {name} mask leave the space")
         if name == "random":
             mask, drawn = jax.tree.map(np.asarray, (mask, env_actions))
-            allowed = [is_allowed(space, mask, _at(drawn, i)) for i in range(len(keys))]
-            _require(all(allowed), "an action that the mask forbids was drawn")
+            allowed = [is_allowed(space, mask, at(drawn, i)) for i in range(len(keys))]
+            require(all(allowed), "an action that the mask forbids was drawn")
         gradient, (_, tangent) = derivatives(mask, action)
-        _require(_finite(gradient), f"the gradient under the {name} mask is not finite")
-        _require(_finite(tangent), f"the forward derivative under the {name} mask is not finite")
+        require(finite(gradient), f"the gradient under the {name} mask is not finite")
+        require(finite(tangent), f"the forward derivative under the {name} mask is not finite")
 
 
 def check_compiles_once(case: Case) -> None:
     """A second call, with an equal config built anew, compiles nothing."""
-    twin = from_bytes(to_bytes(case.policy, self_test=False))[1] if _registered(case.config) else case.config
-    _require(twin == case.config, "a rebuilt config is not equal to the first")
+    twin = from_bytes(to_bytes(case.policy, self_test=False))[1] if registered(case.config) else case.config
+    require(twin == case.config, "a rebuilt config is not equal to the first")
     function = jax.jit(lambda policy, *call: pc.act(policy, *call, action_mask=case.mask))
     call = (case.state, case.observation)
     for config in (case.config, case.config, twin):
         function((case.policy[0], config), *call)
     size: int = function._cache_size()  # type: ignore[attr-defined]
-    _require(size == 1, f"the same call was compiled {size} times")
+    require(size == 1, f"the same call was compiled {size} times")
 
 
 def check_file(case: Case) -> None:
@@ -271,28 +304,31 @@ def check_file(case: Case) -> None:
     same = jax.tree.map(
         lambda a, b: a.dtype == b.dtype and bool(jnp.array_equal(a, b)), case.policy[0], params
     )
-    _require(jax.tree.all(same) and config == case.config, "the loaded policy is another one")
+    require(jax.tree.all(same) and config == case.config, "the loaded policy is another one")
     call = (case.state, case.observation)
-    _close(case, pc.act((params, config), *call), pc.act(case.policy, *call), "before saving and after")
+    close(
+        case.tolerance, pc.act((params, config), *call), pc.act(case.policy, *call), "before saving and after"
+    )
     if not jax.tree.leaves(case.state):
         return
     policy, actions, expected = (params, config), [], []
     state = pc.reset(policy)
     for t in range(_TIME):
-        call = (state, _at(case.observations, t))
+        call = (state, at(case.observations, t))
         _, action, *terms = pc.action_and_value(policy, *call, key=None)
         state, env_action = pc.act(policy, *call)
-        _close(case, env_action, pc.env_action(policy, action), "of act and action_and_value")
+        close(case.tolerance, env_action, pc.env_action(policy, action), "of act and action_and_value")
         actions.append(action)
         expected.append(terms)
-    last, values, log_probs, _ = pc.evaluate_sequence(
-        case.policy, case.state, case.observations, _stack(actions), is_first=jnp.zeros(_TIME, bool)
+    last, values, log_probs, _ = evaluate_sequence(
+        case.policy, case.state, case.observations, stack(actions), is_first=jnp.zeros(_TIME, bool)
     )
-    _close(case, (last, [values, log_probs]), (state, _stack(expected)), "as a sequence and loaded")
+    close(case.tolerance, (last, [values, log_probs]), (state, stack(expected)), "as a sequence and loaded")
 
 
 CHECKS: tuple[Callable[[Case], None], ...] = (
     check_shapes,
+    check_value,
     check_ratio,
     check_jit,
     check_vmap,
@@ -308,7 +344,7 @@ CHECKS: tuple[Callable[[Case], None], ...] = (
 def _sequence(case: Case, policy: Any, state: Any, is_first: Any, part: slice = slice(None)) -> Any:
     """`evaluate_sequence` on a part of the time of the case: the last state, and terms `[time]`."""
     observations, actions, masks, is_first = jax.tree.map(lambda x: x[part], (*_stored(case), is_first))
-    state, *terms = pc.evaluate_sequence(
+    state, *terms = evaluate_sequence(
         policy, state, observations, actions, is_first=is_first, action_masks=masks
     )
     return state, terms
@@ -340,48 +376,3 @@ def _stored(case: Case) -> Any:
 def case_step(case: Case) -> Any:
     """One `action_and_value` of the case."""
     return pc.action_and_value(case.policy, case.state, case.observation, key=case.key, action_mask=case.mask)
-
-
-def _at(tree: PyTree, i: int) -> PyTree:
-    return jax.tree.map(lambda x: x[i], tree)
-
-
-def _stack(trees: list[PyTree]) -> PyTree:
-    return jax.tree.map(lambda *x: jnp.stack(x), *trees)
-
-
-def _finite(tree: PyTree) -> bool:
-    try:
-        chex.assert_tree_all_finite(tree)
-    except AssertionError:
-        return False
-    return True
-
-
-def _registered(config: Any) -> bool:
-    return hasattr(config, "_encoding")
-
-
-def _far(x: Any, target: float) -> str:
-    return f"{float(x[jnp.argmax(jnp.abs(x - target))])}, expected {target}"
-
-
-def _close(case: Case, got: PyTree, expected: PyTree, when: str, slack: float = 1.0) -> None:
-    def distance(a: Any, b: Any) -> float:
-        a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
-        return float(np.max(np.abs(a - b) / np.maximum(1, np.abs(b)), initial=0))
-
-    largest = max(jax.tree.leaves(jax.tree.map(distance, got, expected)), default=0.0)
-    _require(largest <= slack * case.tolerance, f"results {when} differ by {largest:.2g}")
-
-
-def _require(condition: bool, message: str) -> None:
-    if not condition:
-        raise ContractError(message)
-
-
-def _attempt(function: Callable[[], Any], message: str) -> Any:
-    try:
-        return function()
-    except Exception as error:
-        raise ContractError(f"{message}: {error}") from error

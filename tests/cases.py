@@ -118,6 +118,23 @@ CONFIGS = {
         pc.Dict({"x": OBSERVATION, "k": pc.Discrete(2), "i": SPACES["box uint8"], "y": pc.Box()}),
         normalize=pc.Normalize(clip=2.0),
     ),
+    "two-hot value": config(
+        pc.Discrete(3), value_head=pc.TwoHotHead(low=-1e3, high=1e3, bins=11, symlog=True)
+    ),
+    "HL-Gauss values": config(
+        pc.Discrete(3), value_head=pc.HLGaussHead(low=-9.0, high=9.0, bins=11, objectives=2, gain=1.0)
+    ),
+    "symlog values": config(
+        pc.Discrete(3),
+        memory=pc.MinGRU(4),
+        value_head=pc.RegressionHead(objectives=2, symlog=True, scale=3.0),
+    ),
+    "layer norm": config(
+        pc.Discrete(3), actor=pc.MLP((8, 8), layer_norm=True, activation="relu"), critic=pc.ResidualMLP(8)
+    ),
+    "bfloat16 residual": config(
+        SPACES["box"], actor=pc.ResidualMLP(8, blocks=1, expansion=2), compute_dtype="bfloat16"
+    ),
     "shared trunk": config(pc.Discrete(3), trunk=pc.MLP((8,), activation="relu")),
     "only a trunk": config(
         pc.Discrete(3),
@@ -128,4 +145,4 @@ CONFIGS = {
     "bfloat16": config(pc.Discrete(3), compute_dtype="bfloat16"),
     "bfloat16 params": config(SPACES["box"], param_dtype="bfloat16", compute_dtype="bfloat16"),
 }
-LOW_PRECISION = ("bfloat16", "bfloat16 params")
+LOW_PRECISION = ("bfloat16", "bfloat16 params", "bfloat16 residual")

@@ -138,7 +138,7 @@ def test_random_walks_stay_in_the_spaces(name: str) -> None:
 
 
 @pytest.mark.parametrize(
-    "name", [name for name in results.TASKS if name not in ("cartpole", "hybrid-autoregressive")]
+    "name", ["pendulum-beta", "pendulum-normalized", "breakout-hl-gauss", "hybrid", "masked_grid"]
 )
 def test_ppo_runs_on(name: str) -> None:
     task = results.TASKS[name]
@@ -156,4 +156,5 @@ def test_ppo_runs_on(name: str) -> None:
     assert jax.tree.structure(params) == jax.tree.structure(before)
     assert all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(params))
     counts = optax.tree_utils.tree_get_all_with_path(runner.optimizer_state, "count")
-    assert {int(count) for _, count in counts} == {3 * 2 * 2}
+    steps = [int(count) for _, count in counts if not isinstance(count, optax.MaskedNode)]  # of a statistic
+    assert set(steps) == {3 * 2 * 2}

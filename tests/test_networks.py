@@ -7,6 +7,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
+import flax.linen as linen
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -282,3 +283,70 @@ def test_vmapped_init_does_not_hang():
         [sys.executable, "-c", HANG], cwd=ROOT, capture_output=True, text=True, timeout=120, check=False
     )
     assert (result.stdout.strip(), result.returncode) == ("OK", 0), result.stderr
+
+
+class _Normed(linen.Module):
+    """`MLP((6, 5), layer_norm=True)` by hand."""
+
+    @linen.compact
+    def __call__(self, x: Any) -> Any:
+        for i, width in enumerate((6, 5)):
+            x = linen.Dense(width, name=f"hidden_{i}")(x)
+            x = jnp.tanh(linen.LayerNorm(epsilon=1e-5, name=f"norm_{i}")(x))
+        return x
+
+
+class _Block(linen.Module):
+    @linen.compact
+    def __call__(self, x: Any) -> Any:
+        y = linen.LayerNorm(epsilon=1e-5, name="norm")(x)
+        y = linen.relu(linen.Dense(18, name="up")(y))
+        return x + linen.Dense(6, name="down")(y)
+
+
+class _Residual(linen.Module):
+    """`ResidualMLP(6, blocks=2, expansion=3)` by hand."""
+
+    @linen.compact
+    def __call__(self, x: Any) -> Any:
+        x = linen.Dense(6, name="input")(x)
+        for i in range(2):
+            x = _Block(name=f"block_{i}")(x)
+        return linen.LayerNorm(epsilon=1e-5, name="norm")(x)
+
+
+@pytest.mark.parametrize(
+    ("network", "module"),
+    [(pc.MLP((6, 5), layer_norm=True), _Normed()), (pc.ResidualMLP(6, expansion=3), _Residual())],
+    ids=["layer norm", "residual"],
+)
+def test_normed_and_residual_networks_are_those_of_flax(network: Any, module: Any) -> None:
+    params = network.init(4, key=jax.random.key(0), dtype="float32")
+    noise = iter(jax.random.split(jax.random.key(1), 100))
+    params = jax.tree.map(lambda x: x + 0.1 * jax.random.normal(next(noise), x.shape), params)
+    x = jnp.array([0.5, -30.0, 2.0, 0.1])
+    got = network.apply(params, x)
+    assert got.shape == (network.out_size(4),)
+    np.testing.assert_allclose(got, module.apply({"params": params}, x), rtol=2e-5, atol=2e-6)
+    slopes = (
+        jax.grad(lambda p, f=f: jnp.sum(jnp.sin(f(p))))(params)
+        for f in (lambda p: network.apply(p, x), lambda p: module.apply({"params": p}, x))
+    )
+    for a, b in zip(*map(jax.tree.leaves, slopes), strict=True):
+        np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-4)
+    half = network.apply(params, x.astype(jnp.bfloat16))
+    assert half.dtype == jnp.bfloat16
+    np.testing.assert_allclose(half.astype(jnp.float32), got, atol=0.15)
+
+
+@pytest.mark.parametrize(
+    ("fields", "message"),
+    [
+        ({"width": 0}, r"ResidualMLP\.width: got 0, expected at least 1"),
+        ({"blocks": 101}, r"ResidualMLP\.blocks: got 101, expected at most 100"),
+        ({"activation": "tanhh"}, r"ResidualMLP\.activation: .*'tanhh'"),
+    ],
+)
+def test_a_residual_network_that_makes_no_sense_is_refused(fields: Any, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        pc.ResidualMLP(**fields)

@@ -16,6 +16,7 @@ from cases import CONFIGS as CASES
 from policy_core_adapters import numpy_runner
 
 import policy_core as pc
+from policy_core._static import to_data
 
 pytestmark = pytest.mark.usefixtures("unchecked")  # beartype doubles the time to trace
 
@@ -55,7 +56,7 @@ CONFIGS = {
 SOME = ("act box bfloat16", "act discrete with start", "act nested", "act box int8", "observe nested", "state std",
         "softplus std", "squashed, mixed bounds", "beta", "temperature", "only a trunk", "autoregressive",
         "autoregressive bins", "gru", "lstm", "every memory", "gru of the actor",
-        "normalized", "embedded")  # fmt: skip
+        "normalized", "embedded", "two-hot value", "HL-Gauss values", "symlog values", "layer norm")  # fmt: skip
 IMAGES = ("image", "parts")  # no convolutions there
 NAMES = [name for name in CONFIGS if name not in (*LOW_PRECISION, *IMAGES) and (FULL or name in SOME)]
 COUNT = 1000 if FULL else 100
@@ -120,7 +121,8 @@ def test_modes_values_and_states_are_those_of_jax(name, tmp_path):
             for got, want in zip(jax.tree.leaves(ours), jax.tree.leaves(wanted), strict=True):
                 assert got.dtype == want.dtype
                 assert np.allclose(got, want, rtol=1e-5, atol=1e-5)
-        assert abs(value - values[i]) <= 1e-5 * max(1, abs(values[i]))
+        assert np.shape(value) == values[i].shape
+        assert np.all(np.abs(value - values[i]) <= 1e-5 * np.maximum(1, np.abs(values[i])))
         wanted = jax.tree.map(lambda x: x[i], expected)
         assert jax.tree.structure(action) == jax.tree.structure(wanted)
         for got, want in zip(jax.tree.leaves(action), jax.tree.leaves(wanted), strict=True):
@@ -303,9 +305,17 @@ def test_what_it_does_not_know_is_refused(tmp_path):
             | {"config": encoding, "fingerprint": hashlib.sha256(b"policy_core config\n" + encoding).digest()}
         )
 
-    unknown = {"type": "policy_core/Memory", "fields": {}}
+    unknown = {"type": "policy_core/Memory", "fields": {"objectives": None}}
+    two_hot = to_data(CONFIGS["two-hot value"].value_head)
     refused(r"^no network 'policy_core/Memory' is known to this runner", edited(actor=unknown))
     refused(r"^no head 'policy_core/Memory' is known to this runner", edited(box_head=unknown))
+    refused(r"^no value head 'policy_core/Memory' is known to this runner", edited(value_head=unknown))
+    refused(
+        r"^TwoHotHead.more: this runner does not know the field",
+        edited("two-hot value", value_head=two_hot | {"fields": two_hot["fields"] | {"more": 1}}),
+    )
+    many = two_hot | {"fields": two_hot["fields"] | {"bins": 2**40}}  # no grid is made of them
+    refused(r"^leaves: one has the shape \(11,\), expected", edited("two-hot value", value_head=many))
     refused(r"^no memory 'policy_core/Memory' is known to this runner", edited("gru", memory=unknown))
     refused(
         r"^autoregressive: this runner does not know 'policy_core/Memory'$", edited(autoregressive=unknown)

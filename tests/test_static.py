@@ -222,7 +222,28 @@ ALTERNATIVES: list[tuple[Any, dict[str, list[Any]]]] = [
             "activation": ["relu", "gelu"],
             "kernel_init": ["lecun_normal", "lecun_uniform"],
             "gain": [1, math.nextafter(math.sqrt(2), 2)],
+            "layer_norm": [True],
         },
+    ),
+    (
+        pc.ResidualMLP(64),
+        {
+            "width": [65],
+            "blocks": [1],
+            "expansion": [1],
+            "activation": ["gelu"],
+            "kernel_init": ["lecun_normal"],
+            "gain": [1],
+        },
+    ),
+    (pc.RegressionHead(), {"objectives": [1, 2], "scale": [2], "symlog": [True]}),
+    (
+        pc.TwoHotHead(low=0.0, high=1.0),
+        {"low": [-1], "high": [2], "bins": [3], "symlog": [True], "objectives": [1], "gain": [1]},
+    ),
+    (
+        pc.HLGaussHead(low=0.0, high=1.0),
+        {"low": [-1], "high": [2], "bins": [3], "sigma": [1], "objectives": [1], "gain": [1]},
     ),
     (
         pc.Scale(),
@@ -302,6 +323,7 @@ ALTERNATIVES: list[tuple[Any, dict[str, list[Any]]]] = [
             "critic_gain": [0.5, 2],
             "param_dtype": ["bfloat16", "float16", "float64"],
             "compute_dtype": ["bfloat16", "float16", "float64"],
+            "value_head": [pc.RegressionHead(scale=2), pc.TwoHotHead(low=0.0, high=1.0)],
         },
     ),
 ]  # fmt: skip

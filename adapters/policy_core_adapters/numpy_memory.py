@@ -9,7 +9,15 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from policy_core_adapters.numpy_networks import Array, find, linear, only, shaped
+from policy_core_adapters.numpy_networks import (
+    Array,
+    find,
+    layer_norm_of,
+    linear,
+    normalised,
+    only,
+    shaped,
+)
 
 
 class Memory(NamedTuple):
@@ -33,19 +41,6 @@ def _gate(x: Array) -> Array:
     return y
 
 
-def _normalised(x: Array) -> Array:
-    """Rows of mean 0 and variance 1."""
-    centred = x - x.mean(-1, keepdims=True)
-    y: Array = centred / np.sqrt(np.square(centred).mean(-1, keepdims=True) + np.asarray(1e-5, x.dtype))
-    return y
-
-
-def _affine(part: dict[str, Array], size: int, dtype: Any) -> Callable[[Array], Array]:
-    """The layer norm of a vector, with its scale and bias."""
-    scale, bias = (shaped(part[name], size).astype(dtype) for name in ("scale", "bias"))
-    return lambda x: _normalised(x) * scale + bias
-
-
 def _map(part: Any, size: int, gates: int, layer_norm: bool, dtype: Any) -> Callable[[Array], Array]:
     """`x @ kernel`, perhaps normalised gate by gate."""
     kernel = shaped(part["kernel"], len(part["kernel"]), gates * size)
@@ -53,7 +48,7 @@ def _map(part: Any, size: int, gates: int, layer_norm: bool, dtype: Any) -> Call
     if not layer_norm:
         return rows.dot
     scale = shaped(part["scale"], gates * size).astype(dtype)
-    return lambda x: _normalised(rows.dot(x).reshape(gates, size)).ravel() * scale
+    return lambda x: normalised(rows.dot(x).reshape(gates, size)).ravel() * scale
 
 
 def _start(fields: dict[str, Any], params: Any, shape: tuple[int, ...], dtype: Any) -> Array:
@@ -87,7 +82,7 @@ def _lstm(fields: dict[str, Any], params: Any, dtype: Any) -> Memory:
     size, layer_norm = fields["size"], fields["layer_norm"]
     seen, recalled = (_map(params[name], size, 4, layer_norm, dtype) for name in ("input", "recurrent"))
     bias = shaped(params["input"]["bias"], 4 * size).astype(dtype)
-    norm = _affine(params["cell"], size, dtype) if layer_norm else lambda x: x
+    norm = layer_norm_of(params["cell"], size, dtype) if layer_norm else lambda x: x
 
     def step(state: dict[str, Array], x: Array) -> tuple[dict[str, Array], Array]:
         i, f, g, o = (seen(x) + recalled(state["hidden"]) + bias).reshape(4, size)
@@ -116,7 +111,7 @@ def _window_attention(fields: dict[str, Any], params: Any, dtype: Any) -> Memory
     only(fields, "WindowAttention", "size", "window", "heads")
     size, window, heads = fields["size"], fields["window"], fields["heads"]
     embed, attended, out = (linear(params[name], dtype) for name in ("embedding", "attended", "output"))
-    norm, places = _affine(params["norm"], size, dtype), np.arange(window)
+    norm, places = layer_norm_of(params["norm"], size, dtype), np.arange(window)
     ages = shaped(params["ages"], heads, window).astype(dtype)
     root = np.asarray(math.sqrt(size // heads), dtype)
 

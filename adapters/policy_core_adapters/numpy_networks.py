@@ -55,24 +55,68 @@ def shaped(leaf: Array, *shape: int) -> Array:
     return leaf
 
 
+def normalised(x: Array) -> Array:
+    """Rows of mean 0 and variance 1."""
+    centred = x - x.mean(-1, keepdims=True)
+    y: Array = centred / np.sqrt(np.square(centred).mean(-1, keepdims=True) + np.asarray(1e-5, x.dtype))
+    return y
+
+
+def layer_norm_of(part: dict[str, Array], size: int, dtype: Any) -> Callable[[Array], Array]:
+    """The layer norm of a vector, with its scale and bias."""
+    scale, bias = (shaped(part[name], size).astype(dtype) for name in ("scale", "bias"))
+    return lambda x: normalised(x) * scale + bias
+
+
 def _mlp(fields: dict[str, Any], params: dict[str, Any], dtype: Any, names: dict[str, Any]) -> Any:
-    only(fields, "MLP", "hidden", "activation", "kernel_init", "gain")
+    only(fields, "MLP", "hidden", "activation", "kernel_init", "gain", "layer_norm")
+    function = _activation("MLP", fields, names)
+    layers = []
+    for i, width in enumerate(fields["hidden"]):
+        layers.append(linear(params[f"hidden_{i}"], dtype))
+        if fields.get("layer_norm", False):
+            layers.append(layer_norm_of(params[f"norm_{i}"], width, dtype))
+        layers.append(function)
+    return _chain(layers)
+
+
+def _residual_mlp(fields: dict[str, Any], params: dict[str, Any], dtype: Any, names: dict[str, Any]) -> Any:
+    only(fields, "ResidualMLP", "width", "blocks", "expansion", "activation", "kernel_init", "gain")
+    function, width = _activation("ResidualMLP", fields, names), fields["width"]
+
+    def block(part: dict[str, Any]) -> Callable[[Array], Array]:
+        norm, up, down = (
+            layer_norm_of(part["norm"], width, dtype),
+            *(linear(part[name], dtype) for name in ("up", "down")),
+        )
+        return lambda x: x + down(function(up(norm(x))))
+
+    blocks = [block(params[f"block_{i}"]) for i in range(fields["blocks"])]
+    return _chain([linear(params["input"], dtype), *blocks, layer_norm_of(params["norm"], width, dtype)])
+
+
+def _activation(name: str, fields: dict[str, Any], names: dict[str, Any]) -> Callable[[Array], Array]:
     if fields["activation"] not in names:
         raise ValueError(
-            f"MLP.activation: {fields['activation']!r} is not known here; give it in `activations`"
+            f"{name}.activation: {fields['activation']!r} is not known here; give it in `activations`"
         )
-    function = names[fields["activation"]]
-    layers = [linear(params[f"hidden_{i}"], dtype) for i in range(len(fields["hidden"]))]
+    function: Callable[[Array], Array] = names[fields["activation"]]
+    return function
 
+
+def _chain(layers: list[Callable[[Array], Array]]) -> Callable[[Array], Array]:
     def apply(x: Array) -> Array:
         for layer in layers:
-            x = function(layer(x))
+            x = layer(x)
         return x
 
     return apply
 
 
-NETWORKS: dict[str, Callable[..., Any]] = {"policy_core/MLP": _mlp}
+NETWORKS: dict[str, Callable[..., Any]] = {
+    "policy_core/MLP": _mlp,
+    "policy_core/ResidualMLP": _residual_mlp,
+}
 
 
 def find(table: dict[str, Any], data: Any, kind: str) -> Any:

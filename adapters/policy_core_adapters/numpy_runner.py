@@ -7,8 +7,8 @@ r"""Policy files on NumPy and msgpack alone: for a robot, or a game server.
 
 Neither JAX nor policy_core is imported. The file is verified as docs/file-format.md says; what
 the config asks for and this runner does not know is an error, never left out. Networks, memories,
-heads and policies are found by the name of their class in `NETWORKS`, `MEMORIES`, `HEADS` and
-`POLICIES`: add a function there for one of your own.
+heads, value heads and policies are found by the name of their class in `NETWORKS`, `MEMORIES`,
+`HEADS`, `VALUES` and `POLICIES`: add a function there for one of your own.
 """
 
 import hashlib
@@ -26,8 +26,10 @@ from policy_core_adapters.numpy_heads import HEADS as HEADS
 from policy_core_adapters.numpy_heads import Choice, choice_of
 from policy_core_adapters.numpy_memory import MEMORIES as MEMORIES
 from policy_core_adapters.numpy_memory import Memory, memory_of
-from policy_core_adapters.numpy_networks import ACTIVATIONS, NETWORKS, Array, find, linear, only
+from policy_core_adapters.numpy_networks import ACTIVATIONS, NETWORKS, Array, find, only
 from policy_core_adapters.numpy_spaces import encoder_of, normaliser_of
+from policy_core_adapters.numpy_values import VALUES as VALUES
+from policy_core_adapters.numpy_values import value_of
 
 
 class Given(NamedTuple):
@@ -44,7 +46,7 @@ class Runner:
         features: `observation -> flat vector`, what comes before the memories.
         actor: from that, or the output of the memory, to the features of the head.
         choice: how the head chooses.
-        critic: from what the actor gets, too, or its own memory, to the value.
+        critic: from what the actor gets, too, or its own memory, to the value: a float, or an array.
         memories: `shared`, or `actor` and perhaps `critic`; none for a policy without.
     """
 
@@ -53,7 +55,7 @@ class Runner:
         features: Callable[[Any], Array],
         actor: Callable[[Array], Array],
         choice: Choice,
-        critic: Callable[[Array], Array],
+        critic: Callable[[Array], Any],
         memories: dict[str, Memory] | None = None,
     ) -> None:
         self._features, self._actor, self._choice, self._critic = features, actor, choice, critic
@@ -87,10 +89,10 @@ class Runner:
             return state, self._choice.mode(features, action_mask)
         return state, self._choice.sample(features, action_mask, rng)
 
-    def value(self, state: Any, observation: Any, *, is_first: bool | None = None) -> tuple[Any, float]:
-        """The next state, and the value of an observation."""
+    def value(self, state: Any, observation: Any, *, is_first: bool | None = None) -> tuple[Any, Any]:
+        """The next state, and the value of an observation: a float, or an array `[objectives]`."""
         state, _, x = self._advance(state, observation, is_first)
-        return state, float(self._critic(x)[0])
+        return state, self._critic(x)
 
     def _advance(self, state: Any, observation: Any, is_first: bool | None) -> tuple[Any, Array, Array]:
         """The next state, and what the actor and the critic see."""
@@ -186,7 +188,7 @@ def _array(name: str, dtype: str, shape: list[int], content: bytes) -> Array:
 
 def _actor_critic(fields: dict[str, Any], params: dict[str, Any], given: Given) -> Runner:
     known = "observation_space action_space actor critic trunk box_head temperature actor_gain critic_gain"
-    later = "memory memory_sharing autoregressive normalize encoder actor_keys critic_keys"
+    later = "memory memory_sharing autoregressive normalize encoder actor_keys critic_keys value_head"
     only(fields, "ActorCriticConfig", *known.split(), *later.split(), "param_dtype", "compute_dtype")
     if fields["compute_dtype"] not in ("float32", "float64"):
         raise ValueError(f"compute_dtype: {fields['compute_dtype']} is not what NumPy computes in; use JAX")
@@ -213,11 +215,11 @@ def _actor_critic(fields: dict[str, Any], params: dict[str, Any], given: Given) 
     if fields["critic"] is None:
         return Runner(features, actor, choice, _no_critic, memories)
     critic = network(fields["critic"], params["critic"].get("tower", {}))
-    last = linear(params["critic"]["head"], dtype)
-    return Runner(features, actor, choice, lambda x: last(critic(x)), memories)
+    value = value_of(fields.get("value_head"), params["critic"]["head"], dtype)
+    return Runner(features, actor, choice, lambda x: value(critic(x)), memories)
 
 
-def _no_critic(_: Array) -> Array:
+def _no_critic(_: Array) -> Any:
     raise ValueError("value: the policy has no critic; it was made by `actor_only`")
 
 

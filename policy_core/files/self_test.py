@@ -21,7 +21,7 @@ from policy_core.contract import ActorCritic, Policy
 from policy_core.errors import FileError, StructureError
 from policy_core.files.rows import Row
 from policy_core.files.trees import arrays_of, by_path, check_specs, rows_of, spec
-from policy_core.policy import reset
+from policy_core.policy import forward, reset
 
 OBSERVATIONS = 8
 
@@ -150,10 +150,11 @@ def _compiled(params: Any, config: Any, observations: Any, actions: Any, axes: t
     def one(params: Any, actions: Any) -> _Outputs:
         def step(state: Any, inputs: Any) -> tuple[Any, _Outputs]:
             observation, action = inputs
-            state, distribution, value = config.forward(params, state, observation)
+            state, distribution, prediction = forward((params, config), state, observation)
             mode = distribution.mode()
             action = mode if action is None else action
             score = distribution.log_prob(action), distribution.entropy()
+            value = None if prediction is None else prediction.value()
             return state, _Outputs(mode, config.env_action(action), value, *score)
 
         state = reset((params, config))

@@ -13,9 +13,9 @@ from policy_core._dtypes import wide_float
 from policy_core._static import static
 from policy_core.contract import Key
 from policy_core.errors import ConfigError
-from policy_core.memory.gates import check_size, normalised
+from policy_core.memory.gates import check_size
 from policy_core.memory.protocol import Memory
-from policy_core.networks import init_linear, linear
+from policy_core.networks import init_linear, init_norm, linear, norm
 
 State = dict[str, Any]
 
@@ -74,7 +74,7 @@ class WindowAttention:
 
         return {
             "embedding": layer(keys[0], in_size, self.size),
-            "norm": {"scale": jnp.ones(self.size, dtype), "bias": jnp.zeros(self.size, dtype)},
+            "norm": init_norm(self.size, dtype),
             "attended": layer(keys[1], self.size, 3 * self.size),
             "ages": jnp.zeros((self.heads, self.window), dtype),
             "output": layer(keys[2], self.size, self.size),
@@ -153,9 +153,8 @@ class WindowAttention:
     def _project(self, params: dict[str, Any], x: Float[Array, " inputs"], dtype: Any) -> tuple[Any, ...]:
         """The embedding in the dtype of `x`; query, key and value in that of the state."""
         e = linear(params["embedding"], x)
-        scale, bias = (params["norm"][name].astype(dtype) for name in ("scale", "bias"))
-        normal = (normalised(e.astype(dtype)) * scale + bias).astype(x.dtype)
-        return e, *jnp.split(linear(params["attended"], normal).astype(dtype), 3)
+        attended = linear(params["attended"], norm(params["norm"], e))
+        return e, *jnp.split(attended.astype(dtype), 3)
 
     def _attend(
         self,

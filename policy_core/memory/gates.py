@@ -9,9 +9,7 @@ from jaxtyping import Array, Float
 from policy_core._dtypes import wide_float
 from policy_core.contract import Key
 from policy_core.errors import ConfigError
-from policy_core.networks import init_linear
-
-_EPSILON = 1e-5
+from policy_core.networks import init_linear, normalised
 
 
 def check_size(size: int, name: str) -> None:
@@ -52,12 +50,6 @@ def apply_map(
     if not layer_norm:
         return y
     return jax.vmap(normalised)(y.reshape(gates, -1)).ravel() * params["scale"].astype(dtype)
-
-
-def normalised(x: Float[Array, " size"]) -> Float[Array, " size"]:
-    """Mean 0, variance 1 (Ba et al. 2016)."""
-    centred = x - jnp.mean(x)
-    return centred * jax.lax.rsqrt(jnp.mean(jnp.square(centred)) + _EPSILON)
 
 
 def first_state(

@@ -9,8 +9,9 @@ from jaxtyping import Array, Bool, Float
 
 from policy_core._static import static
 from policy_core.contract import Key
-from policy_core.memory.gates import apply_map, check_size, first_state, init_maps, normalised
+from policy_core.memory.gates import apply_map, check_size, first_state, init_maps
 from policy_core.memory.protocol import Memory, scan_steps
+from policy_core.networks import normalised
 
 State = dict[str, Float[Array, " size"]]
 
