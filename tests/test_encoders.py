@@ -190,6 +190,11 @@ def test_embeddings_are_rows_of_the_table() -> None:
     got = embedding.apply(params, pc.Discrete(3, start=2), jnp.array(4), "float32")
     np.testing.assert_array_equal(got, params["table"][2])
     assert not embedding.apply(params, pc.Discrete(3, start=2), jnp.array(5), "float32").any()
+    bits = pc.MultiBinary((2, 2))
+    params = embedding.init(bits, key=KEY, dtype="float32")
+    got = embedding.apply(params, bits, jnp.array([[0, 1], [1, 0]]), "float32")
+    np.testing.assert_array_equal(got, np.ravel(params["table"][np.array([0, 3, 5, 6])]))
+    assert embedding.out_size(bits) == 20
 
 
 def test_parts_follow_each_other_in_sorted_order() -> None:

@@ -42,8 +42,17 @@ CONFIGS = {
     "gru of the actor": config(SPACES["box"], memory=pc.GRU(4, layer_norm=True), memory_sharing="actor"),
     "embedded": config(
         SPACES["box"],
-        pc.Dict({"x": OBSERVATION, "gear": pc.Discrete(4, start=1), "rows": pc.MultiDiscrete((2, 3))}),
-        encoder=pc.Parts({"gear": pc.Embedding(2), "rows": pc.Embedding(3)}, rest=pc.Flatten()),
+        pc.Dict(
+            {
+                "x": OBSERVATION,
+                "gear": pc.Discrete(4, start=1),
+                "rows": pc.MultiDiscrete((2, 3)),
+                "bits": pc.MultiBinary((2, 1)),
+            }
+        ),
+        encoder=pc.Parts(
+            {"gear": pc.Embedding(2), "rows": pc.Embedding(3), "bits": pc.Embedding(2)}, rest=pc.Flatten()
+        ),
         normalize=pc.Normalize(),
     ),
     "autoregressive bins": config(

@@ -66,11 +66,15 @@ def encoder_of(config: Any, space: Any, params: Any, dtype: Any) -> Callable[[An
         case "policy_core/Embedding":
             only(fields, "Embedding", "size")
             table = params["table"].astype(dtype)
-            counts = space["fields"]["nvec"] if "nvec" in space["fields"] else [space["fields"]["n"]]
+            counts = _categories(space["type"], space["fields"])
+            bits = space["type"] == "policy_core/MultiBinary"
             rows = [slice(end - n, end) for n, end in zip(counts, np.cumsum(counts), strict=True)]
 
             def embed(x: Any) -> Array:
-                one_hot = flatten(x).astype(dtype)
+                one_hot = flatten(x)
+                if bits:
+                    one_hot = np.ravel(np.stack([one_hot == 0, one_hot == 1], -1))
+                one_hot = one_hot.astype(dtype)
                 return np.concatenate([one_hot[part] @ table[part] for part in rows])
 
             return embed
@@ -83,6 +87,17 @@ def encoder_of(config: Any, space: Any, params: Any, dtype: Any) -> Callable[[An
             }
             return lambda x: np.concatenate([np.zeros(0, dtype), *(f(x[key]) for key, f in parts.items())])
     raise ValueError(f"encoder: this runner does not know {name!r}; use JAX")
+
+
+def _categories(name: str, fields: Any) -> list[int]:
+    """How many each part of a discrete space has."""
+    match name:
+        case "policy_core/Discrete":
+            return [fields["n"]]
+        case "policy_core/MultiBinary":
+            return [2] * math.prod(fields["shape"])
+        case _:
+            return list(fields["nvec"])
 
 
 def parts_of(space: Any) -> dict[Any, Any]:

@@ -2,7 +2,7 @@
 
 import itertools
 from dataclasses import field
-from typing import Any
+from typing import Any, cast
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +12,7 @@ from policy_core._static import static
 from policy_core.contract import Key, Space
 from policy_core.encoders.protocol import Encoder
 from policy_core.errors import ConfigError
-from policy_core.spaces import Discrete, MultiDiscrete
+from policy_core.spaces import Discrete, MultiBinary, MultiDiscrete
 
 
 @static
@@ -51,7 +51,7 @@ class Flatten:
 
 @static
 class Embedding:
-    """A learned vector for each category of a `Discrete`, or of each part of a `MultiDiscrete`.
+    """A learned vector for each category of a `Discrete`, or of each part of other discrete spaces.
 
     Args:
         size: how many numbers a vector has. They start standard normal.
@@ -76,15 +76,15 @@ class Embedding:
 
     def check_space(self, space: Space[Any], name: str = "observation_space") -> None:
         """Raise `ConfigError` for what has no categories."""
-        if not isinstance(space, Discrete | MultiDiscrete):
+        if not isinstance(space, Discrete | MultiDiscrete | MultiBinary):
             raise ConfigError(
-                f"{name}: got {type(space).__name__}, but Embedding takes Discrete or MultiDiscrete; "
-                "use Flatten()"
+                f"{name}: got {type(space).__name__}, but Embedding takes Discrete, MultiDiscrete or "
+                "MultiBinary; use Flatten()"
             )
 
     def init(self, space: Space[Any], *, key: Key, dtype: str) -> dict[str, Float[Array, "..."]]:
         """A `table`, with the vectors of the parts one after the other."""
-        normal = jax.random.normal(key, (space.flat_size, self.size), jnp.float32)
+        normal = jax.random.normal(key, (sum(_categories(space)), self.size), jnp.float32)
         return {"table": normal.astype(dtype)}
 
     def out_size(self, space: Space[Any]) -> int:
@@ -95,7 +95,10 @@ class Embedding:
         self, params: Any, space: Space[Any], observation: PyTree, dtype: str
     ) -> Float[Array, " features"]:
         """The vectors of the parts, one after the other; zeros for a category outside of the space."""
-        one_hot, table = space.flatten(observation).astype(dtype), params["table"].astype(dtype)
+        one_hot, table = space.flatten(observation), params["table"].astype(dtype)
+        if isinstance(space, MultiBinary):
+            one_hot = jnp.ravel(jnp.stack([one_hot == 0, one_hot == 1], -1))
+        one_hot = one_hot.astype(dtype)
         counts = _categories(space)
         ends = list(itertools.accumulate(counts))
         rows = [slice(end - count, end) for end, count in zip(ends, counts, strict=True)]
@@ -103,7 +106,14 @@ class Embedding:
 
 
 def _categories(space: Any) -> tuple[int, ...]:
-    return (space.n,) if isinstance(space, Discrete) else space.nvec
+    """How many each part has."""
+    match space:
+        case Discrete():
+            return (space.n,)
+        case MultiBinary():
+            return (2,) * space.flat_size
+        case _:
+            return cast("tuple[int, ...]", space.nvec)
 
 
 _: tuple[type[Encoder], ...] = (Flatten, Embedding)
