@@ -339,6 +339,14 @@ def test_normed_and_residual_networks_are_those_of_flax(network: Any, module: An
     np.testing.assert_allclose(half.astype(jnp.float32), got, atol=0.15)
 
 
+def test_layers_of_a_residual_block_that_are_activated_have_the_gain() -> None:
+    params = pc.ResidualMLP(6, expansion=3, gain=3.0).init(4, key=jax.random.key(0), dtype="float32")
+    for name, factor in (("up", 9.0), ("down", 1.0)):
+        singular = jnp.linalg.svd(params["block_1"][name]["kernel"], compute_uv=False)
+        np.testing.assert_allclose(jnp.square(singular), factor, rtol=1e-5)
+    np.testing.assert_allclose(jnp.linalg.svd(params["input"]["kernel"], compute_uv=False), 1, rtol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("fields", "message"),
     [

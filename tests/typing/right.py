@@ -27,6 +27,9 @@ state, values, log_probs, entropies = pc.evaluate_sequence(
     policy, state, jnp.zeros((3, 4)), jnp.zeros(3, int), is_first=jnp.zeros(3, bool)
 )
 assert_type(pc.fingerprint(config), bytes)
+state, distribution, critic = pc.forward(policy, state, observation)
+if critic is not None:
+    assert_type(critic.loss(value), jax.Array)
 conforms: pc.ActorCritic[dict[str, object], object, object, object] = config
 
 recurrent = pc.ActorCriticConfig(
@@ -34,6 +37,9 @@ recurrent = pc.ActorCriticConfig(
     action_space=pc.Discrete(2),
     memory=pc.Stack((pc.GRU(8), pc.WindowAttention(8, window=4)), residual=True),
     memory_sharing="separate",
+    value_head=pc.TwoHotHead(low=-10.0, high=10.0, objectives=2),
 )
 sequences: pc.SequenceActorCritic[dict[str, object], object, object, object] = recurrent
 memory: pc.Memory = pc.MinGRU(8)
+head: pc.ValueHead = pc.HLGaussHead(low=0.0, high=1.0)
+network: pc.Network = pc.ResidualMLP(64)
