@@ -246,8 +246,9 @@ def page(results: list[Result], picture: str) -> str:
     lines += [
         "",
         f"The time is that of all {seeds} seeds together, compilation included, on two shared CPU cores",
-        f"(JAX {jax.__version__}). A mean above -200 is commonly taken to solve Pendulum. An episode of",
-        "Breakout is cut at 1000 steps; a deterministic policy may play for ever without a point.",
+        f"(JAX {jax.__version__}). A mean above -200 is commonly taken to solve Pendulum. Breakout",
+        "begins in one of two ways and then holds no chance, so a mean there is that of two episodes, one of",
+        "which may come to nothing; its curves, of sampled actions, say more.",
         "",
         f"![Learning curves of each seed, with the mean and a random policy]({picture})",
         "",

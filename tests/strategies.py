@@ -106,6 +106,17 @@ MLPS = st.builds(
     activation=st.sampled_from(["tanh", "relu", "silu", "identity"]),
     kernel_init=st.sampled_from(["orthogonal", "lecun_normal", "lecun_uniform"]),
     gain=_FACTORS,
+    layer_norm=st.booleans(),
+)
+NETWORKS = MLPS | st.builds(
+    pc.ResidualMLP, st.integers(1, 4), blocks=st.integers(1, 2), expansion=st.integers(1, 2)
+)
+_OBJECTIVES = st.none() | st.integers(1, 3)
+_GRIDS = {"low": st.floats(-5, -1), "high": st.floats(0, 5), "bins": st.integers(2, 5)}
+VALUE_HEADS = st.one_of(
+    st.builds(pc.RegressionHead, objectives=_OBJECTIVES, scale=st.floats(0.1, 10), symlog=st.booleans()),
+    st.builds(pc.TwoHotHead, **_GRIDS, symlog=st.booleans(), objectives=_OBJECTIVES, gain=_FACTORS),
+    st.builds(pc.HLGaussHead, **_GRIDS, sigma=st.floats(0.1, 3), objectives=_OBJECTIVES),
 )
 NORMAL_HEADS = st.builds(
     lambda **fields: pc.NormalHead(pc.Scale(**fields)),
@@ -123,9 +134,10 @@ CONFIGS = st.builds(
     pc.ActorCriticConfig,
     observation_space=SPACES,
     action_space=ACTION_SPACES,
-    actor=MLPS,
-    critic=MLPS,
-    trunk=st.none() | MLPS,
+    actor=NETWORKS,
+    critic=NETWORKS,
+    value_head=VALUE_HEADS,
+    trunk=st.none() | NETWORKS,
     memory=st.none() | MEMORIES,
     box_head=NORMAL_HEADS,
     actor_gain=_FACTORS,
