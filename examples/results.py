@@ -65,9 +65,9 @@ PENDULUM = ppo.Hyperparameters(
 TOY = ppo.Hyperparameters(learning_rate=3e-3, discount=0.99, entropy_coefficient=0.01)
 BREAKOUT = ppo.Hyperparameters(
     num_envs=64, num_steps=64, num_updates=240, num_epochs=4, num_minibatches=8,
-    learning_rate=3e-3, discount=0.99, gae_lambda=0.95, entropy_coefficient=0.01,
+    learning_rate=2e-3, discount=0.99, gae_lambda=0.95, entropy_coefficient=0.01,
 )  # fmt: skip
-LINEAR = pc.MLP(())
+TOWER = pc.MLP((64,), activation="relu")
 
 
 def pendulum(what: str, **fields: Any) -> Task:
@@ -78,9 +78,9 @@ def pendulum(what: str, **fields: Any) -> Task:
 
 
 def breakout(what: str, **fields: Any) -> Task:
-    """Images of 10 x 10 and four channels, behind one CNN that actor and critic share."""
+    """Images of 10 x 10 and four channels, behind a CNN that actor and critic share."""
     make = lambda: gymnax.make("Breakout-MinAtar")  # noqa: E731
-    fields = {"encoder": pc.MinAtarCNN(), "actor": LINEAR, "critic": LINEAR, **fields}
+    fields = {"encoder": pc.MinAtarCNN(), "actor": TOWER, "critic": TOWER, **fields}
     return Task("Breakout-MinAtar", make, what, BREAKOUT, 1000, fields, chunk=15)
 
 
@@ -96,7 +96,7 @@ TASKS = {
         value_head=pc.RegressionHead(scale=100.0),
     ),
     "breakout": breakout("images, MinAtarCNN"),
-    "breakout-hl-gauss": breakout("images, HL-Gauss values", value_head=pc.HLGaussHead(low=-5.0, high=45.0)),
+    "breakout-hl-gauss": breakout("images, HL-Gauss values", value_head=pc.HLGaussHead(low=-5.0, high=20.0)),
     "hybrid": Task(
         "hybrid", environments.hybrid, "Joint of Categorical, masked, and Normal",
         TOY._replace(num_steps=24, num_updates=240, num_minibatches=8),
@@ -199,7 +199,7 @@ def plot(path: Path, results: list[Result]) -> None:
         panel.set_title(f"{task.title.partition(',')[0]}\n{task.what}", fontsize=10)
         panel.xaxis.set_major_formatter(lambda x, _: f"{x / 1000:.0f}k")
         panel.spines[["top", "right"]].set_visible(False)
-        panel.legend(frameon=False, loc="center right", fontsize=8)
+        panel.legend(frameon=False, loc="best", fontsize=8)
     figure.supxlabel("environment steps of a seed", fontsize=10)
     figure.supylabel("return of the training episodes", fontsize=10)
     figure.savefig(path, dpi=110)
