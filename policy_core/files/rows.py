@@ -59,7 +59,7 @@ class Row(NamedTuple):
         if not self.chunks:
             return np.zeros(shape, kind)
         content = self.chunks[0] if len(self.chunks) == 1 else _joined(self.chunks)
-        array = np.frombuffer(content, kind.newbyteorder("<")).astype(kind, copy=False).reshape(shape)
+        array = np.ndarray(shape, kind.newbyteorder("<"), content).astype(kind, copy=False)
         array.flags.writeable = False
         return array
 
@@ -127,14 +127,14 @@ def _read_row(reader: Reader, what: str) -> Row:
     dtype = reader.text(64, where)
     if dtype not in DTYPES and dtype not in KEYS:
         raise FileError(f"{where} is of the unknown dtype {dtype!r}")
-    shape = tuple(reader.uint(where) for _ in range(reader.array(MOST_AXES, where)))
+    shape = tuple([reader.uint(where) for _ in range(reader.array(MOST_AXES, where))])
     padding = reader.binary(ALIGNMENT - 1, where)
-    if any(padding):
+    if padding != bytes(len(padding)):
         raise FileError(f"{where} has a padding that is not zero")
     itemsize = 4 * KEYS[dtype] if dtype in KEYS else DTYPES[dtype].itemsize
-    if math.prod(max(size, 1) for size in shape) * itemsize >= 2**62:
-        raise FileError(f"{where} has the shape {shape}, larger than any array")
     left = math.prod(shape) * itemsize
+    if (left or math.prod(max(size, 1) for size in shape) * itemsize) >= 2**62:
+        raise FileError(f"{where} has the shape {shape}, larger than any array")
     count = reader.array(MOST_ROWS, where)
     if count != -(-left // LARGEST_CHUNK) or (left == 0 and len(padding)):
         raise FileError(f"{where} has {count} chunks, not those of its shape {shape}")
