@@ -35,6 +35,8 @@ DTYPES: dict[str, np.dtype] = {
 # Typed PRNG keys: the name of the implementation to how many uint32 a key has.
 KEYS = {"key:threefry2x32": 2, "key:rbg": 4, "key:unsafe_rbg": 4}
 
+_ROW = array_header(5)
+
 
 class Row(NamedTuple):
     """One array: its path, the name of its dtype, its shape, and its bytes in chunks."""
@@ -91,16 +93,17 @@ def write_rows(rows: Iterable[Row], position: int, what: str) -> list[bytes | me
     for row in ordered:
         if len(row.path.encode("utf-8", "replace")) > LONGEST_PATH:
             raise FileError(f"{what}: a path is longer than {LONGEST_PATH} bytes")
-        head = array_header(5) + pack(row.path) + pack(row.dtype) + pack(list(row.shape))
-        count = array_header(len(row.chunks))
-        padding = b""
-        if row.chunks:
-            before = position + len(head) + 2 + len(count) + len(bin_header(len(row.chunks[0])))
-            padding = bytes(-before % ALIGNMENT)
-        pieces: list[bytes | memoryview] = [head + bin_header(len(padding)) + padding + count]
-        for chunk in row.chunks:
-            pieces += [bin_header(len(chunk)), chunk]
-        position += sum(len(piece) for piece in pieces)
+        head = _ROW + pack(row.path) + pack(row.dtype) + pack(list(row.shape))
+        tail = array_header(len(row.chunks))
+        if not row.chunks:
+            pieces: list[bytes | memoryview] = [head + bin_header(0) + tail]
+        else:
+            tail += bin_header(len(row.chunks[0]))
+            padding = bytes(-(position + len(head) + 2 + len(tail)) % ALIGNMENT)
+            pieces = [head + bin_header(len(padding)) + padding + tail, row.chunks[0]]
+            for chunk in row.chunks[1:]:
+                pieces += [bin_header(len(chunk)), chunk]
+        position += sum(map(len, pieces))
         parts += pieces
     return parts
 
