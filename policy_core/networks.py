@@ -153,7 +153,10 @@ def init_linear(
     in_size: int, out_size: int, *, key: Key, dtype: str, gain: float, kernel_init: str = "orthogonal"
 ) -> Layer:
     """Kernel `[inputs, outputs]`, times `gain`, and a bias of zeros. `key` is consumed."""
-    kernel = gain * find(_INITIALIZERS, kernel_init, "initializer")(key, (in_size, out_size))
+    kernel = find(_INITIALIZERS, kernel_init, "initializer")(key, (in_size, out_size))
+    kind = jnp.result_type(kernel, gain)
+    # By lax: jnp traces a product anew for every shape, which takes as long as all the rest.
+    kernel = jax.lax.mul(jax.lax.convert_element_type(kernel, kind), kind.type(gain))
     return {"kernel": kernel.astype(dtype), "bias": jnp.zeros(out_size, dtype)}
 
 
