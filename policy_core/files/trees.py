@@ -47,10 +47,12 @@ def _dtype_name(dtype: Any) -> str:
 
 
 def check_arrays(leaves: Mapping[str, Any], what: str) -> None:
-    """Raise `FileError` unless every leaf is an array that is there."""
+    """Raise `FileError` unless every leaf is an array whose numbers are there."""
     for name, leaf in leaves.items():
         if not isinstance(leaf, jax.Array | np.ndarray) or isinstance(leaf, Tracer):
             raise FileError(f"{what}: the leaf {name!r} is {type(leaf).__name__}, expected an array")
+        if isinstance(leaf, jax.Array) and leaf.is_deleted():
+            raise FileError(f"{what}: the leaf {name!r} was deleted, perhaps as it was donated to a jit")
 
 
 def rows_of(leaves: Mapping[str, Any]) -> tuple[Row, ...]:
