@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
+from policy_core._drawn import drawn
 from policy_core._dtypes import widen
 from policy_core._registry import add, find
 from policy_core._static import later, static
@@ -45,6 +46,7 @@ class Network(Protocol):
         ...
 
 
+@drawn
 def orthogonal(key: Key, shape: tuple[int, int]) -> Float[Array, "inputs outputs"]:
     """A random matrix with orthonormal columns (or rows, if there are fewer), float32.
 
@@ -72,14 +74,16 @@ def orthogonal(key: Key, shape: tuple[int, int]) -> Float[Array, "inputs outputs
             v = v - jnp.matmul(q, jnp.matmul(v, q, precision=_HIGHEST), precision=_HIGHEST)
         return q.at[:, j].set(v / jnp.linalg.norm(v))
 
-    q: jax.Array = jax.lax.fori_loop(0, tall[1], add_column, jnp.zeros(tall, jnp.float32))
+    q: jax.Array = jax.lax.fori_loop(0, tall[1], add_column, jnp.zeros_like(normal))
     return q if shape == tall else q.T
 
 
+@drawn
 def _scaled_normal(key: Key, shape: tuple[int, int]) -> Float[Array, "inputs outputs"]:
     return jax.random.normal(key, shape, jnp.float32) / math.sqrt(shape[0])
 
 
+@drawn
 def _scaled_uniform(key: Key, shape: tuple[int, int]) -> Float[Array, "inputs outputs"]:
     bound = math.sqrt(3 / shape[0])
     return jax.random.uniform(key, shape, jnp.float32, -bound, bound)
@@ -151,7 +155,10 @@ def init_linear(
     in_size: int, out_size: int, *, key: Key, dtype: str, gain: float, kernel_init: str = "orthogonal"
 ) -> Layer:
     """Kernel `[inputs, outputs]`, times `gain`, and a bias of zeros. `key` is consumed."""
-    kernel = gain * find(_INITIALIZERS, kernel_init, "initializer")(key, (in_size, out_size))
+    kernel = find(_INITIALIZERS, kernel_init, "initializer")(key, (in_size, out_size))
+    kind = jnp.result_type(kernel, gain)
+    # By lax: jnp traces a product anew for every shape, which takes as long as all the rest.
+    kernel = jax.lax.mul(jax.lax.convert_element_type(kernel, kind), kind.type(gain))
     return {"kernel": kernel.astype(dtype), "bias": jnp.zeros(out_size, dtype)}
 
 

@@ -236,6 +236,9 @@ def test_a_self_test_that_fails_says_by_how_much(name, tmp_path):
         with pytest.raises(FileError, match=message if name != "action/by" else r"is off by"):
             check()
     assert pc.verify(tmp_path / "file", tolerance=10.0).deviation > 0.1
+    for tolerance in (math.nan, -1.0):
+        with pytest.raises(FileError, match=r"^tolerance: got (nan|-1.0), expected a number of at least 0$"):
+            pc.verify(tmp_path / "file", tolerance=tolerance)
 
 
 @pytest.mark.usefixtures("unchecked")

@@ -236,6 +236,16 @@ def test_params_that_are_not_the_configs_are_refused_and_nothing_is_written(name
     assert list(tmp_path.iterdir()) == []
 
 
+def test_params_that_were_donated_are_refused(tmp_path):
+    params = jax.tree.map(jnp.copy, PARAMS)
+    params["actor"]["head"]["bias"].delete()
+    with pytest.raises(
+        FileError, match=rf"^params: the leaf {HEAD} was deleted, perhaps as it was donated to a jit$"
+    ):
+        pc.save(tmp_path / "file", (params, CONFIG))
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_a_name_is_used_as_it_is(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     newer = _random_params(CONFIG, seed=1)

@@ -17,7 +17,7 @@ ROOT = Path(__file__).parent.parent
 # A module imports only from its own layer and those above it in this list.
 LAYERS: list[set[str]] = [
     {"errors"},
-    {"_arguments", "_dtypes", "_registry", "_structure", "_static", "contract"},
+    {"_arguments", "_drawn", "_dtypes", "_registry", "_structure", "_static", "contract"},
     {"spaces", "fingerprint", "networks", "memory", "normalize"},
     {"distributions", "encoders"},
     {"heads", "views", "values"},

@@ -64,6 +64,35 @@ def test_orthogonal_in_a_batch_is_orthogonal_alone():
         assert np.allclose(batch[i], orthogonal(keys[i], (8, 5)), atol=1e-6)
 
 
+@pytest.mark.parametrize("name", ["lecun_normal", "lecun_uniform", "orthogonal"])
+def test_a_kernel_is_one_operation_with_the_same_numbers_everywhere(name):
+    function, shape = networks._INITIALIZERS[name], (6, 4)
+    [operation] = jax.make_jaxpr(lambda key: function(key, shape))(KEY).eqns
+    assert operation.primitive.name == "drawn"
+    keys, legacy = jax.random.split(KEY, 4), jax.random.split(jax.random.PRNGKey(0), 4)
+    alone = np.stack([jax.jit(function.__wrapped__, static_argnums=1)(key, shape) for key in keys])
+    assert alone.std() > 0.1
+    draw = lambda key: function(key, shape)
+    mesh = jax.make_mesh((2,), ("i",), axis_types=(jax.sharding.AxisType.Auto,))
+    spread = jax.shard_map(
+        jax.vmap(draw),
+        mesh=mesh,
+        in_specs=jax.sharding.PartitionSpec("i"),
+        out_specs=jax.sharding.PartitionSpec("i"),
+    )
+    for drawn in (
+        np.stack([draw(key) for key in keys]),
+        jax.jit(jax.vmap(draw))(keys),
+        jax.vmap(draw)(legacy),
+        jax.lax.map(draw, keys),
+        jax.jit(spread)(keys),
+        jax.vmap(jax.vmap(draw))(keys.reshape(2, 2)).reshape(4, *shape),
+    ):
+        assert drawn.dtype == np.float32
+        assert np.allclose(drawn, alone, atol=1e-6)
+    assert np.array_equal(jax.grad(lambda x: jnp.sum(x * draw(KEY)))(jnp.ones(shape)), draw(KEY))
+
+
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
 def test_an_mlp_has_the_layers_it_says(dtype):
     mlp = pc.MLP((8, 3))

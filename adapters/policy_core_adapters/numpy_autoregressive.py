@@ -1,5 +1,7 @@
 """Actions in NumPy whose parts depend on other parts: parents first; see `numpy_runner`."""
 
+from __future__ import annotations  # to evaluate np.random.Generator imports all of np.random
+
 from collections.abc import Callable
 from typing import Any
 

@@ -1,5 +1,7 @@
 """Heads of policy files in NumPy: from features to environment actions; see `numpy_runner`."""
 
+from __future__ import annotations  # to evaluate np.random.Generator imports all of np.random
+
 import math
 from collections.abc import Callable
 from typing import Any, NamedTuple

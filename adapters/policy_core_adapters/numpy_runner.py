@@ -11,11 +11,12 @@ heads, value heads and policies are found by the name of their class in `NETWORK
 `HEADS`, `VALUES` and `POLICIES`: add a function there for one of your own.
 """
 
+from __future__ import annotations  # to evaluate np.random.Generator imports all of np.random
+
 import hashlib
 import math
 import os
 from collections.abc import Callable
-from pathlib import Path
 from typing import Any, NamedTuple
 
 import msgpack
@@ -134,7 +135,8 @@ def load(
         ValueError: for a damaged file, or one that asks for what is not known here.
         OSError: if there is no such file.
     """
-    data = Path(path).read_bytes()
+    with open(path, "rb") as file:
+        data = file.read()
     try:
         given = Given({**ACTIVATIONS, **(activations or {})}, mask_functions or {})
         return _runner(read(data), member, given)

@@ -1,5 +1,7 @@
 """Spaces of policy files in NumPy: observations to vectors, numbers to actions of a box."""
 
+from __future__ import annotations  # to evaluate np.random.Generator imports all of np.random
+
 import math
 from collections.abc import Callable
 from typing import Any

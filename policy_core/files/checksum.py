@@ -25,9 +25,9 @@ def checksum(parts: Sequence[Buffer]) -> bytes:
         True
     """
     blocks = list(_blocks(parts))
-    workers = min(len(blocks), os.cpu_count() or 1, 8)
-    if workers < 2:
+    if len(blocks) < 2:
         return combine(map(_digest, blocks))
+    workers = min(len(blocks), os.cpu_count() or 1, 8)
     with ThreadPoolExecutor(workers) as pool:  # hashlib lets go of the interpreter's lock
         return combine(pool.map(_digest, blocks))
 

@@ -35,6 +35,8 @@ DTYPES: dict[str, np.dtype] = {
 # Typed PRNG keys: the name of the implementation to how many uint32 a key has.
 KEYS = {"key:threefry2x32": 2, "key:rbg": 4, "key:unsafe_rbg": 4}
 
+_ROW = array_header(5)
+
 
 class Row(NamedTuple):
     """One array: its path, the name of its dtype, its shape, and its bytes in chunks."""
@@ -59,7 +61,7 @@ class Row(NamedTuple):
         if not self.chunks:
             return np.zeros(shape, kind)
         content = self.chunks[0] if len(self.chunks) == 1 else _joined(self.chunks)
-        array = np.frombuffer(content, kind.newbyteorder("<")).astype(kind, copy=False).reshape(shape)
+        array = np.ndarray(shape, kind.newbyteorder("<"), content).astype(kind, copy=False)
         array.flags.writeable = False
         return array
 
@@ -91,16 +93,17 @@ def write_rows(rows: Iterable[Row], position: int, what: str) -> list[bytes | me
     for row in ordered:
         if len(row.path.encode("utf-8", "replace")) > LONGEST_PATH:
             raise FileError(f"{what}: a path is longer than {LONGEST_PATH} bytes")
-        head = array_header(5) + pack(row.path) + pack(row.dtype) + pack(list(row.shape))
-        count = array_header(len(row.chunks))
-        padding = b""
-        if row.chunks:
-            before = position + len(head) + 2 + len(count) + len(bin_header(len(row.chunks[0])))
-            padding = bytes(-before % ALIGNMENT)
-        pieces: list[bytes | memoryview] = [head + bin_header(len(padding)) + padding + count]
-        for chunk in row.chunks:
-            pieces += [bin_header(len(chunk)), chunk]
-        position += sum(len(piece) for piece in pieces)
+        head = _ROW + pack(row.path) + pack(row.dtype) + pack(list(row.shape))
+        tail = array_header(len(row.chunks))
+        if not row.chunks:
+            pieces: list[bytes | memoryview] = [head + bin_header(0) + tail]
+        else:
+            tail += bin_header(len(row.chunks[0]))
+            padding = bytes(-(position + len(head) + 2 + len(tail)) % ALIGNMENT)
+            pieces = [head + bin_header(len(padding)) + padding + tail, row.chunks[0]]
+            for chunk in row.chunks[1:]:
+                pieces += [bin_header(len(chunk)), chunk]
+        position += sum(map(len, pieces))
         parts += pieces
     return parts
 
@@ -127,14 +130,14 @@ def _read_row(reader: Reader, what: str) -> Row:
     dtype = reader.text(64, where)
     if dtype not in DTYPES and dtype not in KEYS:
         raise FileError(f"{where} is of the unknown dtype {dtype!r}")
-    shape = tuple(reader.uint(where) for _ in range(reader.array(MOST_AXES, where)))
+    shape = tuple([reader.uint(where) for _ in range(reader.array(MOST_AXES, where))])
     padding = reader.binary(ALIGNMENT - 1, where)
-    if any(padding):
+    if padding != bytes(len(padding)):
         raise FileError(f"{where} has a padding that is not zero")
     itemsize = 4 * KEYS[dtype] if dtype in KEYS else DTYPES[dtype].itemsize
-    if math.prod(max(size, 1) for size in shape) * itemsize >= 2**62:
-        raise FileError(f"{where} has the shape {shape}, larger than any array")
     left = math.prod(shape) * itemsize
+    if (left or math.prod(max(size, 1) for size in shape) * itemsize) >= 2**62:
+        raise FileError(f"{where} has the shape {shape}, larger than any array")
     count = reader.array(MOST_ROWS, where)
     if count != -(-left // LARGEST_CHUNK) or (left == 0 and len(padding)):
         raise FileError(f"{where} has {count} chunks, not those of its shape {shape}")

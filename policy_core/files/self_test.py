@@ -84,6 +84,8 @@ def check(
     Raises:
         FileError: if an output is off by more than the tolerance; with the largest deviation.
     """
+    if not tolerance >= 0:  # nothing is above NaN
+        raise FileError(f"tolerance: got {tolerance}, expected a number of at least 0")
     if not rows:
         return Verification(0, 0.0, "")
     params, config = policy

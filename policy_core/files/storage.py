@@ -126,7 +126,7 @@ def _temporary(folder: Path) -> Iterator[tuple[IO[bytes], Path]]:
     """A new locked file in the folder, removed at the end unless it was renamed."""
     for _ in range(100):
         name = folder / f"{_PREFIX}{secrets.token_hex(8)}{_SUFFIX}"
-        file = open(name, "xb")  # noqa: SIM115
+        file = open(name, "xb", buffering=BLOCK)  # noqa: SIM115
         try:
             if fcntl is not None:
                 fcntl.flock(file, fcntl.LOCK_EX)

@@ -16,7 +16,7 @@ from policy_core.files.rows import KEYS, Row, row_of
 Spec = tuple[str, tuple[int, ...]]
 
 _WIDE = ("int64", "uint64", "float64", "complex128")
-_COPIED = 2**20  # below this size a leaf is copied, and does not hold on to the whole file
+_COPIED = 2**20  # a smaller leaf is copied and does not hold on to the file, unless that is small, too
 
 
 def by_path(tree: PyTree, what: str) -> dict[str, Any]:
@@ -47,10 +47,12 @@ def _dtype_name(dtype: Any) -> str:
 
 
 def check_arrays(leaves: Mapping[str, Any], what: str) -> None:
-    """Raise `FileError` unless every leaf is an array that is there."""
+    """Raise `FileError` unless every leaf is an array whose numbers are there."""
     for name, leaf in leaves.items():
         if not isinstance(leaf, jax.Array | np.ndarray) or isinstance(leaf, Tracer):
             raise FileError(f"{what}: the leaf {name!r} is {type(leaf).__name__}, expected an array")
+        if isinstance(leaf, jax.Array) and leaf.is_deleted():
+            raise FileError(f"{what}: the leaf {name!r} was deleted, perhaps as it was donated to a jit")
 
 
 def rows_of(leaves: Mapping[str, Any]) -> tuple[Row, ...]:
@@ -77,7 +79,10 @@ def arrays_of(rows: Sequence[Row]) -> list[jax.Array]:
             if row.dtype in _WIDE:
                 raise _too_wide(row)
     views = [row.array() for row in rows]
-    contents = [view.copy() if view.nbytes < _COPIED else view for view in views]
+    contents = [
+        view.copy() if view.nbytes < _COPIED < _held(row) else view
+        for row, view in zip(rows, views, strict=True)
+    ]
     arrays: list[jax.Array] = jax.device_put(contents, may_alias=True)
     for i, row in enumerate(rows):
         if arrays[i].dtype != contents[i].dtype:
@@ -96,6 +101,8 @@ def check_specs(specs: Mapping[str, Spec], expected: Mapping[str, Spec], what: s
         what: where `specs` is from.
         of: whose leaves are expected.
     """
+    if specs == expected:
+        return
     for name in [*expected, *specs]:
         if name not in specs:
             raise FileError(f"{what}: the leaf {name!r} of {of} is missing")
@@ -109,6 +116,11 @@ def check_specs(specs: Mapping[str, Spec], expected: Mapping[str, Spec], what: s
             raise FileError(
                 f"{what}: the leaf {name!r} is {got}{got_shape}, expected {dtype}{shape} of {of}{advice}"
             )
+
+
+def _held(row: Row) -> int:
+    """How many bytes the content of a row holds on to."""
+    return memoryview(row.chunks[0].obj).nbytes if row.chunks else 0
 
 
 def _too_wide(row: Row) -> FileError:

@@ -16,12 +16,19 @@ from policy_core.errors import FileError
 
 LARGEST_BIN = 2**32 - 1
 
-_UINTS = {0xCC: (1, 2**7), 0xCD: (2, 2**8), 0xCE: (4, 2**16), 0xCF: (8, 2**32)}
-_INTS = {0xD0: (1, -(2**5)), 0xD1: (2, -(2**7)), 0xD2: (4, -(2**15)), 0xD3: (8, -(2**31))}
-_BINS = {0xC4: (1, 0), 0xC5: (2, 2**8), 0xC6: (4, 2**16)}
-_TEXTS = {0xD9: (1, 2**5), 0xDA: (2, 2**8), 0xDB: (4, 2**16)}
-_ARRAYS = {0xDC: (2, 2**4), 0xDD: (4, 2**16)}
-_MAPS = {0xDE: (2, 2**4), 0xDF: (4, 2**16)}
+_U8, _U16, _U32, _U64 = map(struct.Struct, (">B", ">H", ">I", ">Q"))
+_I8, _I16, _I32, _I64 = map(struct.Struct, (">b", ">h", ">i", ">q"))
+
+# Tag to the form of the number after it, and the least number that is written so; of a negative one,
+# the least that has a shorter form.
+_Tags = dict[int, tuple[struct.Struct, int]]
+_UINTS: _Tags = {0xCC: (_U8, 2**7), 0xCD: (_U16, 2**8), 0xCE: (_U32, 2**16), 0xCF: (_U64, 2**32)}
+_INTS: _Tags = {0xD0: (_I8, -(2**5)), 0xD1: (_I16, -(2**7)), 0xD2: (_I32, -(2**15)), 0xD3: (_I64, -(2**31))}
+_BINS: _Tags = {0xC4: (_U8, 0), 0xC5: (_U16, 2**8), 0xC6: (_U32, 2**16)}
+_TEXTS: _Tags = {0xD9: (_U8, 2**5), 0xDA: (_U16, 2**8), 0xDB: (_U32, 2**16)}
+_ARRAYS: _Tags = {0xDC: (_U16, 2**4), 0xDD: (_U32, 2**16)}
+_MAPS: _Tags = {0xDE: (_U16, 2**4), 0xDF: (_U32, 2**16)}
+_DOUBLE = struct.Struct(">d")
 
 
 def pack(data: Any) -> bytes:
@@ -57,7 +64,7 @@ class Reader:
     """
 
     def __init__(self, data: memoryview, position: int = 0) -> None:
-        self.data, self.position = data, position
+        self.data, self.position, self.size = data, position, len(data)
 
     def array(self, most: int, what: str) -> int:
         """The size of an array of at most `most` items."""
@@ -74,7 +81,7 @@ class Reader:
             return tag
         if tag not in _UINTS:
             raise self._expected("a size", what, start)
-        value = self._number(*_UINTS[tag], what, start)
+        value = self._shortest(_UINTS, tag, what, start)
         if value >= 2**63:
             raise FileError(f"{what}: {value} is larger than any size")
         return value
@@ -84,7 +91,7 @@ class Reader:
         start, tag = self.position, self._tag(what)
         if tag not in _BINS:
             raise self._expected("bytes", what, start)
-        return self._take(self._number(*_BINS[tag], what, start), most, what)
+        return self._take(self._shortest(_BINS, tag, what, start), most, what)
 
     def text(self, most: int, what: str) -> str:
         """A string of at most `most` bytes of UTF-8."""
@@ -106,14 +113,14 @@ class Reader:
         if tag in (0xC0, 0xC2, 0xC3):
             return {0xC0: None, 0xC2: False, 0xC3: True}[tag]
         if tag == 0xCB:
-            return struct.unpack(">d", self._take(8, 8, what))[0]
+            return self._number(_DOUBLE, what)
         if tag in _UINTS:
-            return self._number(*_UINTS[tag], what, start)
+            return self._shortest(_UINTS, tag, what, start)
         if tag in _INTS:
-            size, limit = _INTS[tag]
-            value = int.from_bytes(self._take(size, size, what), "big", signed=True)
+            form, limit = _INTS[tag]
+            value = self._number(form, what)
             if value >= limit:
-                raise FileError(f"{what}: a number is not in its shortest form, at byte {start}")
+                raise _not_shortest(what, start)
             return value
         self.position = start
         if tag in _TEXTS or 0xA0 <= tag < 0xC0:
@@ -133,50 +140,59 @@ class Reader:
 
     def end(self, what: str) -> None:
         """Raise unless everything has been read."""
-        if self.position != len(self.data):
-            raise FileError(f"{what}: {len(self.data) - self.position} bytes too many")
+        if self.position != self.size:
+            raise FileError(f"{what}: {self.size - self.position} bytes too many")
 
     def _tag(self, what: str) -> int:
-        if self.position >= len(self.data):
+        position = self.position
+        if position >= self.size:
             raise FileError(f"{what}: truncated, the bytes end here")
-        tag = self.data[self.position]
-        self.position += 1
-        return tag
+        self.position = position + 1
+        return self.data[position]
 
-    def _number(self, size: int, least: int, what: str, start: int) -> int:
-        value = int.from_bytes(self._take(size, size, what), "big")
+    def _shortest(self, forms: _Tags, tag: int, what: str, start: int) -> int:
+        form, least = forms[tag]
+        value: int = self._number(form, what)
         if value < least:
-            raise FileError(f"{what}: a number is not in its shortest form, at byte {start}")
+            raise _not_shortest(what, start)
         return value
+
+    def _number(self, form: struct.Struct, what: str) -> Any:
+        start = self.position
+        end = start + form.size
+        if end > self.size:
+            raise FileError(f"{what}: truncated, {form.size} bytes are said to come")
+        self.position = end
+        return form.unpack_from(self.data, start)[0]
 
     def _take(self, size: int, most: int, what: str) -> memoryview:
         if size > most:
             raise FileError(f"{what}: {size} bytes, at most {most} are allowed")
         start = self.position
-        if size > len(self.data) - start:
+        end = start + size
+        if end > self.size:
             raise FileError(f"{what}: truncated, {size} bytes are said to come")
-        self.position = start + size
-        return self.data[start : self.position]
+        self.position = end
+        return self.data[start:end]
 
     def _header(
         self,
         short: int,
         largest_short: int,
-        longer: dict[int, tuple[int, int]],
+        longer: _Tags,
         most: int,
         what: str,
         kind: str,
     ) -> int:
         start, tag = self.position, self._tag(what)
-        if short <= tag <= short + largest_short:
-            size = tag - short
-        elif tag in longer:
-            size = self._number(*longer[tag], what, start)
-        else:
-            raise self._expected(kind, what, start)
+        size = tag - short
+        if not 0 <= size <= largest_short:
+            if tag not in longer:
+                raise self._expected(kind, what, start)
+            size = self._shortest(longer, tag, what, start)
         if size > most:
             raise FileError(f"{what}: {kind} of {size}, at most {most} are allowed")
-        if size > len(self.data) - self.position:  # each item has at least one byte
+        if size > self.size - self.position:  # each item has at least one byte
             raise FileError(f"{what}: truncated, {size} items are said to come")
         return size
 
@@ -184,6 +200,10 @@ class Reader:
         return FileError(
             f"{what}: expected {kind} at byte {start}, got the msgpack tag 0x{self.data[start]:02x}"
         )
+
+
+def _not_shortest(what: str, start: int) -> FileError:
+    return FileError(f"{what}: a number is not in its shortest form, at byte {start}")
 
 
 class Budget:
