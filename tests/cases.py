@@ -119,7 +119,7 @@ CONFIGS = {
         normalize=pc.Normalize(clip=2.0),
     ),
     "two-hot value": config(
-        pc.Discrete(3), value_head=pc.TwoHotHead(low=-1e3, high=1e3, bins=11, symlog=True)
+        pc.Discrete(3), value_head=pc.TwoHotHead(low=-20.0, high=20.0, bins=11, symlog=True)
     ),
     "HL-Gauss values": config(
         pc.Discrete(3), value_head=pc.HLGaussHead(low=-9.0, high=9.0, bins=11, objectives=2, gain=1.0)

@@ -1,5 +1,6 @@
 """The runner without JAX acts as the policy does."""
 
+import math
 import os
 import subprocess
 import sys
@@ -55,6 +56,20 @@ CONFIGS = {
         ),
         normalize=pc.Normalize(),
     ),
+    "critic with keys": config(
+        pc.Discrete(3),
+        pc.Dict({"eye": pc.Box(shape=(3, 3, 1)), "k": pc.Discrete(4), "x": OBSERVATION}),
+        critic_keys=("k", "x"),
+        encoder=pc.Parts({"eye": pc.MinAtarCNN(filters=2, size=3), "k": pc.Embedding(2)}, rest=pc.Flatten()),
+        memory=pc.GRU(3),
+        memory_sharing="actor",
+    ),
+    "nature": config(pc.Discrete(3), pc.Box(low=0, high=255, shape=(44, 37, 2), dtype="uint8")),
+    "impala": config(
+        pc.Discrete(3),
+        pc.Box(low=0.0, high=1.0, shape=(7, 10, 3)),
+        encoder=pc.ImpalaCNN(channels=(4, 2), blocks=1, size=8),
+    ),
     "autoregressive bins": config(
         pc.Tuple((BOUNDED, pc.MultiDiscrete((2, 3), start=(0, 1)), SPACES["nested"], pc.MultiBinary(2))),
         box_head=pc.BinsHead(3),
@@ -65,9 +80,10 @@ CONFIGS = {
 SOME = ("act box bfloat16", "act discrete with start", "act nested", "act box int8", "observe nested", "state std",
         "softplus std", "squashed, mixed bounds", "beta", "temperature", "only a trunk", "autoregressive",
         "autoregressive bins", "gru", "lstm", "every memory", "gru of the actor",
-        "normalized", "embedded", "two-hot value", "HL-Gauss values", "symlog values", "layer norm")  # fmt: skip
-IMAGES = ("image", "parts")  # no convolutions there
-NAMES = [name for name in CONFIGS if name not in (*LOW_PRECISION, *IMAGES) and (FULL or name in SOME)]
+        "normalized", "embedded", "two-hot value", "HL-Gauss values", "symlog values", "layer norm",
+        "image", "parts", "nature", "impala",
+        "privileged critic", "critic with keys")  # fmt: skip
+NAMES = [name for name in CONFIGS if name not in LOW_PRECISION and (FULL or name in SOME)]
 COUNT = 1000 if FULL else 100
 WITH_TIES = ("temperature", "autoregressive", "autoregressive bins", "bins")  # discrete parts that others see
 
@@ -79,10 +95,15 @@ def others(mask: Any, seen: dict[Any, Any]) -> Any:
 
 
 def _policy(config: Any, seed: int = 0) -> Any:
-    """Params that are not tiny, so that nothing passes because a number is near zero."""
+    """Params that are not tiny, so that nothing passes because a number is near zero, nor huge."""
     rng = np.random.default_rng(seed)
+
+    def draw(x: Any) -> Any:
+        inputs = math.prod(x.shape[:-1])
+        return (0.7 * min(1, math.sqrt(8 / max(inputs, 1))) * rng.standard_normal(x.shape)).astype(x.dtype)
+
     template = jax.eval_shape(lambda: config.init(key=jax.random.key(0)))
-    params = jax.tree.map(lambda x: (0.7 * rng.standard_normal(x.shape)).astype(x.dtype), template)
+    params = jax.tree.map(draw, template)
     if "temperature" in params:
         params["temperature"] = np.float32(config.temperature)
     return jax.tree.map(jnp.asarray, params), config
@@ -318,6 +339,7 @@ def test_what_it_does_not_know_is_refused(tmp_path):
     two_hot = to_data(CONFIGS["two-hot value"].value_head)
     refused(r"^no network 'policy_core/Memory' is known to this runner", edited(actor=unknown))
     refused(r"^no head 'policy_core/Memory' is known to this runner", edited(box_head=unknown))
+    refused(r"^no encoder 'policy_core/Memory' is known to this runner", edited(encoder=unknown))
     refused(r"^no value head 'policy_core/Memory' is known to this runner", edited(value_head=unknown))
     refused(
         r"^TwoHotHead.more: this runner does not know the field",
@@ -365,10 +387,6 @@ def test_it_imports_numpy_and_msgpack_and_hardly_more():
 
 def test_an_actor_without_its_critic(tmp_path):
     space = pc.Dict({"x": OBSERVATION, "truth": pc.Box(shape=(2,))})
-    policy = _policy(config(SPACES["box"], space, critic_keys=("truth",), normalize=pc.Normalize()))
-    pc.save(tmp_path / "both", policy, self_test=False)
-    with pytest.raises(ValueError, match=r"actor_keys, critic_keys: .* save actor_only\(policy\)"):
-        numpy_runner.load(tmp_path / "both")
     alone = pc.actor_only(_policy(config(SPACES["box"], space, actor_keys=("x",), normalize=pc.Normalize())))
     pc.save(tmp_path / "alone", alone, self_test=False)
     runner, observation = numpy_runner.load(tmp_path / "alone"), {"x": np.float32([0.3, -1.0, 2.0])}

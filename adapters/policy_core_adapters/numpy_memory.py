@@ -3,8 +3,6 @@
 States have the form that they have in JAX, and are never written to: each step makes new ones.
 """
 
-from __future__ import annotations  # to evaluate np.random.Generator imports all of np.random
-
 import math
 from collections.abc import Callable
 from typing import Any, NamedTuple

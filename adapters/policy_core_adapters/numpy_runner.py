@@ -6,9 +6,9 @@ r"""Policy files on NumPy and msgpack alone: for a robot, or a game server.
     state, action = runner.act(state, observation, rng=rng, action_mask=mask)  # a draw
 
 Neither JAX nor policy_core is imported. The file is verified as docs/file-format.md says; what
-the config asks for and this runner does not know is an error, never left out. Networks, memories,
-heads, value heads and policies are found by the name of their class in `NETWORKS`, `MEMORIES`,
-`HEADS`, `VALUES` and `POLICIES`: add a function there for one of your own.
+the config asks for and this runner does not know is an error, never left out. Encoders, networks,
+memories, heads, value heads and policies are found by the name of their class in `ENCODERS`,
+`NETWORKS`, `MEMORIES`, `HEADS`, `VALUES` and `POLICIES`: add a function there for one of your own.
 """
 
 from __future__ import annotations  # to evaluate np.random.Generator imports all of np.random
@@ -23,12 +23,14 @@ import msgpack
 import numpy as np
 
 from policy_core_adapters.numpy_autoregressive import MaskFunction, dependent
+from policy_core_adapters.numpy_encoders import ENCODERS as ENCODERS
+from policy_core_adapters.numpy_encoders import encoder_of
 from policy_core_adapters.numpy_heads import HEADS as HEADS
 from policy_core_adapters.numpy_heads import Choice, choice_of
 from policy_core_adapters.numpy_memory import MEMORIES as MEMORIES
 from policy_core_adapters.numpy_memory import Memory, memory_of
 from policy_core_adapters.numpy_networks import ACTIVATIONS, NETWORKS, Array, find, only
-from policy_core_adapters.numpy_spaces import encoder_of, normaliser_of
+from policy_core_adapters.numpy_spaces import normaliser_of
 from policy_core_adapters.numpy_values import VALUES as VALUES
 from policy_core_adapters.numpy_values import value_of
 
@@ -44,16 +46,16 @@ class Runner:
     """A loaded policy: `reset`, `act`, `value`.
 
     Args:
-        features: `observation -> flat vector`, what comes before the memories.
+        features: `observation -> two vectors`, what actor and critic see, before the memories.
         actor: from that, or the output of the memory, to the features of the head.
         choice: how the head chooses.
-        critic: from what the actor gets, too, or its own memory, to the value: a float, or an array.
+        critic: from what it sees, or the output of the memory, to the value: a float, or an array.
         memories: `shared`, or `actor` and perhaps `critic`; none for a policy without.
     """
 
     def __init__(
         self,
-        features: Callable[[Any], Array],
+        features: Callable[[Any], tuple[Array, Array]],
         actor: Callable[[Array], Array],
         choice: Choice,
         critic: Callable[[Array], Any],
@@ -97,9 +99,9 @@ class Runner:
 
     def _advance(self, state: Any, observation: Any, is_first: bool | None) -> tuple[Any, Array, Array]:
         """The next state, and what the actor and the critic see."""
-        x = self._features(observation)
+        seen = self._features(observation)
         if not self._memories:
-            return state, x, x
+            return state, *seen
         if is_first:
             state = self.reset()
         if not isinstance(state, dict) or state.keys() != self._memories.keys():
@@ -107,9 +109,9 @@ class Runner:
                 f"state: expected what `reset` or the last call gave, with {list(self._memories)}, "
                 f"got {list(state) if isinstance(state, dict) else type(state).__name__}"
             )
-        states, actor, critic = {}, x, x
+        states, (actor, critic) = {}, seen
         for owner, memory in self._memories.items():
-            states[owner], y = memory.step(state[owner], x)
+            states[owner], y = memory.step(state[owner], seen[owner == "critic"])
             actor = actor if owner == "critic" else y
             critic = critic if owner == "actor" else y
         return states, actor, critic
@@ -194,23 +196,12 @@ def _actor_critic(fields: dict[str, Any], params: dict[str, Any], given: Given) 
     only(fields, "ActorCriticConfig", *known.split(), *later.split(), "param_dtype", "compute_dtype")
     if fields["compute_dtype"] not in ("float32", "float64"):
         raise ValueError(f"compute_dtype: {fields['compute_dtype']} is not what NumPy computes in; use JAX")
-    if fields["actor_keys"] is not None or fields["critic_keys"] is not None:
-        raise ValueError("actor_keys, critic_keys: this runner has one view; save actor_only(policy)")
     dtype = np.dtype(fields["compute_dtype"])
 
     def network(data: Any, at: Any) -> Any:
         return find(NETWORKS, data, "network")(data["fields"], at, dtype, given.activations)
 
-    space = fields["observation_space"]
-    encode, normalise = encoder_of(fields["encoder"], space, params.get("encoder", {}), dtype), None
-    if fields["normalize"] is not None:
-        normalise = normaliser_of(space, fields["normalize"], params.get("normalize", {}))
-    trunk = network(fields["trunk"], params["trunk"]) if fields["trunk"] is not None else None
-
-    def features(observation: Any) -> Array:
-        x = encode(observation if normalise is None else normalise(observation))
-        return x if trunk is None else np.asarray(trunk(x))
-
+    features = _features(fields, params, dtype, network)
     actor = network(fields["actor"], params["actor"].get("tower", {}))
     memories = _memories(fields, params, dtype)
     choice = _choice(fields, params, dtype, network, given)
@@ -219,6 +210,44 @@ def _actor_critic(fields: dict[str, Any], params: dict[str, Any], given: Given) 
     critic = network(fields["critic"], params["critic"].get("tower", {}))
     value = value_of(fields.get("value_head"), params["critic"]["head"], dtype)
     return Runner(features, actor, choice, lambda x: value(critic(x)), memories)
+
+
+def _features(
+    fields: dict[str, Any], params: dict[str, Any], dtype: Any, network: Any
+) -> Callable[[Any], tuple[Array, Array]]:
+    """From an observation to what actor and critic see."""
+    space, config = fields["observation_space"], fields["encoder"]
+    normalise: Callable[[Any], Any] = lambda observation: observation  # noqa: E731
+    if fields["normalize"] is not None:
+        normalise = normaliser_of(space, fields["normalize"], params.get("normalize", {}))
+    keys = fields["actor_keys"], fields["critic_keys"]
+    if keys != (None, None):
+        by_actor, by_critic = (
+            encoder_of(config, _view(space, names), params[owner].get("encoder", {}), dtype)
+            for owner, names in zip(("actor", "critic"), keys, strict=True)
+        )
+
+        def two(observation: Any) -> tuple[Array, Array]:
+            observation = normalise(observation)
+            return by_actor(observation), by_critic(observation)
+
+        return two
+    encode = encoder_of(config, space, params.get("encoder", {}), dtype)
+    trunk = network(fields["trunk"], params["trunk"]) if fields["trunk"] is not None else None
+
+    def one(observation: Any) -> tuple[Array, Array]:
+        x = encode(normalise(observation))
+        x = x if trunk is None else trunk(x)
+        return x, x
+
+    return one
+
+
+def _view(space: Any, names: list[str] | None) -> Any:
+    """The parts of a `Dict` that actor or critic see; None for all."""
+    parts = space["fields"]["spaces"]
+    seen = [part for part in parts if names is None or part[0] in names]
+    return {**space, "fields": {"spaces": seen}}
 
 
 def _no_critic(_: Array) -> Any:

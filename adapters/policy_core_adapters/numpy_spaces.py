@@ -1,7 +1,5 @@
 """Spaces of policy files in NumPy: observations to vectors, numbers to actions of a box."""
 
-from __future__ import annotations  # to evaluate np.random.Generator imports all of np.random
-
 import math
 from collections.abc import Callable
 from typing import Any
@@ -56,50 +54,6 @@ def normaliser_of(space: Any, config: Any, statistics: Any) -> Callable[[Any], A
         return lambda x: np.minimum(np.maximum((np.asarray(x, high.dtype) - high - low) / scale, -clip), clip)
 
     return of(space, statistics)
-
-
-def encoder_of(config: Any, space: Any, params: Any, dtype: Any) -> Callable[[Any], Array]:
-    """`element -> features` by an encoder of vectors or categories."""
-    name, fields, flatten = config["type"], config["fields"], flatten_of(space)
-    match name:
-        case "policy_core/Flatten":
-            only(fields, "Flatten")
-            return lambda x: flatten(x).astype(dtype, copy=False)
-        case "policy_core/Embedding":
-            only(fields, "Embedding", "size")
-            table = params["table"].astype(dtype)
-            counts = _categories(space["type"], space["fields"])
-            bits = space["type"] == "policy_core/MultiBinary"
-            rows = [slice(end - n, end) for n, end in zip(counts, np.cumsum(counts), strict=True)]
-
-            def embed(x: Any) -> Array:
-                one_hot = flatten(x)
-                if bits:
-                    one_hot = np.ravel(np.stack([one_hot == 0, one_hot == 1], -1))
-                one_hot = one_hot.astype(dtype)
-                return np.concatenate([one_hot[part] @ table[part] for part in rows])
-
-            return embed
-        case "policy_core/Parts":
-            only(fields, "Parts", "encoders", "rest")
-            named = dict(fields["encoders"])
-            parts = {
-                key: encoder_of(named.get(key, fields["rest"]), part, params.get(str(key), {}), dtype)
-                for key, part in parts_of(space).items()
-            }
-            return lambda x: np.concatenate([np.zeros(0, dtype), *(f(x[key]) for key, f in parts.items())])
-    raise ValueError(f"encoder: this runner does not know {name!r}; use JAX")
-
-
-def _categories(name: str, fields: Any) -> list[int]:
-    """How many each part of a discrete space has."""
-    match name:
-        case "policy_core/Discrete":
-            return [fields["n"]]
-        case "policy_core/MultiBinary":
-            return [2] * math.prod(fields["shape"])
-        case _:
-            return list(fields["nvec"])
 
 
 def parts_of(space: Any) -> dict[Any, Any]:
