@@ -105,7 +105,7 @@ class RegressedValue(NamedTuple):
 
     def loss(self, target: Float[Array, "..."]) -> Float[Array, "..."]:
         """Half the squared error of the output."""
-        target = jax.lax.stop_gradient(widen(target)) / self.head.scale
+        target = jax.lax.stop_gradient(jnp.asarray(target, self.output.dtype)) / self.head.scale
         return 0.5 * jnp.square(self.output - (symlog(target) if self.head.symlog else target))
 
 
@@ -287,7 +287,7 @@ class CategoricalValue(NamedTuple):
 
     def loss(self, target: Float[Array, "..."]) -> Float[Array, "..."]:
         """The cross-entropy to the spread target (nats): at its least, the entropy of that."""
-        spread = self.head.spread(jax.lax.stop_gradient(widen(target)))
+        spread = self.head.spread(jax.lax.stop_gradient(jnp.asarray(target, self.logits.dtype)))
         return -jnp.sum(spread * jax.nn.log_softmax(self.logits), -1)
 
 
