@@ -8,6 +8,7 @@ or two files differ; 2 if a file is missing, damaged or no policy file, or the c
 import argparse
 import json
 import math
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -34,10 +35,14 @@ def main(arguments: list[str] | None = None) -> int:
         else:
             print(f"policy_core: {error}", file=sys.stderr)
         return 1 if failed else 2
-    if options.json:
-        print(json.dumps(_plain(found), indent=2))
-    else:
-        options.show(found)
+    try:
+        if options.json:
+            print(json.dumps(_plain(found), indent=2))
+        else:
+            options.show(found)
+        sys.stdout.flush()
+    except BrokenPipeError:  # as in `inspect FILE | head`
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at exit
     return int(code)
 
 

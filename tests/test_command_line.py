@@ -127,3 +127,11 @@ def test_it_runs_as_a_module(folder):
     assert (result.returncode, result.stderr) == (0, "")
     result = subprocess.run([*command[:3], "nothing"], cwd=ROOT, capture_output=True, timeout=60, check=False)
     assert result.returncode == 2
+
+
+def test_whoever_reads_may_stop_early(folder):
+    command = f"{sys.executable} -m policy_core inspect {folder / 'good'} | true; exit ${{PIPESTATUS[0]}}"
+    result = subprocess.run(
+        ["bash", "-c", command], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
+    )
+    assert (result.returncode, result.stderr) == (0, "")
