@@ -259,12 +259,17 @@ MUTANT = pc.to_bytes(mutations.policy((16,)), metadata={"note": "x"}, self_test=
 @pytest.mark.usefixtures("unchecked")
 @pytest.mark.filterwarnings("ignore")  # JAX's own, of sizes that only exist on paper
 def test_random_damage_is_refused_or_changes_nothing():
-    counts = mutations.run_structural(MUTANT, 400, seed=1)
+    limits: dict[str, float] = {}
+    counts = mutations.run_structural(MUTANT, 400, seed=1, limits=limits)
     assert counts["kept other"] == 0
     assert counts["resealed refused"] > 300
     assert counts["resealed other"] > 1  # legal changes load: the mutations do reach that deep
-    counts = mutations.run_bytes(MUTANT, 400, seed=1)
+    counts = mutations.run_bytes(MUTANT, 400, seed=1, limits=limits)
     assert counts["resealed refused"] > 100
+    assert (
+        limits["seconds"] < 0.5
+    )  # 0.02 alone; here Python's collector may have all of a suite to go through
+    assert mutations.most_memory(MUTANT, 100, seed=2) < 10 * 2**20
 
 
 HUGE = b"\xdd\x02\x62\x5a\x00" + b"\x90" * 40_000_000

@@ -4,7 +4,10 @@ The checksum is right in all of these files, so that it hides nothing. Counts by
 thousand, with seeds instead of shrinking, are in `mutations.py`.
 """
 
+import copy
 import hashlib
+from collections.abc import Iterator
+from typing import Any
 
 import hypothesis.strategies as st
 import jax
@@ -12,10 +15,12 @@ import msgpack
 import mutations
 import pytest
 from by_hand import checksum, closed, opened
+from cases import CONFIGS
 from hypothesis import HealthCheck, given, settings
 from policy_core_adapters import numpy_runner
 
 import policy_core as pc
+from policy_core import _static
 from policy_core.errors import FileError
 
 pytestmark = pytest.mark.usefixtures("unchecked")  # beartype doubles the time to trace
@@ -134,3 +139,34 @@ def test_the_runner_without_jax_refuses_with_a_valueerror(data, tmp_path):
 
 def test_the_file_that_is_changed_is_a_good_one():
     assert _outcome(DATA)
+
+
+def _parts(data: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, ...], Any]]:
+    """The configs in plain data, and where they are."""
+    if isinstance(data, dict) and "type" in data:
+        yield path, data
+    if isinstance(data, dict | list):
+        for key, value in data.items() if isinstance(data, dict) else enumerate(data):
+            yield from _parts(value, (*path, key))
+
+
+@pytest.mark.filterwarnings("ignore")  # JAX's own, of sizes that only exist on paper
+def test_a_config_in_the_place_of_another_loads_or_is_refused():
+    # Protocols ask for methods by name: an encoder passes for a network until it is used.
+    whole = [_static.to_data(config) for config in CONFIGS.values()]
+    every = {part["type"]: part for data in whole for _, part in _parts(data)}
+    places = {tuple(map(str, path)): (data, path) for data in whole for path, _ in _parts(data) if path}
+    refused = set()
+    for data, path in places.values():
+        for name, part in every.items():
+            changed = copy.deepcopy(data)
+            holder = changed
+            for key in path[:-1]:
+                holder = holder[key]
+            holder[path[-1]] = part
+            encoding = msgpack.packb(changed)
+            fingerprint = hashlib.sha256(b"policy_core config\n" + encoding).digest()
+            if not _outcome(closed({**opened(DATA), "config": encoding, "fingerprint": fingerprint})):
+                refused.add(name)
+    assert len(places) > 10
+    assert refused == set(every)

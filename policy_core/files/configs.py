@@ -25,6 +25,13 @@ of every version.
 """
 
 
+# What the code of a config raises that was given what it does not expect. An encoder in the place of
+# a network has all the methods that are asked for, and only `init` shows that it takes something else.
+_UNFIT = (
+    ArithmeticError, AttributeError, LookupError, MemoryError, RecursionError, TypeError, ValueError,
+)  # fmt: skip
+
+
 def decode(document: Document, config: Any = None) -> Any:
     """The config of a document.
 
@@ -53,6 +60,8 @@ def _decode(encoding: bytes, version: int, newest: int, registered: int) -> Any:
             raise ConfigError("it is not in its canonical form")
     except ConfigError as error:
         raise FileError(f"config: {error}") from error
+    except _UNFIT as error:
+        raise FileError(f"config: it cannot be made: {error!r}") from error
     if version == newest and pack(data) != encoding:
         raise FileError("config: its msgpack is not in its canonical form")
     if not isinstance(config, ActorCritic):
@@ -75,7 +84,7 @@ def _template(config: Any, x64: bool) -> tuple[tuple[tuple[str, Spec], ...], Any
     del x64  # what it decides is decided in `init`
     try:
         params: PyTree = jax.eval_shape(lambda: config.init(key=jax.random.key(0)))
-    except (ArithmeticError, LookupError, TypeError, ValueError, MemoryError, RecursionError) as error:
+    except _UNFIT as error:
         raise FileError(f"config: its params cannot be made: {error}") from error
     leaves = by_path(params, "params")
     return tuple((name, spec(leaf)) for name, leaf in leaves.items()), jax.tree.structure(params)
