@@ -16,7 +16,7 @@ from by_hand import TABLES, checksum, closed, opened
 import policy_core as pc
 from policy_core import _static
 from policy_core.errors import FileError, FingerprintError
-from policy_core.files import configs, document, rows, wire
+from policy_core.files import configs, document, rows, trees, wire
 
 pytestmark = pytest.mark.usefixtures("unchecked")  # beartype doubles the time to trace
 
@@ -118,6 +118,23 @@ def test_large_leaves_are_shared_not_copied(tmp_path):
     assert kernel.unsafe_buffer_pointer() % 64 == 0
     donated = jax.jit(lambda p: jax.tree.map(lambda x: x + 1, p), donate_argnums=0)(policy)
     assert donated[0]["actor"]["tower"]["hidden_0"]["kernel"][0, 0] == 2
+
+
+def test_many_leaves_are_not_there_twice(tmp_path):
+    layers = {f"layer_{i:02d}": np.ones((256, 256), np.float32) for i in range(20)}
+    pc.save(
+        tmp_path / "file",
+        (_params(), CONFIG),
+        extra={**layers, "count": np.ones(3, np.float32)},
+        self_test=False,
+    )
+    data = document_bytes(tmp_path / "file")[0]
+    start = np.frombuffer(data, np.uint8).ctypes.data
+    rows = document.read(data).extra
+    shared = [start <= x.unsafe_buffer_pointer() < start + len(data) for x in trees.arrays_of(rows)]
+    assert [row.path for row, there in zip(rows, shared, strict=True) if not there] == ["count"], (
+        "the small one"
+    )
 
 
 @pytest.mark.parametrize("largest", [1, 7])

@@ -16,7 +16,7 @@ from policy_core.files.rows import KEYS, Row, row_of
 Spec = tuple[str, tuple[int, ...]]
 
 _WIDE = ("int64", "uint64", "float64", "complex128")
-_COPIED = 2**20  # a smaller leaf is copied and does not hold on to the file, unless that is small, too
+_SMALL = 2**20  # bytes of a file that any leaf may hold on to
 
 
 def by_path(tree: PyTree, what: str) -> dict[str, Any]:
@@ -68,7 +68,7 @@ def rows_of(leaves: Mapping[str, Any]) -> tuple[Row, ...]:
 def arrays_of(rows: Sequence[Row]) -> list[jax.Array]:
     """The JAX arrays of rows, each of the very dtype that its row names.
 
-    A large one shares the memory of the bytes that were read, where JAX can do that. They go
+    Nearly all share the memory of the bytes that were read, where JAX can do that. They go
     through `device_put`, for `jnp.asarray` compiles a program for every new shape: 13 ms each.
 
     Raises:
@@ -79,10 +79,8 @@ def arrays_of(rows: Sequence[Row]) -> list[jax.Array]:
             if row.dtype in _WIDE:
                 raise _too_wide(row)
     views = [row.array() for row in rows]
-    contents = [
-        view.copy() if view.nbytes < _COPIED < _held(row) else view
-        for row, view in zip(rows, views, strict=True)
-    ]
+    small = _small(rows)
+    contents = [view.copy() if row.path in small else view for row, view in zip(rows, views, strict=True)]
     arrays: list[jax.Array] = jax.device_put(contents, may_alias=True)
     for i, row in enumerate(rows):
         if arrays[i].dtype != contents[i].dtype:
@@ -118,9 +116,21 @@ def check_specs(specs: Mapping[str, Spec], expected: Mapping[str, Spec], what: s
             )
 
 
-def _held(row: Row) -> int:
-    """How many bytes the content of a row holds on to."""
-    return memoryview(row.chunks[0].obj).nbytes if row.chunks else 0
+def _small(rows: Sequence[Row]) -> set[str]:
+    """The paths of the smallest leaves, which are copied and so do not hold on to a large file.
+
+    Together they are at most a 32nd of it: in copies of all leaves of a deep network it would be there twice.
+    """
+    held = max((memoryview(row.chunks[0].obj).nbytes for row in rows if row.chunks), default=0)
+    paths: set[str] = set()
+    if held > _SMALL:
+        left = held // 32
+        for row in sorted(rows, key=lambda row: row.nbytes):
+            left -= row.nbytes
+            if left < 0:
+                break
+            paths.add(row.path)
+    return paths
 
 
 def _too_wide(row: Row) -> FileError:
