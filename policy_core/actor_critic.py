@@ -118,6 +118,12 @@ class ActorCriticConfig:
     value_head: ValueHead = later(RegressionHead())
 
     def __post_init__(self) -> None:
+        for name in ("actor", "critic", "trunk"):
+            if isinstance(network := getattr(self, name), Encoder):  # which has the methods of a network, too
+                raise ConfigError(
+                    f"ActorCriticConfig.{name}: got {type(network).__name__}, an encoder, expected a "
+                    "network; give it as encoder="
+                )
         self._head().check_space(self.action_space)
         if self.temperature is not None and not 0 < self.temperature < math.inf:
             raise ConfigError(

@@ -37,7 +37,7 @@ def check_keys(keys: tuple[str, ...], space: Space[Any], name: str) -> None:
 
 def narrowed(encoder: Encoder, view: Space[Any], whole: Space[Any]) -> Encoder:
     """The encoder of a view, without the parts that only others see."""
-    if not isinstance(encoder, Parts):
+    if not isinstance(encoder, Parts) or not isinstance(view, Dict):
         return encoder
     seen, everything = view.struct(), whole.struct()
     kept = tuple(item for item in encoder.encoders if item[0] in seen or item[0] not in everything)

@@ -241,6 +241,7 @@ REFUSED = {
     "dtype": (pc.Box(low=0, high=9, shape=(40, 40, 3), dtype="int32"), pc.NatureCNN(), "got an image of int32, but NatureCNN takes uint8 or floats"),
     "rank": (pc.Dict({"eye": pc.Box(shape=(4, 40, 40, 3))}), pc.Parts({"eye": pc.ImpalaCNN()}), r"observation_space\['eye'\]: got a Box of shape \(4, 40, 40, 3\), .*frames of a stack are channels"),
     "kind": (pc.Discrete(3), pc.NatureCNN(), "observation_space: got Discrete, but NatureCNN takes a Box"),
+    "no parts at all": (pc.Box(), pc.Parts({"x": pc.Flatten()}), "observation_space: got Box, but Parts takes a Dict or a Tuple"),
     "no parts": (pc.Discrete(3), pc.Parts({}), "observation_space: got Discrete, but Parts takes a Dict or a Tuple"),
     "no categories": (pc.Box(), pc.Embedding(2), "observation_space: got Box, but Embedding takes Discrete"),
 }  # fmt: skip
@@ -251,6 +252,14 @@ def test_a_space_that_does_not_fit_is_refused_by_name(name: str) -> None:
     space, encoder, message = REFUSED[name]
     with pytest.raises(ConfigError, match=message):
         config(pc.Discrete(2), space, encoder=encoder)
+
+
+@pytest.mark.parametrize("name", ["actor", "critic", "trunk"])
+def test_an_encoder_is_no_network(name: str) -> None:
+    with pytest.raises(
+        ConfigError, match=rf"^ActorCriticConfig\.{name}: got Flatten, an encoder, expected a network"
+    ):
+        config(pc.Discrete(2), **{name: pc.Flatten()})
 
 
 @pytest.mark.parametrize(
