@@ -11,7 +11,7 @@ from policy_core_adapters.numpy_spaces import flatten_of, parts_of
 
 Encode = Callable[[Any], Array]  # an observation -> features
 
-NATURE = ((32, 8, 4), (64, 4, 2), (64, 3, 1))  # filters, side, stride
+NATURE = ((8, 4), (4, 2), (3, 1))  # side, stride
 
 
 def encoder_of(config: Any, space: Any, params: Any, dtype: Any) -> Encode:
@@ -69,7 +69,7 @@ def _nature(fields: Any, space: Any, params: Any, dtype: Any) -> Encode:
     only(fields, "NatureCNN", "size")
     layers = [
         _convolution(params[f"convolution_{i}"], side, stride, 0, dtype)
-        for i, (_, side, stride) in enumerate(NATURE)
+        for i, (side, stride) in enumerate(NATURE)
     ]
     return _tower(layers, params["linear"], space, dtype)
 
