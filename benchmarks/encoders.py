@@ -50,7 +50,7 @@ class Impala(linen.Module):  # type: ignore[misc]
         return linen.relu(linen.Dense(256)(linen.relu(x).reshape(len(x), -1)))
 
 
-def ours(encoder: pc.Encoder) -> tuple[Any, Apply]:
+def ours(encoder: pc.contract.Encoder) -> tuple[Any, Apply]:
     space = pc.Box(low=0, high=255, shape=SHAPE, dtype="uint8")
     params = jax.jit(lambda key: encoder.init(space, key=key, dtype="float32"))(jax.random.key(0))
     return params, lambda params, x: jax.vmap(lambda x: encoder.apply(params, space, x, "float32"))(x)

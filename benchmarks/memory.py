@@ -25,7 +25,7 @@ SECONDS, LEAST = 12.0, 12  # for each table row, and at least so many rounds
 Sequence = Callable[[Any, jax.Array, jax.Array], jax.Array]  # params, inputs, is_first
 
 
-def ours(memory: pc.Memory) -> tuple[Any, Sequence]:
+def ours(memory: pc.contract.Memory) -> tuple[Any, Sequence]:
     def sequence(params: Any, xs: jax.Array, is_first: jax.Array) -> jax.Array:
         return memory.sequence(params, memory.initial_state(params), xs, is_first)[1]
 

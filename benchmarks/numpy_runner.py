@@ -5,7 +5,6 @@ import sys
 import tempfile
 import time
 from pathlib import Path
-from typing import Any
 
 import jax
 import numpy as np
@@ -38,7 +37,7 @@ def main() -> None:
         f"\n{'one call, 17-(64-)64-64-6':28s}{'mode us':>10s}{'sample us':>10s}  (target 25 without a memory)"
     )
     heads = (pc.NormalHead(), pc.SquashedNormalHead(), pc.BetaHead(), pc.BinsHead(5))
-    cases: list[tuple[str, pc.Space[Any], pc.Head, pc.Memory | None]] = [
+    cases: list[tuple[str, pc.contract.Space, pc.contract.Head, pc.contract.Memory | None]] = [
         ("Discrete(6)", pc.Discrete(6), pc.NormalHead(), None),
         *((type(head).__name__, box, head, None) for head in heads),
         ("NormalHead, GRU(64)", box, pc.NormalHead(), pc.GRU(64)),

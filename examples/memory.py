@@ -40,7 +40,7 @@ CHAIN = ppo.Hyperparameters(num_steps=62, sequence_length=62, num_updates=100, n
 CARTPOLE = ppo.Hyperparameters(num_steps=64, sequence_length=64, num_epochs=6)
 
 
-def name_of(memory: pc.Memory | None) -> str:
+def name_of(memory: pc.contract.Memory | None) -> str:
     """As it is written."""
     if memory is None:
         return "none"

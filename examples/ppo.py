@@ -64,7 +64,7 @@ class Transition(NamedTuple):
 
 
 def make_train(
-    config: pc.ActorCritic[Any, Any, Any, Any], env: Environment, hyper: Hyperparameters
+    config: pc.contract.ActorCritic, env: Environment, hyper: Hyperparameters
 ) -> tuple[Callable[[jax.Array], Runner], Callable[[Runner], tuple[Runner, jax.Array]]]:
     """`init(key) -> runner` and `update(runner) -> (runner, returns of ended episodes)`.
 

@@ -1,86 +1,89 @@
-"""Actor-critic policies as plain `(params, config)` pairs under pure functions."""
+"""Actor-critic policies as plain `(params, config)` pairs under pure functions.
 
-from policy_core import distributions as distributions
-from policy_core import errors as errors
-from policy_core._static import later as later
-from policy_core._static import static as static
-from policy_core.actor_critic import ActorCriticConfig as ActorCriticConfig
-from policy_core.contract import ActorCritic as ActorCritic
-from policy_core.contract import DetachableActorCritic as DetachableActorCritic
-from policy_core.contract import Distribution as Distribution
-from policy_core.contract import NormalizingActorCritic as NormalizingActorCritic
-from policy_core.contract import Policy as Policy
-from policy_core.contract import SequenceActorCritic as SequenceActorCritic
-from policy_core.contract import Space as Space
-from policy_core.contract import ValuePrediction as ValuePrediction
-from policy_core.encoders import Embedding as Embedding
-from policy_core.encoders import Encoder as Encoder
-from policy_core.encoders import Flatten as Flatten
-from policy_core.encoders import ImpalaCNN as ImpalaCNN
-from policy_core.encoders import MinAtarCNN as MinAtarCNN
-from policy_core.encoders import NatureCNN as NatureCNN
-from policy_core.encoders import Parts as Parts
-from policy_core.encoders import default_encoder as default_encoder
-from policy_core.files import Inspection as Inspection
-from policy_core.files import Verification as Verification
-from policy_core.files import from_bytes as from_bytes
-from policy_core.files import inspect as inspect
-from policy_core.files import load as load
-from policy_core.files import load_extra as load_extra
-from policy_core.files import save as save
-from policy_core.files import to_bytes as to_bytes
-from policy_core.files import verify as verify
-from policy_core.fingerprint import diff as diff
-from policy_core.fingerprint import fingerprint as fingerprint
-from policy_core.heads import Autoregressive as Autoregressive
-from policy_core.heads import BetaHead as BetaHead
-from policy_core.heads import BinsHead as BinsHead
-from policy_core.heads import Head as Head
-from policy_core.heads import NormalHead as NormalHead
-from policy_core.heads import Scale as Scale
-from policy_core.heads import SquashedNormalHead as SquashedNormalHead
-from policy_core.heads import register_mask_function as register_mask_function
-from policy_core.memory import GRU as GRU
-from policy_core.memory import LSTM as LSTM
-from policy_core.memory import Memory as Memory
-from policy_core.memory import MinGRU as MinGRU
-from policy_core.memory import Stack as Stack
-from policy_core.memory import WindowAttention as WindowAttention
-from policy_core.networks import MLP as MLP
-from policy_core.networks import Network as Network
-from policy_core.networks import ResidualMLP as ResidualMLP
-from policy_core.networks import register_activation as register_activation
-from policy_core.networks import register_initializer as register_initializer
-from policy_core.normalize import Normalize as Normalize
-from policy_core.policy import act as act
-from policy_core.policy import action_and_value as action_and_value
-from policy_core.policy import action_distribution as action_distribution
-from policy_core.policy import env_action as env_action
-from policy_core.policy import evaluate_action as evaluate_action
-from policy_core.policy import forward as forward
-from policy_core.policy import init as init
-from policy_core.policy import policy_action as policy_action
-from policy_core.policy import reset as reset
-from policy_core.policy import value as value
-from policy_core.sequences import evaluate_sequence as evaluate_sequence
-from policy_core.sequences import forward_sequence as forward_sequence
-from policy_core.spaces import Box as Box
-from policy_core.spaces import Dict as Dict
-from policy_core.spaces import Discrete as Discrete
-from policy_core.spaces import JointMask as JointMask
-from policy_core.spaces import MultiBinary as MultiBinary
-from policy_core.spaces import MultiDiscrete as MultiDiscrete
-from policy_core.spaces import Tuple as Tuple
-from policy_core.spaces import checked_mask as checked_mask
-from policy_core.spaces import rows_of_mask as rows_of_mask
-from policy_core.training import actor_only as actor_only
-from policy_core.training import trainable as trainable
-from policy_core.training import update_statistics as update_statistics
-from policy_core.transplant import Transplanted as Transplanted
-from policy_core.transplant import transplant as transplant
-from policy_core.values import HLGaussHead as HLGaussHead
-from policy_core.values import RegressionHead as RegressionHead
-from policy_core.values import TwoHotHead as TwoHotHead
-from policy_core.values import ValueHead as ValueHead
+Beside the names below these modules are public: `contract` (all protocols), `spaces`, `networks`,
+`encoders`, `memory`, `heads`, `distributions`, `files`, `surgery`, `errors`, and, imported by
+itself, `testing`.
+"""
+
+import warnings
+
+from policy_core import (
+    contract,
+    distributions,
+    encoders,
+    errors,
+    files,
+    heads,
+    memory,
+    networks,
+    spaces,
+    surgery,
+)
+from policy_core.actor_critic import ActorCriticConfig
+from policy_core.configs import added, diff, fingerprint, static
+from policy_core.contract import Policy
+from policy_core.encoders import Embedding, Flatten, ImpalaCNN, MinAtarCNN, NatureCNN, Parts
+from policy_core.files import from_bytes, inspect, load, load_extra, save, to_bytes, verify
+from policy_core.functions.sequence import evaluate_sequence, forward_sequence
+from policy_core.functions.step import (
+    act,
+    action_and_value,
+    action_distribution,
+    env_action,
+    evaluate_action,
+    forward,
+    init,
+    policy_action,
+    reset,
+    value,
+)
+from policy_core.functions.training import trainable, update_statistics
+from policy_core.heads import (
+    Autoregressive,
+    BetaHead,
+    BinsHead,
+    HLGaussHead,
+    NormalHead,
+    RegressionHead,
+    Scale,
+    SquashedNormalHead,
+    TwoHotHead,
+)
+from policy_core.memory import GRU, LSTM, MinGRU, Stack, WindowAttention
+from policy_core.networks import MLP, ResidualMLP
+from policy_core.normalize import Normalize
+from policy_core.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Tuple
+from policy_core.surgery import actor_only, transplant
 
 __version__ = "0.1.0"
+
+__all__ = [
+    "ActorCriticConfig", "Autoregressive", "BetaHead", "BinsHead", "Box", "Dict", "Discrete", "Embedding",
+    "Flatten", "GRU", "HLGaussHead", "ImpalaCNN", "LSTM", "MLP", "MinAtarCNN", "MinGRU", "MultiBinary",
+    "MultiDiscrete", "NatureCNN", "NormalHead", "Normalize", "Parts", "Policy", "RegressionHead",
+    "ResidualMLP", "Scale", "SquashedNormalHead", "Stack", "Tuple", "TwoHotHead", "WindowAttention",
+    "act", "action_and_value", "action_distribution", "actor_only", "added", "diff", "env_action",
+    "evaluate_action", "evaluate_sequence", "fingerprint", "forward", "forward_sequence", "from_bytes",
+    "init", "inspect", "load", "load_extra", "policy_action", "reset", "save", "static", "to_bytes",
+    "trainable", "transplant", "update_statistics", "value", "verify",
+]  # fmt: skip
+_MODULES = (
+    contract, distributions, encoders, errors, files, heads, memory, networks, spaces, surgery,
+)  # fmt: skip
+
+
+_RENAMED: dict[str, str] = {}  # old name to new, for one minor version
+
+
+def __getattr__(name: str) -> object:
+    """The new name of one that was renamed, with a `DeprecationWarning`."""
+    if name not in _RENAMED:
+        raise AttributeError(f"module 'policy_core' has no attribute {name!r}")
+    message = f"policy_core.{name} is deprecated, use policy_core.{_RENAMED[name]}"
+    warnings.warn(message, DeprecationWarning, stacklevel=2)
+    return globals()[_RENAMED[name]]
+
+
+def __dir__() -> list[str]:
+    """The public names and modules."""
+    return sorted([*__all__, "__version__", *(module.__name__.partition(".")[2] for module in _MODULES)])

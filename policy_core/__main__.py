@@ -17,10 +17,10 @@ from typing import Any
 import numpy as np
 
 from policy_core import files
-from policy_core.errors import FileError, PolicyError
+from policy_core.configs.comparison import diff_data
+from policy_core.errors import PolicyError, SelfTestError
 from policy_core.files.policies import read_document
 from policy_core.files.rows import Row
-from policy_core.fingerprint import diff_data
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -29,12 +29,11 @@ def main(arguments: list[str] | None = None) -> int:
     try:
         found, code = options.run(options)
     except (PolicyError, OSError) as error:
-        failed = isinstance(error, FileError) and str(error).startswith("self-test")
         if options.json:
             print(json.dumps({"error": str(error)}))
         else:
             print(f"policy_core: {error}", file=sys.stderr)
-        return 1 if failed else 2
+        return 1 if isinstance(error, SelfTestError) else 2
     try:
         if options.json:
             print(json.dumps(_plain(found), indent=2))

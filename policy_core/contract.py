@@ -1,20 +1,25 @@
-"""The contract: what a policy, a distribution and a space are, as `typing.Protocol`s.
+"""The contract: every `typing.Protocol` that a user may implement, on one page.
 
 A policy is a pair `(params, config)`. `params` is a pytree of arrays, `config` is static
-data that implements `ActorCritic`. The free functions of `policy_core.policy` know this
-file and nothing else of the library, so a config written elsewhere is a first-class
-citizen; `policy_core.testing.check_policy` tells whether it keeps the contract.
+data that implements `ActorCritic`. The functions of `policy_core.functions` import this file
+and no implementation, so a config written elsewhere works as the shipped one does;
+`policy_core.testing.check_policy` tells whether it keeps the contract.
+
+    ActorCritic, and its optional forms    a whole policy
+    Space, Distribution, ValuePrediction   what a policy takes and gives
+    Network, Encoder, Memory, Head, ValueHead   the parts of `ActorCriticConfig`
 
 Everything here is unbatched (batches are `jax.vmap`) and pure (same arguments, same
 result; randomness only from `key`, which is consumed).
 """
 
-from typing import Any, NamedTuple, Protocol, TypeAlias, TypeVar, runtime_checkable
+from typing import Any, NamedTuple, Protocol, TypeAlias, runtime_checkable
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PyTree, UInt32
 from jaxtyping import Key as KeyArray
+from typing_extensions import TypeVar
 
 Key: TypeAlias = KeyArray[Array, ""] | UInt32[Array, "_"]
 """A PRNG key of either style: `jax.random.key(0)` or `jax.random.PRNGKey(0)`."""
@@ -27,12 +32,19 @@ Value: TypeAlias = Float[Array, "*objectives"]
 Mask: TypeAlias = Any
 """Which actions are allowed: booleans in the structure of the action space, or None for all."""
 
-# Each is taken and given by some method, so all of them are invariant.
-Element = TypeVar("Element")
-Action = TypeVar("Action")
-Params = TypeVar("Params")
-State = TypeVar("State")
-Observation = TypeVar("Observation")
+Features: TypeAlias = Float[Array, " features"]
+"""A vector that an encoder, a memory or a network gives."""
+
+Temperature: TypeAlias = Float[Array, ""] | None
+"""What flattens (above 1) or sharpens (below 1) a distribution; None for 1."""
+
+# Each is taken and given by some method, so all of them are invariant. Left out, each is Any:
+# `Policy` alone is a policy of any kind.
+Element = TypeVar("Element", default=Any)
+Action = TypeVar("Action", default=Any)
+Params = TypeVar("Params", default=Any)
+State = TypeVar("State", default=Any)
+Observation = TypeVar("Observation", default=Any)
 
 
 @runtime_checkable
@@ -41,7 +53,7 @@ class Space(Protocol[Element]):
 
     @property
     def flat_size(self) -> int:
-        """How many numbers `flatten` gives."""
+        """Dimension of the flat form."""
         ...
 
     def struct(self) -> PyTree:
@@ -66,6 +78,10 @@ class Space(Protocol[Element]):
 
     def full_mask(self) -> Mask:
         """The mask that allows everything; None where a mask cannot apply."""
+        ...
+
+    def mask_rows(self, mask: Mask) -> list[Bool[Array, "..."]]:
+        """The rows of a mask of which at least one entry must be allowed; `[]` if there are none."""
         ...
 
     def check_mask(self, mask: Mask, name: str = "action_mask") -> None:
@@ -108,7 +124,7 @@ class Distribution(Protocol[Action]):
 
 @runtime_checkable
 class ValuePrediction(Protocol):
-    """What a critic says of an observation: a pytree that gives a value, and a loss to train it by.
+    """A critic's prediction: a pytree with a value and its training loss.
 
     Like a distribution it works on trailing axes only, and is right where it leaves a `vmap`.
     """
@@ -118,7 +134,7 @@ class ValuePrediction(Protocol):
         ...
 
     def loss(self, target: Float[Array, "..."]) -> Float[Array, "..."]:
-        """How wrong it is about returns, in the shape of `value`; not differentiated in `target`."""
+        """Per-sample loss against a return target, in the shape of `value`; no gradient flows to `target`."""
         ...
 
 
@@ -161,7 +177,7 @@ class ActorCritic(Protocol[Params, State, Observation, Action]):
         ...
 
     @property
-    def action_space(self) -> Space[Any]:
+    def action_space(self) -> Space:
         """Where environment actions go."""
         ...
 
@@ -178,8 +194,8 @@ class ActorCritic(Protocol[Params, State, Observation, Action]):
     ) -> tuple[State, Distribution[Action], ValuePrediction | Scalar | None]:
         """One step: the next state, the distribution over policy actions, and the value.
 
-        The one primitive; the free functions are derived from it and XLA removes what
-        they do not use. `state` has been reset already where an episode begins. A value that
+        The one primitive: the free functions are derived from it, and XLA removes what they
+        do not use. `state` has been reset already where an episode begins. A value that
         is an array is a scalar and counts as a `PointValue`; a policy without a critic gives None.
         """
         ...
@@ -264,3 +280,135 @@ class DetachableActorCritic(ActorCritic[Params, State, Observation, Action], Pro
 
 Policy: TypeAlias = tuple[Params, ActorCritic[Params, State, Observation, Action]]
 """A plain tuple `(params, config)`. As a pytree its leaves are those of `params`."""
+
+
+# The parts of the shipped policy. A config of your own class in one of its fields is enough:
+# `@policy_core.static` makes one, and nothing has to be derived from.
+
+
+@runtime_checkable
+class Network(Protocol):
+    """A network: from a vector to a vector of features, in the dtype of its input."""
+
+    def init(self, in_size: int, *, key: Key, dtype: str) -> Any:
+        """Fresh params, in `dtype`, for inputs of `in_size` numbers. `key` is consumed."""
+        ...
+
+    def out_size(self, in_size: int) -> int:
+        """Output dimension for inputs of `in_size` numbers."""
+        ...
+
+    def apply(self, params: Any, x: Float[Array, " inputs"]) -> Float[Array, " outputs"]:
+        """The features of one input, in the dtype of `x`."""
+        ...
+
+
+@runtime_checkable
+class Encoder(Protocol):
+    """An encoder: from one observation to a vector of features."""
+
+    def check_space(self, space: Space, name: str = "observation_space") -> None:
+        """Raise `ConfigError`, with `name` in it, for a space that cannot be encoded."""
+        ...
+
+    def init(self, space: Space, *, key: Key, dtype: str) -> Any:
+        """Fresh params, in `dtype`; `{}` for an encoder without. `key` is consumed."""
+        ...
+
+    def out_size(self, space: Space) -> int:
+        """Output dimension for observations of `space`."""
+        ...
+
+    def apply(self, params: Any, space: Space, observation: PyTree, dtype: str) -> Features:
+        """The features of one observation, computed in `dtype`."""
+        ...
+
+
+@runtime_checkable
+class Memory(Protocol):
+    """A memory: what a policy carries from one observation to the next.
+
+    A state is a pytree of arrays. `step` keeps the dtypes of the state, whatever dtype it
+    computes in (an `ActorCriticConfig` holds states in float32, or float64), and answers in
+    the dtype of its input.
+    """
+
+    def init(self, in_size: int, *, key: Key, dtype: str) -> Any:
+        """Fresh params, in `dtype`, for inputs of `in_size` numbers. `key` is consumed."""
+        ...
+
+    def out_size(self, in_size: int) -> int:
+        """Output dimension of a step."""
+        ...
+
+    def initial_state(self, params: Any) -> Any:
+        """The state at the start of an episode."""
+        ...
+
+    def step(
+        self, params: Any, state: Any, x: Float[Array, " inputs"]
+    ) -> tuple[Any, Float[Array, " outputs"]]:
+        """The next state, and the output at this step."""
+        ...
+
+    def sequence(
+        self, params: Any, state: Any, xs: Float[Array, "time inputs"], is_first: Bool[Array, " time"]
+    ) -> tuple[Any, Float[Array, "time outputs"]]:
+        """As many steps; before step t the state is reset if `is_first[t]`.
+
+        Returns:
+            The state after the last step, and the outputs. `scan_steps` does for every memory.
+        """
+        ...
+
+
+@runtime_checkable
+class Head(Protocol):
+    """A head of the actor: from features to a distribution over one kind of action space.
+
+    Whatever dtype the features have, distribution parameters are float32 before a mask, a
+    sample or a log-probability sees them.
+    """
+
+    def check_space(self, space: Any) -> None:
+        """Raise `ConfigError` if the head cannot serve this space."""
+        ...
+
+    def policy_space(self, space: Any) -> Space:
+        """The space of the policy actions, those that the distribution samples and scores."""
+        ...
+
+    def init(self, space: Any, in_size: int, *, key: Key, dtype: str, gain: float) -> Any:
+        """Fresh params for features of `in_size` numbers. `key` is consumed."""
+        ...
+
+    def distribution(
+        self, space: Any, params: Any, features: Features, mask: Mask, temperature: Temperature
+    ) -> Distribution:
+        """The distribution over policy actions.
+
+        With a temperature T it is the one whose density is the T-th root of what it would
+        be, renormalised: T above 1 is flatter, T near 0 is the mode.
+        """
+        ...
+
+    def env_action(self, space: Any, action: Any) -> Any:
+        """The environment action of a policy action."""
+        ...
+
+    def policy_action(self, space: Any, env_action: Any) -> Any:
+        """A policy action that gives `env_action`, clamped to what can be represented."""
+        ...
+
+
+@runtime_checkable
+class ValueHead(Protocol):
+    """A head of the critic: from features to a prediction of the return."""
+
+    def init(self, in_size: int, *, key: Key, dtype: str, gain: float) -> Any:
+        """Fresh params for features of `in_size` numbers, in `dtype`. `key` is consumed."""
+        ...
+
+    def predict(self, params: Any, features: Features) -> ValuePrediction:
+        """The prediction for one vector of features."""
+        ...

@@ -9,7 +9,8 @@ was got, what was expected and what to do, and never prints a whole array.
     │   └── MaskError       an action mask cannot apply to the action space
     ├── ContractError       an implementation breaks the actor-critic contract
     └── FileError           a file is not a policy file, is damaged, or is inconsistent
-        └── FingerprintError    a file holds a policy of another config
+        ├── FingerprintError    a file holds a policy of another config
+        └── SelfTestError       a policy does not act as it did where its file was saved
 """
 
 
@@ -39,3 +40,7 @@ class FileError(PolicyError):
 
 class FingerprintError(FileError):
     """A file holds a policy of another config; the message lists the fields that differ."""
+
+
+class SelfTestError(FileError):
+    """A policy does not act as it did where its file was saved; the message has the largest deviation."""

@@ -1,14 +1,14 @@
-"""Observation normalisation: running statistics that are part of the params and never trained."""
+"""Observation normalization: running statistics that are part of the params and never trained."""
 
 import math
-from typing import Any, TypeAlias
+from typing import TypeAlias
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PyTree
 
 from policy_core._dtypes import wide_float, widen
-from policy_core._static import static
+from policy_core.configs import static
 from policy_core.contract import Space
 from policy_core.errors import ConfigError
 
@@ -64,7 +64,7 @@ class Normalize:
         if not 0 < self.epsilon < math.inf:
             raise ConfigError(f"Normalize.epsilon: got {self.epsilon}, expected a positive number")
 
-    def init(self, space: Space[Any]) -> Statistics:
+    def init(self, space: Space) -> Statistics:
         """The statistics of no observations: mean 0, variance 1; float32, or float64 as the space."""
 
         def fresh(leaf: jax.ShapeDtypeStruct) -> dict[str, Float[Array, "2 ..."]]:
@@ -78,40 +78,40 @@ class Normalize:
     def apply(self, statistics: Statistics, observation: PyTree) -> PyTree:
         """The observation, normalised, without a gradient to the statistics."""
 
-        def normalised(x: Array, seen: dict[str, Float[Array, "2 ..."]]) -> Array:
+        def normalized(x: Array, seen: dict[str, Float[Array, "2 ..."]]) -> Array:
             if not seen:
                 return x
             (high, low), (variance, _) = jax.lax.stop_gradient((seen["mean"], seen["variance"]))
             y = (widen(x).astype(high.dtype) - high - low) / jnp.sqrt(jnp.maximum(variance, 0) + self.epsilon)
             return jnp.clip(y, -self.clip, self.clip)
 
-        return jax.tree.map(normalised, observation, statistics)
+        return jax.tree.map(normalized, observation, statistics)
 
+    def update(
+        self,
+        statistics: Statistics,
+        observations: PyTree,
+        mask: Bool[Array, "..."] | None = None,
+        axis_name: Axis | None = None,
+    ) -> Statistics:
+        """The statistics updated with observations that have any leading axes.
 
-def merged(
-    statistics: Statistics,
-    observations: PyTree,
-    mask: Bool[Array, "..."] | None = None,
-    axis_name: Axis | None = None,
-) -> Statistics:
-    """The statistics of what they have seen and of these observations, whatever their leading axes.
+        The update of Chan, Golub & LeVeque 1983, on the variance in place of the sum of squares.
+        Moments of the new observations are those of their distance from the old mean, in two
+        passes, and sums over devices are sums of these, so nothing large cancels. Numbers that are
+        not finite, or beyond 1e18, are left out, entry by entry.
 
-    The update of Chan, Golub & LeVeque 1983, on the variance in place of the sum of squares.
-    Moments of the new observations are those of their distance from the old mean, in two
-    passes, and sums over devices are sums of these, so nothing large cancels. Numbers that are
-    not finite, or beyond 1e18, are left out, entry by entry.
+        Args:
+            statistics: as `Normalize.init` gives them, equal on all devices.
+            observations: with the same leading axes everywhere.
+            mask: which of them count, in the shape of the leading axes; None for all.
+            axis_name: over which named axes to sum as well.
+        """
 
-    Args:
-        statistics: as `Normalize.init` gives them, equal on all devices.
-        observations: with the same leading axes everywhere.
-        mask: which of them count, in the shape of the leading axes; None for all.
-        axis_name: over which named axes to sum as well.
-    """
+        def merge(x: Array, seen: dict[str, Float[Array, "2 ..."]]) -> dict[str, Float[Array, "2 ..."]]:
+            return _merge(seen, x, mask, axis_name) if seen else {}
 
-    def merge(x: Array, seen: dict[str, Float[Array, "2 ..."]]) -> dict[str, Float[Array, "2 ..."]]:
-        return _merge(seen, x, mask, axis_name) if seen else {}
-
-    return jax.tree.map(merge, observations, statistics)
+        return jax.tree.map(merge, observations, statistics)
 
 
 def _merge(
@@ -123,38 +123,40 @@ def _merge(
     count, mean, variance = seen["count"], seen["mean"], seen["variance"]
     shape = mean.shape[1:]
     x = widen(x).reshape(-1, *shape).astype(mean.dtype)
-    known = jnp.abs(x) < _LARGEST  # false for NaN
+    valid = jnp.abs(x) < _LARGEST  # false for NaN
     if mask is not None:
-        known &= mask.reshape(-1, *(1 for _ in shape))
+        valid &= mask.reshape(-1, *(1 for _ in shape))
 
     def total(values: Array) -> Array:
         whole = jnp.sum(values, 0)
         return whole if axis_name is None else jax.lax.psum(whole, axis_name)
 
-    n = total(known.astype(jnp.int32)).astype(mean.dtype)
+    n = total(valid.astype(jnp.int32)).astype(mean.dtype)
 
     def average(values: Array) -> Array:
-        return total(jnp.where(known, values, 0)) / jnp.maximum(n, 1)
+        return total(jnp.where(valid, values, 0)) / jnp.maximum(n, 1)
 
     y = x - mean[0][None]
-    centre = average(y)
-    rest = average(y - centre[None])  # what rounding took from it
-    spread = average(jnp.square(y - centre[None] - rest[None]))
+    center = average(y)
+    rest = average(y - center[None])  # what rounding took from it
+    spread = average(jnp.square(y - center[None] - rest[None]))
 
+    # With weight w = n / (n + count): mean' = mean + w d and var' = var + w (spread - var + (1 - w) d^2),
+    # where d = center + rest is how far the new mean is from the old one.
     old = jnp.where(count[0][None] > 0, variance, 0)
-    new_count = _plus(count, n)
-    share = n / jnp.maximum(new_count[0], 1)
+    new_count = _two_sum(count, n)
+    weight = n / jnp.maximum(new_count[0], 1)
     rest -= mean[1]
-    change = spread - old[0] - old[1] + (1 - share) * jnp.square(centre + rest)
+    change = spread - old[0] - old[1] + (1 - weight) * jnp.square(center + rest)
     new = {
         "count": new_count,
-        "mean": _plus(_plus(mean, share * centre), share * rest),
-        "variance": _plus(old, share * change),
+        "mean": _two_sum(_two_sum(mean, weight * center), weight * rest),
+        "variance": _two_sum(old, weight * change),
     }
     return {name: jnp.where(n[None] > 0, new[name], seen[name]) for name in seen}
 
 
-def _plus(pair: Float[Array, "2 ..."], x: Float[Array, "..."]) -> Float[Array, "2 ..."]:
+def _two_sum(pair: Float[Array, "2 ..."], x: Float[Array, "..."]) -> Float[Array, "2 ..."]:
     """The pair and a number, summed without an error of rounding (Knuth's two-sum)."""
     high, low = pair
     x = low + x

@@ -49,7 +49,9 @@ BOUNDED = pc.Box(low=(-2.0, 0.0), high=(2.0, 1.0), shape=(2,))
 STATE = pc.Scale(std="state", log_std=-1.0)
 
 
-def config(action_space: pc.Space, observation_space: pc.Space = OBSERVATION, **fields: object):
+def config(
+    action_space: pc.contract.Space, observation_space: pc.contract.Space = OBSERVATION, **fields: object
+):
     return pc.ActorCriticConfig(
         observation_space=observation_space, action_space=action_space, **{**SMALL, **fields}
     )
@@ -61,7 +63,7 @@ def others(mask: object, seen: dict) -> jnp.ndarray:
     return free if mask is None else mask & free
 
 
-pc.register_mask_function("others", others)
+pc.heads.register_mask_function("others", others)
 AUTOREGRESSIVE = config(
     pc.Dict({"tool": pc.Discrete(3), "aim": pc.Discrete(4), "force": SPACES["box"], "free": pc.Discrete(4)}),
     autoregressive=pc.Autoregressive(

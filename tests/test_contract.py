@@ -14,6 +14,7 @@ from cases import CONFIGS, LOW_PRECISION, OBSERVATION
 import policy_core as pc
 from policy_core import testing
 from policy_core.errors import ContractError
+from policy_core.testing import checks
 
 pytestmark = pytest.mark.usefixtures("unchecked")  # beartype doubles the time to trace
 
@@ -49,8 +50,8 @@ def test_config_keeps_the_contract(name: str) -> None:
 @pytest.mark.parametrize("name", MASKED)
 def test_masks_of_a_variant_hold(name: str) -> None:
     case = testing.Case(CONFIGS[name], tolerance=TOLERANCE.get(name, 1e-5))
-    testing.check_shapes(case)
-    testing.check_masks(case)
+    checks.check_shapes(case)
+    checks.check_masks(case)
 
 
 @pytest.mark.parametrize("name", OTHERS)
@@ -81,9 +82,10 @@ def test_a_variant_acts_and_scores(name: str) -> None:
 OPTIMISED = """
 from cases import CONFIGS
 from policy_core import testing
+from policy_core.testing import checks
 
 for name in ("act discrete", "squashed, mixed bounds"):
-    testing.check_ratio(testing.Case(CONFIGS[name]))
+    checks.check_ratio(testing.Case(CONFIGS[name]))
 """
 
 

@@ -111,7 +111,7 @@ def _joint() -> Joint:
 
 
 def _jointly_masked() -> Any:
-    mask = pc.JointMask(_mask(6).reshape(*BATCH, 2, 3))
+    mask = pc.spaces.JointMask(_mask(6).reshape(*BATCH, 2, 3))
     return _pair(lambda: ProductCategorical(_normal(5), mask, pc.MultiDiscrete((2, 3), start=(4, -1))))
 
 

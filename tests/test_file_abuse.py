@@ -16,7 +16,7 @@ import pytest
 from by_hand import checksum, closed, opened
 
 import policy_core as pc
-from policy_core import _static
+from policy_core.configs import codec
 from policy_core.errors import FileError
 
 pytestmark = pytest.mark.usefixtures("unchecked")  # beartype doubles the time to trace
@@ -108,7 +108,7 @@ def _with_config(encoding: bytes) -> Callable[[dict[str, Any]], None]:
 
 
 def _with_data(change: Callable[[dict[str, Any]], Any]) -> Callable[[dict[str, Any]], None]:
-    data = _static.to_data(CONFIG)
+    data = codec.to_data(CONFIG)
     change(data)
     return _with_config(msgpack.packb(data))
 
@@ -174,9 +174,9 @@ EDITS: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     "extra key": (lambda d: d.update(checksum=d.pop("checksum"), more=bytes(32)), r"^not a policy file"),
     "fingerprint of another config": (_set("fingerprint", pc.fingerprint(OTHER)), r"^fingerprint: it is not"),
     "no fingerprint": (_set("fingerprint", None), r"^fingerprint: expected bytes at byte"),
-    "config without its fingerprint": (_set("config", _static.encoding_of(OTHER)), r"^fingerprint: it is not"),
+    "config without its fingerprint": (_set("config", codec.encoding_of(OTHER)), r"^fingerprint: it is not"),
     "config of text": (_set("config", "config"), r"^config: expected bytes at byte"),
-    "config of another shape": (_with_config(_static.encoding_of(OTHER)), rf"^file: the leaf {HEAD} is"),
+    "config of another shape": (_with_config(codec.encoding_of(OTHER)), rf"^file: the leaf {HEAD} is"),
     "unknown type": (
         _with_data(_set("type", "nowhere/Policy")),
         r"^config: config: no config type named 'nowhere/Policy' is known here; import the module that defines",
@@ -195,7 +195,7 @@ EDITS: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     "enormous width": (_with_data(_set("fields", "actor", "fields", "hidden", [2**62])), None),
     "enormous space": (_with_data(_set("fields", "observation_space", "fields", "shape", [2**62, 4])), None),
     "illegal type of field": (_with_data(_set("fields", "actor_gain", "1")), r"^config: ActorCriticConfig\.ac"),
-    "no policy": (_with_config(_static.encoding_of(pc.MLP())), r"^config: got MLP, which is not an ActorCritic$"),
+    "no policy": (_with_config(codec.encoding_of(pc.MLP())), r"^config: got MLP, which is not an ActorCritic$"),
     "no config": (_with_config(msgpack.packb(None)), r"^config: got NoneType, which is not an ActorCritic$"),
     "config without fields": (_with_config(msgpack.packb({"a": 1})), r"^config: config: a config is a map of"),
     "config of no msgpack": (_with_config(b"\xc1"), r"^config: expected a value at byte 0, got the msgpack tag 0xc1$"),
@@ -288,7 +288,7 @@ def _config(encoding: bytes) -> dict[str, bytes]:
 
 
 def _policy_data(**fields: Any) -> Any:
-    data = _static.to_data(CONFIG)
+    data = codec.to_data(CONFIG)
     data["fields"] |= fields
     return data
 
@@ -323,7 +323,7 @@ HOSTILE: dict[str, Callable[[], bytes]] = {
     "a squashed action of 2^30 numbers": lambda: _config_of(
         _policy_data(
             action_space=_space(shape=[2**30]),
-            box_head=_static.to_data(pc.SquashedNormalHead()),
+            box_head=codec.to_data(pc.SquashedNormalHead()),
         )
     ),
     "an observation of 2^60 numbers": lambda: _config_of(_policy_data(observation_space=_space(shape=[2**60]))),
@@ -334,7 +334,7 @@ HOSTILE: dict[str, Callable[[], bytes]] = {
 
 
 def _tower(hidden: list[int]) -> Any:
-    return {"type": "policy_core/MLP", "fields": {**_static.to_data(pc.MLP())["fields"], "hidden": hidden}}
+    return {"type": "policy_core/MLP", "fields": {**codec.to_data(pc.MLP())["fields"], "hidden": hidden}}
 
 
 def _with_shape(shape: list[int]) -> dict[str, Any]:

@@ -14,9 +14,9 @@ import pytest
 from by_hand import TABLES, checksum, closed, opened
 
 import policy_core as pc
-from policy_core import _static
+from policy_core.configs import codec
 from policy_core.errors import FileError, FingerprintError
-from policy_core.files import configs, document, rows, trees, wire
+from policy_core.files import arrays, configs, document, rows, wire
 
 pytestmark = pytest.mark.usefixtures("unchecked")  # beartype doubles the time to trace
 
@@ -61,7 +61,7 @@ def test_the_bytes_are_what_the_page_says():
         "batch", "leaves", "self_test", "extra", "checksum",
     ]  # fmt: skip
     assert (read["format"], read["version"], read["batch"]) == ("policy_core", 1, [2])
-    assert read["config"] == _static.encoding_of(CONFIG)
+    assert read["config"] == codec.encoding_of(CONFIG)
     assert list(read["metadata"].items()) == [("a", ""), ("b", "é")]
     bias = _params((2,))["actor"]["head"]["by"]["bias"]
     path, dtype, shape, padding, chunks = read["leaves"][0]
@@ -131,7 +131,7 @@ def test_many_leaves_are_not_there_twice(tmp_path):
     data = document_bytes(tmp_path / "file")[0]
     start = np.frombuffer(data, np.uint8).ctypes.data
     rows = document.read(data).extra
-    shared = [start <= x.unsafe_buffer_pointer() < start + len(data) for x in trees.arrays_of(rows)]
+    shared = [start <= x.unsafe_buffer_pointer() < start + len(data) for x in arrays.arrays_of(rows)]
     assert [row.path for row, there in zip(rows, shared, strict=True) if not there] == ["count"], (
         "the small one"
     )
@@ -221,7 +221,7 @@ def test_the_self_test_is_kept_and_checked(tmp_path):
     policy = (jax.tree.map(jnp.asarray, _params((2,))), CONFIG)
     given = np.array([[0.25, -0.5], [2.0, 3.0]])
     pc.save(tmp_path / "file", policy, observations=given)
-    assert pc.verify(tmp_path / "file", CONFIG) == pc.Verification(10, 0.0, "entropy")
+    assert pc.verify(tmp_path / "file", CONFIG) == pc.files.Verification(10, 0.0, "entropy")
     table = {row[0]: row for row in opened((tmp_path / "file").read_bytes())["self_test"]}
     assert set(table) == {
         "observation", "value", "log_prob", "entropy",
@@ -268,9 +268,9 @@ def test_observations_of_another_space_are_refused():
 
 def test_inspect_tells_what_is_there_without_knowing_the_classes(tmp_path, monkeypatch):
     (tmp_path / "file").write_bytes(DATA)
-    monkeypatch.setattr(_static, "_CONFIGS", {})
+    monkeypatch.setattr(codec, "CONFIGS", {})
     found = pc.inspect(tmp_path / "file")
-    assert found.config == msgpack.unpackb(_static.encoding_of(CONFIG))
+    assert found.config == msgpack.unpackb(codec.encoding_of(CONFIG))
     assert (found.fingerprint, found.version, found.batch) == (pc.fingerprint(CONFIG), 1, (2,))
     assert found.leaves[0] == ("actor/head/by/bias", "float32", (2, 1), 8)
     assert {row[:3] for row in found.extra} >= {("key", "key:threefry2x32", ()), ("keys", "key:rbg", (3,))}
@@ -317,6 +317,16 @@ def test_a_file_of_an_old_version_is_migrated(monkeypatch, tmp_path):
         pc.from_bytes(closed({**opened(data), "version": 2}))
 
 
+def test_the_reader_of_a_file_is_that_of_its_version(monkeypatch):
+    data = closed({**opened(DATA), "version": 2})
+    first = document.READERS[1]
+    chosen = []
+    monkeypatch.setattr(document, "VERSION", 2)
+    monkeypatch.setitem(document.READERS, 2, lambda data: chosen.append(2) or first(data))
+    assert document.read(memoryview(data)).leaves == document.read(memoryview(DATA)).leaves
+    assert chosen == [2]
+
+
 def layout_version(data: bytes) -> int:
     version: int = msgpack.unpackb(data)["version"]
     return version
@@ -327,8 +337,8 @@ def _declare(**fields: Any) -> Any:
     inner = CONFIG.init, CONFIG.forward
 
     class Grown:
-        observation_space: pc.Space[Any] = CONFIG.observation_space
-        action_space: pc.Space[Any] = CONFIG.action_space
+        observation_space: pc.contract.Space[Any] = CONFIG.observation_space
+        action_space: pc.contract.Space[Any] = CONFIG.action_space
 
         def init(self, *, key: Any) -> Any:
             return inner[0](key=key)
@@ -355,7 +365,7 @@ def _declare(**fields: Any) -> Any:
 def test_a_field_that_comes_later_leaves_old_files_and_fingerprints_as_they_are():
     old = _declare()()
     data, print_of_old = pc.to_bytes((_params(), old), self_test=False), pc.fingerprint(old)
-    new = _declare(dropout=pc.later(0.0))
+    new = _declare(dropout=pc.added(0.0))
     assert pc.fingerprint(new()) == print_of_old == pc.fingerprint(new(dropout=0))
     assert pc.from_bytes(data, new())[1] == new()
     assert pc.fingerprint(new(dropout=0.5)) != print_of_old

@@ -20,7 +20,7 @@ from hypothesis import HealthCheck, given, settings
 from policy_core_adapters import numpy_runner
 
 import policy_core as pc
-from policy_core import _static
+from policy_core.configs import codec
 from policy_core.errors import FileError
 
 pytestmark = pytest.mark.usefixtures("unchecked")  # beartype doubles the time to trace
@@ -153,7 +153,7 @@ def _parts(data: Any, path: tuple[Any, ...] = ()) -> Iterator[tuple[tuple[Any, .
 @pytest.mark.filterwarnings("ignore")  # JAX's own, of sizes that only exist on paper
 def test_a_config_in_the_place_of_another_loads_or_is_refused():
     # Protocols ask for methods by name: an encoder passes for a network until it is used.
-    whole = [_static.to_data(config) for config in CONFIGS.values()]
+    whole = [codec.to_data(config) for config in CONFIGS.values()]
     every = {part["type"]: part for data in whole for _, part in _parts(data)}
     places = {tuple(map(str, path)): (data, path) for data in whole for path, _ in _parts(data) if path}
     refused = set()

@@ -13,7 +13,7 @@ import pytest
 from cases import CONFIGS
 
 import policy_core as pc
-from policy_core import _static
+from policy_core.configs import codec
 from policy_core.errors import FileError, FingerprintError
 
 pytestmark = pytest.mark.usefixtures("unchecked")  # beartype doubles the time to trace
@@ -81,8 +81,8 @@ def test_a_population_comes_back_bit_for_bit(batch, tmp_path):
 class OddPolicy:
     """Params of every kind that a pytree may hold."""
 
-    observation_space: pc.Space[Any] = pc.Box()
-    action_space: pc.Space[Any] = pc.Discrete(2)
+    observation_space: pc.contract.Space[Any] = pc.Box()
+    action_space: pc.contract.Space[Any] = pc.Discrete(2)
     collide: bool = False
 
     def init(self, *, key: Any) -> Any:
@@ -155,7 +155,7 @@ def test_a_loaded_policy_acts_as_the_saved_one():
 def test_equal_pairs_give_equal_bytes():
     again = jax.tree.map(np.asarray, PARAMS)
     reordered = {"critic": again["critic"], "actor": dict(reversed(again["actor"].items()))}
-    twin = _static.from_data(_static.to_data(CONFIG))
+    twin = codec.from_data(codec.to_data(CONFIG))
     assert pc.to_bytes((reordered, twin), metadata={"note": "x"}, self_test=False) == DATA
     metadata = {"b": "1", "a": "2"}
     assert pc.to_bytes((PARAMS, CONFIG), metadata=metadata) == pc.to_bytes(

@@ -15,7 +15,7 @@ import pytest
 from cases import CONFIGS, SPACES
 
 import policy_core as pc
-from policy_core import _static
+from policy_core.configs import codec
 
 ROOT = Path(__file__).parent.parent
 
@@ -95,7 +95,7 @@ def test_the_fingerprint_is_the_hash_of_sorted_plain_data():
         "fields": {"activation": "relu", "gain": 1.0, "hidden": [3, 70000], "kernel_init": "orthogonal"},
     }
     encoding = msgpack.packb(data)
-    assert _static.encoding_of(pc.MLP((3, 70000), activation="relu", gain=1)) == encoding
+    assert codec.encoding_of(pc.MLP((3, 70000), activation="relu", gain=1)) == encoding
     expected = hashlib.sha256(b"policy_core config\n" + encoding).digest()
     assert pc.fingerprint(pc.MLP((3, 70000), activation="relu", gain=1)) == expected
 
@@ -156,7 +156,7 @@ def test_the_order_of_fields_in_the_source_does_not_matter():
         return pc.static(type("Permuted", (), {"__module__": "permuted", "__annotations__": annotations}))
 
     encodings = [
-        _static.encoding_of(declare(*names)(a=1, b=2, c=3)) for names in (["a", "b", "c"], ["c", "a", "b"])
+        codec.encoding_of(declare(*names)(a=1, b=2, c=3)) for names in (["a", "b", "c"], ["c", "a", "b"])
     ]
     assert encodings[0] == encodings[1]
     assert list(msgpack.unpackb(encodings[0])["fields"]) == ["a", "b", "c"]

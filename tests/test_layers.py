@@ -1,29 +1,30 @@
 """What may import what, and what every file and public name must have."""
 
 import ast
+import importlib
 import inspect
 import subprocess
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import pytest
 
 import policy_core as pc
-from policy_core import distributions, spaces, testing
+from policy_core import contract, testing
 
 ROOT = Path(__file__).parent.parent
 
-# A module imports only from its own layer and those above it in this list.
+# A room imports only from its own layer and those above it in this list.
 LAYERS: list[set[str]] = [
     {"errors"},
-    {"_arguments", "_drawn", "_dtypes", "_registry", "_structure", "_static", "contract"},
-    {"spaces", "fingerprint", "networks", "memory", "normalize"},
+    {"_dtypes", "checks", "configs", "contract", "trees"},
+    {"memory", "networks", "normalize", "spaces"},
     {"distributions", "encoders"},
-    {"heads", "views", "values"},
-    {"actor_critic", "policy", "sequences", "training"},
-    {"files"},
-    {"testing", "_draws", "_requirements", "transplant", "__main__"},
+    {"heads"},
+    {"actor_critic", "functions"},
+    {"files", "surgery"},
+    {"testing", "__main__"},
     {""},  # `policy_core/__init__.py`
 ]
 LAYER_OF = {name: i for i, layer in enumerate(LAYERS) for name in layer}
@@ -93,9 +94,49 @@ def test_modules_import_each_other_in_one_direction_only():
 
 
 def test_the_free_functions_know_no_implementation():
-    for name in ("policy", "sequences", "training"):
-        imported = _core_imports(ROOT / f"policy_core/{name}.py")
-        assert imported <= {"_arguments", "_static", "_structure", "contract", "errors", "policy"}
+    for path in CORE:
+        if _module(path) == "functions":
+            assert _core_imports(path) <= {"checks", "contract", "errors", "functions"}
+
+
+def test_every_protocol_is_on_one_page():
+    for path in EVERY_FILE:
+        if path.name != "contract.py":
+            bases = [
+                base for node in ast.walk(ast.parse(path.read_text())) for base in getattr(node, "bases", [])
+            ]
+            assert "Protocol" not in {ast.unparse(base).partition("[")[0] for base in bases}, path
+
+
+def test_no_name_hides_a_module():
+    for path in CORE:
+        if path.name != "__init__.py":
+            module = ".".join(path.relative_to(ROOT).with_suffix("").parts)
+            package, _, name = module.rpartition(".")
+            imported = importlib.import_module(module)
+            assert getattr(importlib.import_module(package), name) is imported
+
+
+def test_the_core_keeps_its_budget():
+    rooms = {_module(path) for path in CORE} - {""}
+    assert len(rooms) <= 24
+    assert sum(_lines_of_code(path) for path in CORE) <= 6000
+
+
+def _lines_of_code(path: Path) -> int:
+    """Lines that are neither blank, nor a comment, nor of a string that stands alone."""
+    text = path.read_text()
+    prose = {
+        line
+        for node in ast.walk(ast.parse(text))
+        if isinstance(node, ast.Expr) and isinstance(node.value, ast.Constant)
+        for line in range(node.lineno, (node.end_lineno or node.lineno) + 1)
+    }
+    return sum(
+        1
+        for i, line in enumerate(text.splitlines(), 1)
+        if i not in prose and line.strip() and not line.strip().startswith("#")
+    )
 
 
 @pytest.mark.parametrize("path", CORE, ids=_id)
@@ -129,52 +170,70 @@ def test_adapters_use_only_public_names_of_the_core(path):
             assert node.attr in exported, f"pc.{node.attr} is not public"
 
 
+# 400 lines are a smell. These files are longer, and why.
+LONG: dict[str, str] = {
+    "policy_core/contract.py": "every protocol on one page",
+    "policy_core/files/policies.py": "save, load, verify and inspect, half of it their docstrings",
+    "policy_core/functions/step.py": "the functions of one step, two thirds of it their docstrings",
+}
+
+
 @pytest.mark.parametrize("path", EVERY_FILE, ids=_id)
-def test_files_are_short_and_have_a_docstring(path):
+def test_a_file_has_a_docstring_and_is_short_or_says_why_not(path):
     text = path.read_text()
-    assert len(text.splitlines()) <= 400
     assert ast.get_docstring(ast.parse(text))
+    assert len(text.splitlines()) <= 400 or _id(path) in LONG
+
+
+def test_the_public_surface_fits_a_screen():
+    assert pc.__all__ == sorted(pc.__all__)
+    assert len(pc.__all__) <= 60
+    modules = {name for name in dir(pc) if inspect.ismodule(getattr(pc, name))}
+    assert set(dir(pc)) == {*pc.__all__, "__version__", *modules}
+    assert all(f"`{name}`" in pc.__doc__ for name in modules)
+
+
+def test_a_renamed_name_is_found_with_a_warning(monkeypatch):
+    monkeypatch.setitem(pc._RENAMED, "initialize", "init")
+    with pytest.warns(
+        DeprecationWarning, match=r"^policy_core\.initialize is deprecated, use policy_core\.init$"
+    ):
+        assert pc.initialize is pc.init
+    with pytest.raises(AttributeError, match="no attribute 'initialise'"):
+        _ = pc.initialise
+    assert set(pc._RENAMED.values()) <= set(pc.__all__)
 
 
 def _exports() -> set[str]:
-    """The names that `policy_core/__init__.py` exports, each spelt `X as X`."""
-    names = set()
-    for node in ast.parse((ROOT / "policy_core/__init__.py").read_text()).body:
-        if isinstance(node, ast.ImportFrom):
-            assert all(alias.asname == alias.name for alias in node.names)
-            names |= {alias.name for alias in node.names}
-    return names
+    """What is public: the names, and the modules that are named in the docstring."""
+    return set(dir(pc)) - {"__version__"}
 
 
-PUBLIC: dict[str, Any] = {
-    **{name: getattr(pc, name) for name in _exports()},
-    **{f"distributions.{name}": x for name, x in vars(distributions).items() if inspect.isclass(x)},
-    "testing.check_policy": testing.check_policy,
-}
+def _public() -> dict[str, Any]:
+    """The names of `policy_core`, and those of its public modules that are not among them."""
+    names = {name: getattr(pc, name) for name in pc.__all__}
+    for module in (name for name in dir(pc) if inspect.ismodule(getattr(pc, name))):
+        for name, x in vars(getattr(pc, module)).items():
+            ours = getattr(x, "__module__", "").startswith(f"policy_core.{module}")
+            called = callable(x) and not isinstance(x, TypeVar)
+            if not name.startswith("_") and called and ours and x is not names.get(name):
+                names[f"{module}.{name}"] = x
+    return {**names, "testing.check_policy": testing.check_policy}
+
+
+PUBLIC = _public()
 ALIASES = {"Policy"}  # of types: what they mean is a string below them in the source
 
-# What has no example: protocols are not called, and some functions are shown at their siblings.
-WITHOUT_EXAMPLE = {  # protocols and modules
-    "ActorCritic",
-    "DetachableActorCritic",
-    "Distribution",
-    "Encoder",
-    "Head",
-    "Memory",
-    "Network",
-    "NormalizingActorCritic",
-    "SequenceActorCritic",
-    "Space",
-    "ValueHead",
-    "ValuePrediction",
-    "distributions",
-    "errors",
-}
+# What has no example: what is implemented or caught, and not called.
+WITHOUT_EXAMPLE = {
+    *(f"contract.{name}" for name, x in vars(contract).items() if getattr(x, "_is_protocol", False)),
+    *(name for name in PUBLIC if name.startswith("errors.")),
+} - {"contract.Protocol"}
 
 
 def test_the_public_names_are_found():
     assert {"act", "MLP", "save", "Box", "static", "distributions.Normal"} <= set(PUBLIC)
-    assert {name for name in vars(spaces) if name[0].isupper()} <= set(PUBLIC)
+    assert {"spaces.JointMask", "files.FileInfo", "contract.Head", "surgery.LeafReport"} <= set(PUBLIC)
 
 
 @pytest.mark.parametrize("name", sorted(set(PUBLIC) - ALIASES))
@@ -210,7 +269,10 @@ def test_the_public_methods_have_docstrings():
         and (inspect.isfunction(method) or isinstance(method, property))
         and not method.__doc__
         # A method of a protocol is documented there.
-        and not any(name in vars(protocol) for protocol in (pc.Space, pc.Distribution, pc.ActorCritic))
+        and not any(
+            name in vars(protocol)
+            for protocol in (pc.contract.Space, pc.contract.Distribution, pc.contract.ActorCritic)
+        )
     ]
     assert missing == []
 

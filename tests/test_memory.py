@@ -13,7 +13,7 @@ from cases import config
 import policy_core as pc
 from policy_core.errors import ConfigError, ContractError, StructureError
 from policy_core.memory import scan_steps
-from policy_core.testing import Case, check_memory
+from policy_core.testing.checks import Case, check_memory
 
 pytestmark = pytest.mark.usefixtures("unchecked")  # beartype doubles the time to trace
 
@@ -83,7 +83,7 @@ def test_a_sequence_equals_its_steps_however_it_is_reset(name: str) -> None:
 @pytest.mark.usefixtures("unchecked")
 def test_all_at_once_equals_steps() -> None:
     memory = MEMORIES["min gru"]
-    compare(memory, memory.at_once, functools.partial(scan_steps, memory))
+    compare(memory, memory.parallel_scan, functools.partial(scan_steps, memory))
 
 
 @pytest.mark.parametrize(("platform", "loops"), [("cpu", True), ("cuda", False), ("tpu", False)])

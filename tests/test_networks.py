@@ -14,14 +14,14 @@ import numpy as np
 import pytest
 
 import policy_core as pc
-from policy_core import networks
 from policy_core.errors import ConfigError
+from policy_core.networks import activations, initializers
 
 ROOT = Path(__file__).parent.parent
 KEY = jax.random.key(0)
 SHAPES = [(64, 64), (128, 8), (8, 128), (1, 5), (5, 1), (256, 256), (1, 1)]
 
-orthogonal = jax.jit(networks.orthogonal, static_argnums=1)
+orthogonal = jax.jit(initializers.orthogonal, static_argnums=1)
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -36,7 +36,7 @@ def test_orthogonal_is_orthonormal(shape):
 def test_orthogonal_is_uniform_over_orthogonal_matrices():
     n, count = 4, 4000
     keys = jax.random.split(KEY, count)
-    q = np.asarray(jax.jit(jax.vmap(lambda key: networks.orthogonal(key, (n, n))))(keys), np.float64)
+    q = np.asarray(jax.jit(jax.vmap(lambda key: initializers.orthogonal(key, (n, n))))(keys), np.float64)
     error = 5 / math.sqrt(count)
     assert np.all(np.abs(q.mean(0)) < error / math.sqrt(n))
     assert np.all(np.abs((q**2).mean(0) * n - 1) < 1.5 * error)
@@ -52,21 +52,21 @@ def test_orthogonal_is_uniform_over_orthogonal_matrices():
 @pytest.mark.parametrize("shape", [(6, 2), (2, 6)])
 def test_orthogonal_of_a_rectangle_treats_all_entries_alike(shape):
     keys = jax.random.split(KEY, 2000)
-    q = np.asarray(jax.jit(jax.vmap(lambda key: networks.orthogonal(key, shape)))(keys), np.float64)
+    q = np.asarray(jax.jit(jax.vmap(lambda key: initializers.orthogonal(key, shape)))(keys), np.float64)
     assert np.all(np.abs((q**2).mean(0) * 6 - 1) < 0.2)
     assert np.all(np.abs(q.mean(0)) < 5 / math.sqrt(2000 * 6))
 
 
 def test_orthogonal_in_a_batch_is_orthogonal_alone():
     keys = jax.random.split(KEY, 3)
-    batch = jax.jit(jax.vmap(lambda key: networks.orthogonal(key, (8, 5))))(keys)
+    batch = jax.jit(jax.vmap(lambda key: initializers.orthogonal(key, (8, 5))))(keys)
     for i in range(3):
         assert np.allclose(batch[i], orthogonal(keys[i], (8, 5)), atol=1e-6)
 
 
 @pytest.mark.parametrize("name", ["lecun_normal", "lecun_uniform", "orthogonal"])
 def test_a_kernel_is_one_operation_with_the_same_numbers_everywhere(name):
-    function, shape = networks._INITIALIZERS[name], (6, 4)
+    function, shape = initializers.INITIALIZERS.find(name), (6, 4)
     [operation] = jax.make_jaxpr(lambda key: function(key, shape))(KEY).eqns
     assert operation.primitive.name == "drawn"
     keys, legacy = jax.random.split(KEY, 4), jax.random.split(jax.random.PRNGKey(0), 4)
@@ -176,7 +176,7 @@ REFERENCE: dict[str, Any] = {
 
 def test_the_activations_are_those_of_the_reference():
     # In a fresh process: examples and other tests add names.
-    script = "from policy_core import networks; print(*networks._ACTIVATIONS)"
+    script = "from policy_core.networks.activations import ACTIVATIONS; print(*ACTIVATIONS.functions)"
     result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert set(result.stdout.split()) == set(REFERENCE)
 
@@ -203,12 +203,12 @@ def test_an_mlp_is_linear_then_activated_layer_by_layer(name):
         (
             {"activation": "swishy"},
             r"^MLP\.activation: no activation is registered as 'swishy'; there are \['elu', .*'tanh'.*\], and "
-            r"policy_core\.register_activation adds one$",
+            r"policy_core\.networks\.register_activation adds one$",
         ),
         (
             {"kernel_init": "xavier"},
             r"^MLP\.kernel_init: no initializer is registered as 'xavier'; there are \[.*'orthogonal'.*\], and "
-            r"policy_core\.register_initializer adds one$",
+            r"policy_core\.networks\.register_initializer adds one$",
         ),
         ({"hidden": (4, 0)}, r"^MLP\.hidden: got \(4, 0\), expected widths of at least 1$"),
         ({"hidden": (-1,)}, r"^MLP\.hidden: got \(-1,\), expected widths of at least 1$"),
@@ -234,8 +234,8 @@ def _constant(key: Any, shape: tuple[int, int]) -> Any:
 
 
 def test_a_registered_activation_is_used_and_its_name_is_taken():
-    pc.register_activation("test_networks.double", _double)
-    pc.register_activation("test_networks.double", _double)
+    pc.networks.register_activation("test_networks.double", _double)
+    pc.networks.register_activation("test_networks.double", _double)
     mlp = pc.MLP((3,), activation="test_networks.double")
     params = mlp.init(2, key=KEY, dtype="float32")
     plain = pc.MLP((3,), activation="identity").apply(params, jnp.ones(2))
@@ -244,20 +244,20 @@ def test_a_registered_activation_is_used_and_its_name_is_taken():
         ConfigError,
         match=r"^the name 'test_networks\.double' is taken by another activation; choose a new one$",
     ):
-        pc.register_activation("test_networks.double", lambda x: 2 * x)
+        pc.networks.register_activation("test_networks.double", lambda x: 2 * x)
     with pytest.raises(ConfigError, match=r"^the name 'tanh' is taken by another activation"):
-        pc.register_activation("tanh", _double)
-    assert networks.activation("test_networks.double") is _double
-    assert networks.activation("tanh") is jnp.tanh
+        pc.networks.register_activation("tanh", _double)
+    assert activations.ACTIVATIONS.find("test_networks.double") is _double
+    assert activations.ACTIVATIONS.find("tanh") is jnp.tanh
 
 
 def test_a_registered_initializer_is_used_and_its_name_is_taken():
-    pc.register_initializer("test_networks.constant", _constant)
-    pc.register_initializer("test_networks.constant", _constant)
+    pc.networks.register_initializer("test_networks.constant", _constant)
+    pc.networks.register_initializer("test_networks.constant", _constant)
     mlp = pc.MLP((3,), kernel_init="test_networks.constant", gain=3)
     assert mlp.init(2, key=KEY, dtype="bfloat16")["hidden_0"]["kernel"].tolist() == [[1.5] * 3] * 2
     with pytest.raises(ConfigError, match=r"^the name 'orthogonal' is taken by another initializer"):
-        pc.register_initializer("orthogonal", _constant)
+        pc.networks.register_initializer("orthogonal", _constant)
 
 
 CONFIG = pc.ActorCriticConfig(observation_space=pc.Box(shape=(4,)), action_space=pc.Discrete(2))

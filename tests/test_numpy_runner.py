@@ -17,7 +17,7 @@ from cases import CONFIGS as CASES
 from policy_core_adapters import numpy_runner
 
 import policy_core as pc
-from policy_core._static import to_data
+from policy_core.configs.codec import to_data
 
 pytestmark = pytest.mark.usefixtures("unchecked")  # beartype doubles the time to trace
 
@@ -229,7 +229,7 @@ def test_combinations_that_a_joint_mask_forbids_are_never_chosen(tmp_path):
         allowed: Any
 
     def mode(x: Any, allowed: Any) -> Any:
-        return pc.act(policy, (), x, action_mask=pc.JointMask(allowed))[1]
+        return pc.act(policy, (), x, action_mask=pc.spaces.JointMask(allowed))[1]
 
     expected = np.asarray(jax.vmap(mode)(observations, allowed))
     got = [runner.act((), x, action_mask=Joint(a))[1] for x, a in zip(observations, allowed, strict=True)]
@@ -237,7 +237,7 @@ def test_combinations_that_a_joint_mask_forbids_are_never_chosen(tmp_path):
     assert got[0].dtype == expected.dtype
 
     _, distribution = pc.action_distribution(
-        policy, (), observations[1], action_mask=pc.JointMask(allowed[1])
+        policy, (), observations[1], action_mask=pc.spaces.JointMask(allowed[1])
     )
     draws = [runner.act((), observations[1], rng=rng, action_mask=Joint(allowed[1]))[1] for _ in range(3000)]
     counts = np.zeros((2, 3, 2))
@@ -285,16 +285,16 @@ def test_mask_functions_are_given_by_name(tmp_path):
 
 def test_every_activation_is_that_of_jax():
     x = np.linspace(-6, 6, 101, dtype=np.float32)
-    from policy_core.networks import _ACTIVATIONS
+    from policy_core.networks.activations import ACTIVATIONS
+
+    ours = ACTIVATIONS.functions
 
     shipped = {
-        name
-        for name, f in _ACTIVATIONS.items()
-        if not f.__module__.startswith(("test", "doctest", "builtins"))
+        name for name, f in ours.items() if not f.__module__.startswith(("test", "doctest", "builtins"))
     }
     assert set(numpy_runner.ACTIVATIONS) <= shipped
     for name, function in numpy_runner.ACTIVATIONS.items():
-        assert np.allclose(function(x), _ACTIVATIONS[name](x), rtol=2e-6, atol=1e-6), name
+        assert np.allclose(function(x), ours[name](x), rtol=2e-6, atol=1e-6), name
         assert function(x).dtype == np.float32, name
 
 

@@ -351,7 +351,7 @@ def test_a_temperature_is_the_root_of_the_density() -> None:
 
 def test_checked_mask_reports_a_row_that_allows_nothing() -> None:
     space = SPACES["nested"]
-    check = jax.jit(checkify.checkify(lambda mask: pc.checked_mask(space, mask)))
+    check = jax.jit(checkify.checkify(lambda mask: pc.spaces.checked_mask(space, mask)))
     full = space.full_mask()
     assert check(full)[0].get() is None
     bits_only = {**full, "x": (jnp.zeros(2, bool), full["x"][1])}

@@ -527,11 +527,11 @@ ROWS = [[True, False], [False, True, True]]
 @pytest.mark.parametrize("to_array", [np.asarray, jnp.asarray])
 def test_rows_of_a_flat_and_of_a_stacked_mask(to_array):
     for mask in (FLAT, STACKED):
-        rows = pc.rows_of_mask(to_array(mask), (2, 3))
+        rows = pc.spaces.rows_of_mask(to_array(mask), (2, 3))
         assert isinstance(rows, tuple)
         assert [row.tolist() for row in rows] == ROWS
         pc.MultiDiscrete((2, 3)).check_mask(rows)
-    assert [row.tolist() for row in pc.rows_of_mask(to_array([True, False, True]), (3,))] == [
+    assert [row.tolist() for row in pc.spaces.rows_of_mask(to_array([True, False, True]), (3,))] == [
         [True, False, True]
     ]
 
@@ -539,13 +539,13 @@ def test_rows_of_a_flat_and_of_a_stacked_mask(to_array):
 @pytest.mark.parametrize("batch", [(4,), (2,), (4, 5)])
 def test_rows_of_a_batch_of_masks(batch):
     for mask in (FLAT, STACKED):
-        rows = pc.rows_of_mask(jnp.broadcast_to(mask, (*batch, *mask.shape)), (2, 3))
+        rows = pc.spaces.rows_of_mask(jnp.broadcast_to(mask, (*batch, *mask.shape)), (2, 3))
         assert [row.shape for row in rows] == [(*batch, 2), (*batch, 3)]
         assert [row[(0,) * len(batch)].tolist() for row in rows] == ROWS
 
 
 def test_rows_of_a_mask_under_jit_and_vmap():
-    rows = jax.jit(jax.vmap(lambda mask: pc.rows_of_mask(mask, (2, 3))))(jnp.stack([FLAT, ~FLAT]))
+    rows = jax.jit(jax.vmap(lambda mask: pc.spaces.rows_of_mask(mask, (2, 3))))(jnp.stack([FLAT, ~FLAT]))
     assert [row[0].tolist() for row in rows] == ROWS
     assert [row[1].tolist() for row in rows] == [[False, True], [True, False, False]]
 
@@ -564,7 +564,7 @@ def test_rows_of_a_mask_under_jit_and_vmap():
 )
 def test_rows_of_what_is_no_mask_are_refused(mask, message):
     with pytest.raises(MaskError, match=message):
-        pc.rows_of_mask(mask, (2, 3))
+        pc.spaces.rows_of_mask(mask, (2, 3))
 
 
 D3, MD, MB = pc.Discrete(3), pc.MultiDiscrete((2, 3)), pc.MultiBinary((2, 2))
@@ -575,7 +575,7 @@ ADDITIVE = (
 INTEGER = r"got dtype int32, expected bool with true = allowed; use mask\.astype\(bool\)$"
 NO_ARRAY = r"expected a boolean array; use jnp\.array\(mask\)$"
 CONVERT = (
-    r"expected a tuple of 2 boolean rows of lengths \(2, 3\); policy_core\.rows_of_mask converts flat and "
+    r"expected a tuple of 2 boolean rows of lengths \(2, 3\); policy_core\.spaces\.rows_of_mask converts flat and "
     r"stacked masks, JointMask holds joint ones$"
 )
 T2, T3 = jnp.ones(2, bool), jnp.ones(3, bool)
@@ -714,5 +714,5 @@ def test_bounds_are_in_c_order():
 
 
 def test_every_space_offers_the_protocol():
-    assert all(isinstance(space, pc.Space) for space in SPACES.values())
-    assert not isinstance(pc.MLP(), pc.Space)
+    assert all(isinstance(space, pc.contract.Space) for space in SPACES.values())
+    assert not isinstance(pc.MLP(), pc.contract.Space)

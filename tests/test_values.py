@@ -12,7 +12,7 @@ from cases import config
 
 import policy_core as pc
 from policy_core.errors import ConfigError
-from policy_core.values import CategoricalValue, RegressedValue
+from policy_core.heads import CategoricalValue, RegressedValue
 
 pytestmark = pytest.mark.usefixtures("unchecked")  # beartype doubles the time to trace
 
@@ -42,25 +42,25 @@ def test_two_hot_targets_are_the_neighbours_and_keep_the_mean(name: str) -> None
     centers = (
         np.sign(grid) * np.expm1(abs(grid)) if head.symlog else np.linspace(head.low, head.high, head.bins)
     )
-    got = jax.jit(head.spread)(jnp.asarray(TARGETS, jnp.float32))
+    got = jax.jit(head.target_probs)(jnp.asarray(TARGETS, jnp.float32))
     expected = np.stack([neighbours(x, centers) for x in TARGETS])
     np.testing.assert_allclose(got, expected, atol=2e-6)
     assert ((got > 0).sum(1) <= 2).all()
     means = np.asarray(got, np.float64) @ centers
     np.testing.assert_allclose(means, np.clip(TARGETS, head.low, head.high), rtol=1e-6, atol=1e-5)
-    at_bins = head.spread(jnp.asarray(centers, jnp.float32))
+    at_bins = head.target_probs(jnp.asarray(centers, jnp.float32))
     np.testing.assert_allclose(at_bins, np.eye(head.bins), atol=2e-6)
 
 
 def test_smoothed_targets_are_a_normal_cut_to_the_bins() -> None:
     head = pc.HLGaussHead(low=-7.0, high=9.0, bins=16, sigma=1.5)
     edges = np.linspace(-7, 9, 17)
-    got = jax.jit(head.spread)(jnp.asarray(TARGETS, jnp.float32))
+    got = jax.jit(head.target_probs)(jnp.asarray(TARGETS, jnp.float32))
     for probs, x in zip(got, np.clip(TARGETS, -7, 9), strict=True):
         below = scipy.stats.norm.cdf(edges, x, 1.5)
         np.testing.assert_allclose(probs, np.diff(below) / (below[-1] - below[0]), atol=1e-6)
     inside = np.linspace(-2.5, 4.5, 29)  # three standard deviations from the ends
-    means = np.asarray(head.spread(jnp.asarray(inside, jnp.float32)), np.float64) @ head.centers()
+    means = np.asarray(head.target_probs(jnp.asarray(inside, jnp.float32)), np.float64) @ head.centers()
     np.testing.assert_allclose(means, inside, atol=0.02)
 
 
@@ -72,7 +72,7 @@ def test_a_categorical_value_is_its_mean_and_its_loss_the_cross_entropy(head: An
     log_probs = logits - scipy.special.logsumexp(logits, axis=1, keepdims=True)
     centers = head.centers()
     np.testing.assert_allclose(prediction.value(), np.exp(log_probs) @ centers, rtol=1e-5, atol=1e-5)
-    spread = np.asarray(head.spread(jnp.asarray(TARGETS, jnp.float32)))
+    spread = np.asarray(head.target_probs(jnp.asarray(TARGETS, jnp.float32)))
     expected = -(spread * log_probs).sum(1)
     np.testing.assert_allclose(prediction.loss(jnp.asarray(TARGETS, jnp.float32)), expected, rtol=1e-5)
 

@@ -31,8 +31,8 @@ def no_mask(state: Any) -> None:
 class Environment(NamedTuple):
     """An environment as pure, unbatched functions with auto-reset."""
 
-    observation_space: pc.Space[Any]
-    action_space: pc.Space[Any]
+    observation_space: pc.contract.Space
+    action_space: pc.contract.Space
     reset: Callable[[jax.Array], tuple[Any, Any]]
     """`reset(key) -> (observation, state)`"""
     step: Callable[[jax.Array, Any, Any], Step]

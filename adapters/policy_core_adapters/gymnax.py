@@ -54,7 +54,7 @@ def from_gymnax(env: Any, params: Any) -> Environment:
     return Environment(space_of(env.observation_space(params)), action_space, reset, step)
 
 
-def space_of(space: Any) -> pc.Space[Any]:
+def space_of(space: Any) -> pc.contract.Space:
     """The policy_core space of a gymnax space, recognised by what it has.
 
     Raises:

@@ -9,16 +9,17 @@ import numpy as np
 from jaxtyping import Array, Float, Int, Shaped
 
 from policy_core.contract import Key
-from policy_core.distributions.categorical_math import total
-from policy_core.distributions.enumeration import count, element, place
-from policy_core.distributions.graph import Graph, Name
+from policy_core.distributions.graph import Graph
+from policy_core.distributions.numerics.common import total
+from policy_core.spaces.composite import Name
+from policy_core.spaces.enumeration import count, element_at, index_of
 
 
 class AutoregressiveJoint(NamedTuple):
     """p(a) = prod_i p(a_i | actions of the parents of i), exactly.
 
-    Each part holds its conditional distributions for all that it can see, along one axis
-    behind the batch axes: parents are discrete, so these are finitely many. Log-probability,
+    Each part holds its conditional distributions for all combinations of its parents' actions,
+    along one axis behind the batch axes: parents are discrete, so these are finitely many. Log-probability,
     entropy and KL are those of the joint distribution, by the chain rule; nothing is sampled
     for them.
 
@@ -26,7 +27,7 @@ class AutoregressiveJoint(NamedTuple):
         parts: name to distribution, with parameters `[..., combinations, *parameter]`, in C
             order of the actions of the parents (one combination for a part without parents).
             A tuple of them for `Tuple` actions.
-        graph: who sees whom, static.
+        graph: which parts depend on which, static.
 
     Example:
         >>> import jax, policy_core as pc
@@ -63,16 +64,16 @@ class AutoregressiveJoint(NamedTuple):
 
     def log_probs(self, action: Any) -> Float[Array, "*batch parts"]:
         """The log-probability of each part given its parents, parents first (nats)."""
-        places = {name: place(self._space(name), action[name]) for name in self.graph.discrete()}
-        terms = [self._given(name, places).log_prob(action[name]) for name in self.graph.order()]
+        indices = {name: index_of(self._space(name), action[name]) for name in self.graph.discrete()}
+        terms = [self._given(name, indices).log_prob(action[name]) for name in self.graph.order()]
         return jnp.stack(terms, -1)
 
     def entropy(self) -> Float[Array, "*batch"]:
-        """The entropy of the whole (nats): that of each part, expected over what it sees."""
+        """The entropy of the whole (nats): that of each part, expected over the actions of its parents."""
         return self._expected(lambda name: self.parts[name].entropy())
 
     def kl(self, other: "AutoregressiveJoint") -> Float[Array, "*batch"]:
-        """KL(self || other) (nats): that of each part, expected over what it sees."""
+        """KL(self || other) (nats): that of each part, expected over the actions of its parents."""
         return self._expected(lambda name: self.parts[name].kl(other.parts[name]))
 
     def _visit(self, draw: Callable[[Any, Any], tuple[Any, Any]], key: Key | None) -> tuple[Any, list[Any]]:
@@ -80,21 +81,21 @@ class AutoregressiveJoint(NamedTuple):
         order, discrete = self.graph.order(), self.graph.discrete()
         keys: Any = [None] * len(order) if key is None else jax.random.split(key, len(order))
         actions: dict[Name, Any] = {}
-        places: dict[Name, Int[Array, "*batch"]] = {}
+        indices: dict[Name, Int[Array, "*batch"]] = {}
         others = []
         for name, part_key in zip(order, keys, strict=True):
-            actions[name], other = draw(self._given(name, places), part_key)
+            actions[name], other = draw(self._given(name, indices), part_key)
             others.append(other)
             if name in discrete:
-                places[name] = place(self._space(name), actions[name])
+                indices[name] = index_of(self._space(name), actions[name])
         names = [name for name, _ in self.graph.spaces]
         if isinstance(self.parts, dict):
             return {name: actions[name] for name in names}, others
         return tuple(actions[name] for name in names), others
 
-    def _given(self, name: Name, places: dict[Name, Int[Array, "*batch"]]) -> Any:
-        """The distribution of a part, given the places of the actions of its parents."""
-        index = jnp.zeros(self._batch(), jnp.int32) + jnp.maximum(self.graph.index(name, places), 0)
+    def _given(self, name: Name, indices: dict[Name, Int[Array, "*batch"]]) -> Any:
+        """The distribution of a part, given the indices of the actions of its parents."""
+        index = jnp.zeros(self._batch(), jnp.int32) + jnp.maximum(self.graph.combination(name, indices), 0)
 
         def pick(x: Shaped[Array, "..."]) -> Shaped[Array, "..."]:
             # By a sum of which one term is not zero: exact, and its transpose is no scatter.
@@ -109,13 +110,13 @@ class AutoregressiveJoint(NamedTuple):
 
     def _expected(self, term: Callable[[Name], Float[Array, "*batch m"]]) -> Float[Array, "*batch"]:
         """The sum over the parts of a term for each combination, weighted by its probability."""
-        tables = {name: self._table(name) for name in self.graph.seen_by_others()}
+        tables = {name: self._table(name) for name in self.graph.parents_of_others()}
         sums = []
         for name in self.graph.order():
-            places = self.graph.places(name)
+            indices = self.graph.parent_indices(name)
             log_weight = jnp.zeros(())
-            for parent, columns in places.items():
-                rows = np.broadcast_to(self.graph.index(parent, places), columns.shape)
+            for parent, columns in indices.items():
+                rows = np.broadcast_to(self.graph.combination(parent, indices), columns.shape)
                 log_weight = log_weight + tables[parent][..., rows, columns]
             values = term(name)
             weights = jnp.broadcast_to(jnp.exp(log_weight), values.shape)
@@ -124,7 +125,7 @@ class AutoregressiveJoint(NamedTuple):
         return jnp.sum(jnp.stack(sums, -1), -1)
 
     def _table(self, name: Name) -> Float[Array, "*batch m n"]:
-        """The log-probability of every action of a part, for each combination that it can see."""
+        """The log-probability of every action of a part, for each combination of its parents' actions."""
         space, part = self._space(name), self.parts[name]
         shape = (*self._batch(), self.graph.size(name), *space.struct().shape)
 
@@ -132,7 +133,7 @@ class AutoregressiveJoint(NamedTuple):
             log_probs: jax.Array = part.log_prob(jnp.broadcast_to(action, shape))
             return log_probs
 
-        return jax.vmap(scores, out_axes=-1)(element(space, jnp.arange(count(space))))
+        return jax.vmap(scores, out_axes=-1)(element_at(space, jnp.arange(count(space))))
 
     def _space(self, name: Name) -> Any:
         return dict(self.graph.spaces)[name]

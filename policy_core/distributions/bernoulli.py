@@ -8,8 +8,13 @@ from jaxtyping import Array, Bool, Float, Int
 
 from policy_core._dtypes import widen
 from policy_core.contract import Key
-from policy_core.distributions.categorical_math import MASKED_LOG_PROB, expm1_less, total
-from policy_core.distributions.normal import sum_event
+from policy_core.distributions.numerics.common import (
+    MASKED_LOG_PROB,
+    expm1_less,
+    sample_and_log_prob,
+    sum_event,
+    total,
+)
 from policy_core.spaces import MultiBinary
 
 
@@ -82,8 +87,7 @@ class Bernoulli(NamedTuple):
 
     def sample_and_log_prob(self, *, key: Key) -> tuple[Int[Array, "*batch_shape"], Float[Array, "*batch"]]:
         """A sample and its log-probability."""
-        action = self.sample(key=key)
-        return action, self.log_prob(action)
+        return sample_and_log_prob(self, key)
 
     def _clean(self) -> Float[Array, "*batch_shape"]:
         """Finite logits; 0 where masked, so that no gradient flows there."""

@@ -8,10 +8,15 @@ from jaxtyping import Array, Float
 
 from policy_core._dtypes import wide_float, widen
 from policy_core.contract import Key
-from policy_core.distributions import beta_math
-from policy_core.distributions.beta_kl import beta_kl
-from policy_core.distributions.beta_sampling import sample_beta_logit
-from policy_core.distributions.normal import sum_event
+from policy_core.distributions.numerics.beta import (
+    beta_entropy,
+    beta_log_prob,
+    beta_mean_logit,
+    beta_mode_logit,
+)
+from policy_core.distributions.numerics.beta_kl import beta_kl
+from policy_core.distributions.numerics.beta_sampling import sample_beta_logit
+from policy_core.distributions.numerics.common import sample_and_log_prob, sum_event
 from policy_core.spaces import Box
 
 
@@ -28,7 +33,7 @@ class Beta(NamedTuple):
         space: the space of the actions, static.
 
     References:
-        Chou, Maturana & Scherer 2017, for policies; `beta_math` for the numerics.
+        Chou, Maturana & Scherer 2017, for policies; `numerics.beta` for the numerics.
 
     Example:
         >>> from policy_core import Box
@@ -50,24 +55,24 @@ class Beta(NamedTuple):
 
         Below that the density has no interior mode: it is largest at a bound, or at both.
         """
-        mode: Float[Array, "*batch_shape"] = beta_math.beta_mode_logit(*self._wide())
+        mode: Float[Array, "*batch_shape"] = beta_mode_logit(*self._wide())
         return mode
 
     def mean(self) -> Float[Array, "*batch_shape"]:
         """Log-odds of the mean, alpha / (alpha + beta)."""
-        mean: Float[Array, "*batch_shape"] = beta_math.beta_mean_logit(*self._wide())
+        mean: Float[Array, "*batch_shape"] = beta_mean_logit(*self._wide())
         return mean
 
     def log_prob(self, action: Any) -> Float[Array, "*batch"]:
         """Log-density of the environment action of a policy action, summed (nats)."""
         alpha, beta = self._wide()
         z = jnp.asarray(action).astype(alpha.dtype)
-        terms = beta_math.beta_log_prob(alpha, beta, z) - self._log_width()
+        terms = beta_log_prob(alpha, beta, z) - self._log_width()
         return sum_event(terms, self.space)
 
     def entropy(self) -> Float[Array, "*batch"]:
         """Differential entropy of the environment action, summed (nats)."""
-        return sum_event(beta_math.beta_entropy(*self._wide()) + self._log_width(), self.space)
+        return sum_event(beta_entropy(*self._wide()) + self._log_width(), self.space)
 
     def kl(self, other: "Beta") -> Float[Array, "*batch"]:
         """KL(self || other), summed (nats)."""
@@ -76,8 +81,7 @@ class Beta(NamedTuple):
 
     def sample_and_log_prob(self, *, key: Key) -> tuple[Float[Array, "*batch_shape"], Float[Array, "*batch"]]:
         """Log-odds of a draw, and the log-density of its environment action."""
-        action = self.sample(key=key)
-        return action, self.log_prob(action)
+        return sample_and_log_prob(self, key)
 
     def _wide(self) -> tuple[Float[Array, "*batch_shape"], Float[Array, "*batch_shape"]]:
         return widen(self.alpha), widen(self.beta)

@@ -8,8 +8,9 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from policy_core.contract import Key, Mask
-from policy_core.distributions import categorical_math as math
-from policy_core.distributions.categorical_sampling import sample
+from policy_core.distributions.numerics import categorical as rows
+from policy_core.distributions.numerics.categorical_sampling import sample
+from policy_core.distributions.numerics.common import total
 from policy_core.spaces import Discrete, MultiDiscrete
 from policy_core.spaces.masks import allowed, pad_rows
 
@@ -37,16 +38,16 @@ class Categorical(NamedTuple):
     @property
     def log_probs(self) -> Float[Array, "*batch n"]:
         """Normalised log-probabilities; `MASKED_LOG_PROB` for what is masked."""
-        return math.log_softmax(self._clean())
+        return rows.log_softmax(self._clean())
 
     @property
     def probs(self) -> Float[Array, "*batch n"]:
         """Probabilities; exactly 0 for what is masked."""
-        return math.softmax(self._clean())
+        return rows.softmax(self._clean())
 
     def sample(self, *, key: Key) -> Int[Array, "*batch"]:
         """A category, int32. `key` is consumed."""
-        return self.space.start + sample(math.shift(self._clean()), key)
+        return self.space.start + sample(rows.shift(self._clean()), key)
 
     def mode(self) -> Int[Array, "*batch"]:
         """The most probable category, the first of equals."""
@@ -55,24 +56,24 @@ class Categorical(NamedTuple):
     def log_prob(self, action: Any) -> Float[Array, "*batch"]:
         """Log-probability (nats); `MASKED_LOG_PROB` for what is masked or out of range."""
         index = jnp.asarray(action).astype(jnp.int32) - self.space.start
-        return math.log_prob(math.shift(self._clean()), index)
+        return rows.log_prob(rows.shift(self._clean()), index)
 
     def entropy(self) -> Float[Array, "*batch"]:
         """Entropy over what is allowed (nats)."""
-        return math.entropy(self._clean())
+        return rows.entropy(self._clean())
 
     def kl(self, other: "Categorical") -> Float[Array, "*batch"]:
         """KL(self || other) (nats); about 1e30 p where the other masks what has probability p."""
-        return math.kl(self._clean(), other._clean())
+        return rows.kl(self._clean(), other._clean())
 
     def sample_and_log_prob(self, *, key: Key) -> tuple[Int[Array, "*batch"], Float[Array, "*batch"]]:
         """A category and its log-probability, one normalisation for both."""
-        shifted = math.shift(self._clean())
+        shifted = rows.shift(self._clean())
         index = sample(shifted, key)
-        return self.space.start + index, math.log_prob(shifted, index)
+        return self.space.start + index, rows.log_prob(shifted, index)
 
     def _clean(self) -> Float[Array, "*batch n"]:
-        return math.clean(self.logits, self.mask)
+        return rows.clean(self.logits, self.mask)
 
 
 class MultiCategorical(NamedTuple):
@@ -100,16 +101,16 @@ class MultiCategorical(NamedTuple):
     @property
     def log_probs(self) -> tuple[Float[Array, "*batch _"], ...]:
         """Normalised log-probabilities of each row; `MASKED_LOG_PROB` for what is masked."""
-        return self._unpad(math.log_softmax(self._clean()))
+        return self._unpad(rows.log_softmax(self._clean()))
 
     @property
     def probs(self) -> tuple[Float[Array, "*batch _"], ...]:
         """The probabilities of each row; exactly 0 for what is masked."""
-        return self._unpad(math.softmax(self._clean()))
+        return self._unpad(rows.softmax(self._clean()))
 
     def sample(self, *, key: Key) -> Int[Array, "*batch_shape"]:
         """An int32 array of the space's shape. `key` is consumed."""
-        return self._action(sample(math.shift(self._clean()), key))
+        return self._action(sample(rows.shift(self._clean()), key))
 
     def mode(self) -> Int[Array, "*batch_shape"]:
         """The most probable category of each row, the first of equals."""
@@ -117,21 +118,21 @@ class MultiCategorical(NamedTuple):
 
     def log_prob(self, action: Any) -> Float[Array, "*batch"]:
         """The sum over the entries (nats); `MASKED_LOG_PROB` if one of them cannot happen."""
-        return math.total(math.log_prob(math.shift(self._clean()), self._index(action)))
+        return total(rows.log_prob(rows.shift(self._clean()), self._index(action)))
 
     def entropy(self) -> Float[Array, "*batch"]:
         """The sum of the entropies of the rows (nats)."""
-        return jnp.sum(math.entropy(self._clean()), -1)
+        return jnp.sum(rows.entropy(self._clean()), -1)
 
     def kl(self, other: "MultiCategorical") -> Float[Array, "*batch"]:
         """The sum of the divergences of the rows (nats)."""
-        return jnp.sum(math.kl(self._clean(), other._clean()), -1)
+        return jnp.sum(rows.kl(self._clean(), other._clean()), -1)
 
     def sample_and_log_prob(self, *, key: Key) -> tuple[Int[Array, "*batch_shape"], Float[Array, "*batch"]]:
         """A sample and its log-probability, one normalisation for both."""
-        shifted = math.shift(self._clean())
+        shifted = rows.shift(self._clean())
         index = sample(shifted, key)
-        return self._action(index), math.total(math.log_prob(shifted, index))
+        return self._action(index), total(rows.log_prob(shifted, index))
 
     def _clean(self) -> Float[Array, "*batch rows width"]:
         """Padded rows of clean logits."""
@@ -139,20 +140,20 @@ class MultiCategorical(NamedTuple):
         width = max(nvec, default=0)
         if set(nvec) == {width}:  # rows of one length: nothing to pad
             logits = self.logits.reshape(*batch, len(nvec), width)
-            return math.clean(logits, None if self.mask is None else pad_rows(self.mask, nvec))
+            return rows.clean(logits, None if self.mask is None else pad_rows(self.mask, nvec))
         ends = np.cumsum(nvec).tolist()
-        rows = [self.logits[..., end - n : end] for end, n in zip(ends, nvec, strict=True)]
+        pieces = [self.logits[..., end - n : end] for end, n in zip(ends, nvec, strict=True)]
         front = [(0, 0)] * len(batch)
-        padded = [jnp.pad(row, [*front, (0, width - row.shape[-1])]) for row in rows]
-        logits = jnp.stack(padded, -2) if rows else self.logits.reshape(*batch, 0, 0)
+        padded = [jnp.pad(row, [*front, (0, width - row.shape[-1])]) for row in pieces]
+        logits = jnp.stack(padded, -2) if pieces else self.logits.reshape(*batch, 0, 0)
         real = jnp.broadcast_to(self.space.valid(), logits.shape)
         if self.mask is None:
-            return math.clean(logits, real)
+            return rows.clean(logits, real)
         mask = jnp.broadcast_to(pad_rows(self.mask, nvec), logits.shape)
-        return math.clean(logits, real & allowed(mask))
+        return rows.clean(logits, real & allowed(mask))
 
-    def _unpad(self, rows: Float[Array, "*batch rows width"]) -> tuple[Float[Array, "*batch _"], ...]:
-        return tuple(rows[..., i, :n] for i, n in enumerate(self.space.nvec))
+    def _unpad(self, padded: Float[Array, "*batch rows width"]) -> tuple[Float[Array, "*batch _"], ...]:
+        return tuple(padded[..., i, :n] for i, n in enumerate(self.space.nvec))
 
     def _action(self, index: Int[Array, "*batch rows"]) -> Int[Array, "*batch_shape"]:
         starts = jnp.broadcast_to(self.space.starts().ravel(), index.shape)
@@ -161,5 +162,5 @@ class MultiCategorical(NamedTuple):
     def _index(self, action: Any) -> Int[Array, "*batch rows"]:
         action = jnp.asarray(action).astype(jnp.int32)
         batch = action.shape[: action.ndim - len(self.space.struct().shape)]
-        rows: jax.Array = action.reshape((*batch, len(self.space.nvec)))
-        return rows - jnp.broadcast_to(self.space.starts().ravel(), rows.shape)
+        index: jax.Array = action.reshape((*batch, len(self.space.nvec)))
+        return index - jnp.broadcast_to(self.space.starts().ravel(), index.shape)

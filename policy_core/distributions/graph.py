@@ -1,17 +1,17 @@
-"""Which parts of an action see which: static data, and the enumeration of what is seen."""
+"""The dependence of the parts of an action, and the enumeration of the actions of parents."""
 
 import math
-from typing import Any, TypeAlias
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 
-from policy_core._static import static
+from policy_core.configs import static
 from policy_core.contract import Space
-from policy_core.distributions.enumeration import count, element
 from policy_core.errors import ConfigError
+from policy_core.spaces.composite import Name
+from policy_core.spaces.enumeration import count, element_at
 
-Name: TypeAlias = str | int
 MOST_COMBINATIONS = 4096
 
 
@@ -19,19 +19,19 @@ MOST_COMBINATIONS = 4096
 class Graph:
     """The parts of an action, each with its parents: the parts that it depends on.
 
-    Parents are discrete, and the parents of a parent are among them. So what a part sees is
-    one of finitely many combinations, in C order of its parents.
+    Parents are discrete, and the parents of a parent are among them. So the actions of the
+    parents of a part are one of finitely many combinations, in C order of the parents.
 
     Args:
         spaces: name, or place, and space of the policy actions of each part.
         parents: the parents of each part that has some.
 
     Raises:
-        ConfigError: for parents that are unknown, not discrete, or seen in part only, or too
-            many combinations.
+        ConfigError: for parents that are unknown or not discrete, that leave out a parent of theirs, or
+            that have too many combinations.
     """
 
-    spaces: tuple[tuple[Name, Space[Any]], ...]
+    spaces: tuple[tuple[Name, Space], ...]
     parents: tuple[tuple[Name, tuple[Name, ...]], ...]
 
     def __post_init__(self) -> None:
@@ -64,37 +64,37 @@ class Graph:
         return sorted((name for name, _ in self.spaces), key=lambda name: len(self.parents_of(name)))
 
     def discrete(self) -> set[Name]:
-        """The parts that can be seen."""
+        """The parts that can be parents."""
         return {name for name, space in self.spaces if count(space) is not None}
 
-    def seen_by_others(self) -> set[Name]:
+    def parents_of_others(self) -> set[Name]:
         """The parts that are parents."""
         return {parent for _, parents in self.parents for parent in parents}
 
     def parents_of(self, name: Name) -> tuple[Name, ...]:
-        """The parts that a part sees."""
+        """The parents of a part."""
         return dict(self.parents).get(name, ())
 
     def size(self, name: Name) -> int:
-        """How many combinations a part can see; 1 if it sees nothing."""
+        """How many combinations the actions of its parents have; 1 without parents."""
         return math.prod(self._counts(name))
 
-    def places(self, name: Name) -> dict[Name, np.ndarray]:
-        """For each combination that a part can see, the place of the action of each parent."""
+    def parent_indices(self, name: Name) -> dict[Name, np.ndarray]:
+        """For each combination of its parents' actions, the index of the action of each."""
         digits = np.indices(self._counts(name)).reshape(len(self.parents_of(name)), self.size(name))
         return dict(zip(self.parents_of(name), digits.astype(np.int32), strict=True))
 
-    def seen(self, name: Name) -> dict[Name, Any]:
-        """For each combination that a part can see, the actions of its parents."""
+    def parent_actions(self, name: Name) -> dict[Name, Any]:
+        """For each combination of its parents' actions, the action of each."""
         spaces = dict(self.spaces)
-        return {q: element(spaces[q], jnp.asarray(place)) for q, place in self.places(name).items()}
+        return {q: element_at(spaces[q], jnp.asarray(i)) for q, i in self.parent_indices(name).items()}
 
-    def index(self, name: Name, places: dict[Name, Any]) -> Any:
-        """Which combination a part sees, from the places of the actions of its parents."""
-        total: Any = 0
+    def combination(self, name: Name, indices: dict[Name, Any]) -> Any:
+        """The index of the combination of its parents' actions, from that of each action."""
+        combination: Any = 0
         for parent, size in zip(self.parents_of(name), self._counts(name), strict=True):
-            total = total * size + places[parent]
-        return total
+            combination = combination * size + indices[parent]
+        return combination
 
     def _counts(self, name: Name) -> list[int]:
         spaces = dict(self.spaces)

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from policy_core.contract import Key
-from policy_core.distributions.categorical_math import total
+from policy_core.distributions.numerics.common import total
 
 
 class Joint(NamedTuple):

@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 
 from policy_core._dtypes import widen
 from policy_core.contract import Key
-from policy_core.distributions.categorical_math import expm1_less
+from policy_core.distributions.numerics.common import expm1_less, sample_and_log_prob, sum_event
 from policy_core.spaces import Box
 
 HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
@@ -62,8 +62,7 @@ class Normal(NamedTuple):
 
     def sample_and_log_prob(self, *, key: Key) -> tuple[Float[Array, "*batch_shape"], Float[Array, "*batch"]]:
         """A draw and its log-density."""
-        action = self.sample(key=key)
-        return action, self.log_prob(action)
+        return sample_and_log_prob(self, key)
 
     def _wide(self) -> tuple[Float[Array, "*batch_shape"], Float[Array, "*batch_shape"]]:
         return widen(self.loc), widen(self.log_std)
@@ -91,9 +90,3 @@ def normal_log_prob(
 def normal_entropy(log_std: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     """Differential entropy, entry by entry."""
     return log_std + (0.5 + HALF_LOG_2PI)
-
-
-def sum_event(x: Float[Array, "..."], space: Any) -> Float[Array, "*batch"]:
-    """The sum over the axes of one element of the space, the trailing ones."""
-    rank = len(space.struct().shape)
-    return jnp.sum(x, tuple(range(x.ndim - rank, x.ndim)))

@@ -9,10 +9,10 @@ from jaxtyping import Array, Float, Int
 
 from policy_core._dtypes import wide_float
 from policy_core.contract import Key
-from policy_core.distributions import categorical_math
 from policy_core.distributions.categorical import Categorical
-from policy_core.distributions.enumeration import element, place
+from policy_core.distributions.numerics.categorical import clean
 from policy_core.spaces import Discrete, JointMask, MultiDiscrete
+from policy_core.spaces.enumeration import element_at, index_of
 
 
 class ProductCategorical(NamedTuple):
@@ -28,7 +28,8 @@ class ProductCategorical(NamedTuple):
         space: the space of the actions, static.
 
     Example:
-        >>> from policy_core import JointMask, MultiDiscrete
+        >>> from policy_core import MultiDiscrete
+        >>> from policy_core.spaces import JointMask
         >>> different = JointMask(~jnp.eye(3, dtype=bool))
         >>> d = ProductCategorical(jnp.zeros(6), different, MultiDiscrete((3, 3)))
         >>> round(float(jnp.exp(d.entropy())), 4), d.mode().tolist()
@@ -51,15 +52,15 @@ class ProductCategorical(NamedTuple):
 
     def sample(self, *, key: Key) -> Int[Array, "*batch_shape"]:
         """An int32 array of the space's shape. `key` is consumed."""
-        return element(self.space, self._combinations().sample(key=key))
+        return element_at(self.space, self._combinations().sample(key=key))
 
     def mode(self) -> Int[Array, "*batch_shape"]:
         """The most probable combination, the first of equals."""
-        return element(self.space, self._combinations().mode())
+        return element_at(self.space, self._combinations().mode())
 
     def log_prob(self, action: Any) -> Float[Array, "*batch"]:
         """Log-probability (nats); `MASKED_LOG_PROB` for what is masked or out of range."""
-        return self._combinations().log_prob(place(self.space, action))
+        return self._combinations().log_prob(index_of(self.space, action))
 
     def entropy(self) -> Float[Array, "*batch"]:
         """Entropy over the combinations that are allowed (nats)."""
@@ -72,7 +73,7 @@ class ProductCategorical(NamedTuple):
     def sample_and_log_prob(self, *, key: Key) -> tuple[Int[Array, "*batch_shape"], Float[Array, "*batch"]]:
         """A sample and its log-probability, one normalisation for both."""
         index, log_prob = self._combinations().sample_and_log_prob(key=key)
-        return element(self.space, index), log_prob
+        return element_at(self.space, index), log_prob
 
     def _combinations(self) -> Categorical:
         """One categorical over all combinations, in C order."""
@@ -80,7 +81,7 @@ class ProductCategorical(NamedTuple):
         ends = np.cumsum(nvec).tolist()
         table = jnp.zeros((*batch, *nvec), wide_float(self.logits.dtype))
         for i, (end, n) in enumerate(zip(ends, nvec, strict=True)):
-            row = categorical_math.clean(self.logits[..., end - n : end], None)
+            row = clean(self.logits[..., end - n : end], None)
             axes = [1] * len(nvec)
             axes[i] = n
             table = table + row.reshape(*batch, *axes)

@@ -9,8 +9,9 @@ from jaxtyping import Array, Float
 
 from policy_core._dtypes import wide_float, widen
 from policy_core.contract import Key
-from policy_core.distributions.normal import Normal, normal_entropy, normal_log_prob, sum_event
-from policy_core.distributions.squashed_math import tanh_log_det, tanh_normal_entropy
+from policy_core.distributions.normal import Normal, normal_entropy, normal_log_prob
+from policy_core.distributions.numerics.common import sample_and_log_prob, sum_event
+from policy_core.distributions.numerics.tanh_normal import tanh_log_det, tanh_normal_entropy
 from policy_core.spaces import Box
 
 
@@ -29,7 +30,7 @@ class SquashedNormal(NamedTuple):
 
     References:
         Haarnoja et al. 2018 (soft actor-critic), appendix C, for the density. The entropy, which
-        they estimate by a sample, is computed here (`squashed_math`).
+        they estimate by a sample, is computed here (`numerics.tanh_normal`).
 
     Example:
         >>> from policy_core import Box
@@ -93,8 +94,7 @@ class SquashedNormal(NamedTuple):
 
     def sample_and_log_prob(self, *, key: Key) -> tuple[Float[Array, "*batch_shape"], Float[Array, "*batch"]]:
         """A draw before the squash and the log-density of its environment action."""
-        action = self.sample(key=key)
-        return action, self.log_prob(action)
+        return sample_and_log_prob(self, key)
 
     def _bounded(self) -> np.ndarray:
         return np.broadcast_to(bounded_entries(self.space), self.loc.shape)

@@ -10,4 +10,3 @@ from policy_core.encoders.images import MinAtarCNN as MinAtarCNN
 from policy_core.encoders.images import NatureCNN as NatureCNN
 from policy_core.encoders.parts import Parts as Parts
 from policy_core.encoders.parts import default_encoder as default_encoder
-from policy_core.encoders.protocol import Encoder as Encoder

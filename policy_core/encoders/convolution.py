@@ -9,16 +9,16 @@ import jax.numpy as jnp
 from jax.custom_derivatives import SymbolicZero
 from jaxtyping import Array, Float, Num
 
-from policy_core.contract import Key, Space
+from policy_core.contract import Features, Key, Space
 from policy_core.errors import ConfigError
-from policy_core.networks import Layer, init_linear
+from policy_core.networks.layers import Layer, init_linear, linear
 from policy_core.spaces import Box
 
-SQRT_2 = math.sqrt(2)  # the gain of a layer before a ReLU
-_COLOURS = 4  # images of at most so many channels are likely to be channel first if these lead
+_SQRT_2 = math.sqrt(2)  # the gain of a layer before a ReLU
+_COLORS = 4  # images of at most so many channels are likely to be channel first if these lead
 
 
-def check_image(space: Space[Any], least: int, encoder: str, name: str) -> None:
+def check_image(space: Space, least: int, encoder: str, name: str) -> None:
     """Raise `ConfigError` unless `space` is an image, channel last, of sides of at least `least`."""
     if not isinstance(space, Box) or len(space.shape) != 3:
         got = f"a Box of shape {space.shape}" if isinstance(space, Box) else type(space).__name__
@@ -44,7 +44,7 @@ def check_image(space: Space[Any], least: int, encoder: str, name: str) -> None:
 
 def seems_channel_first(shape: tuple[int, ...]) -> bool:
     """Whether the first axis is as short as that of colours, and shorter than both others."""
-    return shape[0] <= _COLOURS and shape[0] < min(shape[1:])
+    return shape[0] <= _COLORS and shape[0] < min(shape[1:])
 
 
 def pixels(image: Num[Array, "height width channels"], dtype: str) -> Float[Array, "height width channels"]:
@@ -54,9 +54,9 @@ def pixels(image: Num[Array, "height width channels"], dtype: str) -> Float[Arra
     return scaled / 255 if image.dtype == jnp.uint8 else scaled
 
 
-def init_convolution(channels: int, filters: int, side: int, *, key: Key, dtype: str, gain: float) -> Layer:
+def init_convolution(channels: int, filters: int, side: int, *, key: Key, dtype: str) -> Layer:
     """A kernel `[side, side, channels, filters]`, orthogonal as a matrix of `filters` columns, and a bias."""
-    layer = init_linear(side * side * channels, filters, key=key, dtype=dtype, gain=gain)
+    layer = init_linear(side * side * channels, filters, key=key, dtype=dtype, gain=_SQRT_2)
     return {**layer, "kernel": layer["kernel"].reshape(side, side, channels, filters)}
 
 
@@ -66,6 +66,16 @@ def convolution(
     """The layer applied at every `stride`-th place, in the dtype of `x`."""
     y: jax.Array = _convolved(x[None], layer["kernel"].astype(x.dtype), stride, padding)[0]
     return y + layer["bias"].astype(x.dtype)[None, None]
+
+
+def init_dense(in_size: int, size: int, *, key: Key, dtype: str) -> Layer:
+    """The linear layer behind the last convolution. `key` is consumed."""
+    return init_linear(in_size, size, key=key, dtype=dtype, gain=_SQRT_2)
+
+
+def dense(layer: Layer, x: Float[Array, "height width channels"]) -> Features:
+    """The layer on all numbers of an image, then ReLU."""
+    return jax.nn.relu(linear(layer, jnp.ravel(x)))
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(2, 3))

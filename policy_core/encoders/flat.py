@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PyTree
 
-from policy_core._static import static
-from policy_core.contract import Key, Space
-from policy_core.encoders.protocol import Encoder
+from policy_core.configs import static
+from policy_core.configs.validation import check_at_least
+from policy_core.contract import Encoder, Features, Key, Space
 from policy_core.errors import ConfigError
 from policy_core.spaces import Discrete, MultiBinary, MultiDiscrete
 
@@ -29,23 +29,19 @@ class Flatten:
         [0.0, 1.0, 0.0, 0.5, -1.0]
     """
 
-    def check_space(self, space: Space[Any], name: str = "observation_space") -> None:
+    def check_space(self, space: Space, name: str = "observation_space") -> None:
         """Every space will do."""
 
-    def init(self, space: Space[Any], *, key: Key, dtype: str) -> dict[str, Any]:
+    def init(self, space: Space, *, key: Key, dtype: str) -> dict[str, Any]:
         """No params."""
-        del space, key, dtype
         return {}
 
-    def out_size(self, space: Space[Any]) -> int:
+    def out_size(self, space: Space) -> int:
         """The flat size of the space."""
         return space.flat_size
 
-    def apply(
-        self, params: Any, space: Space[Any], observation: PyTree, dtype: str
-    ) -> Float[Array, " features"]:
+    def apply(self, params: Any, space: Space, observation: PyTree, dtype: str) -> Features:
         """The flat form."""
-        del params
         return space.flatten(observation).astype(dtype)
 
 
@@ -71,10 +67,9 @@ class Embedding:
     size: int = field(kw_only=False)
 
     def __post_init__(self) -> None:
-        if self.size < 1:
-            raise ConfigError(f"Embedding.size: got {self.size}, expected at least 1")
+        check_at_least(self, 1, "size")
 
-    def check_space(self, space: Space[Any], name: str = "observation_space") -> None:
+    def check_space(self, space: Space, name: str = "observation_space") -> None:
         """Raise `ConfigError` for what has no categories."""
         if not isinstance(space, Discrete | MultiDiscrete | MultiBinary):
             raise ConfigError(
@@ -82,18 +77,16 @@ class Embedding:
                 "MultiBinary; use Flatten()"
             )
 
-    def init(self, space: Space[Any], *, key: Key, dtype: str) -> dict[str, Float[Array, "..."]]:
+    def init(self, space: Space, *, key: Key, dtype: str) -> dict[str, Float[Array, "..."]]:
         """A `table`, with the vectors of the parts one after the other."""
         normal = jax.random.normal(key, (sum(_categories(space)), self.size), jnp.float32)
         return {"table": normal.astype(dtype)}
 
-    def out_size(self, space: Space[Any]) -> int:
+    def out_size(self, space: Space) -> int:
         """`size` for each part."""
         return self.size * len(_categories(space))
 
-    def apply(
-        self, params: Any, space: Space[Any], observation: PyTree, dtype: str
-    ) -> Float[Array, " features"]:
+    def apply(self, params: Any, space: Space, observation: PyTree, dtype: str) -> Features:
         """The vectors of the parts, one after the other; zeros for a category outside of the space."""
         one_hot, table = space.flatten(observation), params["table"].astype(dtype)
         if isinstance(space, MultiBinary):

@@ -10,12 +10,19 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Num
 
-from policy_core._static import static
-from policy_core.contract import Key, Space
-from policy_core.encoders.convolution import SQRT_2, check_image, convolution, init_convolution, pixels
-from policy_core.encoders.protocol import Encoder
+from policy_core.configs import static
+from policy_core.configs.validation import check_at_least
+from policy_core.contract import Encoder, Features, Key, Space
+from policy_core.encoders.convolution import (
+    check_image,
+    convolution,
+    dense,
+    init_convolution,
+    init_dense,
+    pixels,
+)
 from policy_core.errors import ConfigError
-from policy_core.networks import Layer, init_linear, linear
+from policy_core.networks.layers import Layer
 
 _NATURE = ((32, 8, 4), (64, 4, 2), (64, 3, 1))  # filters, side, stride
 
@@ -43,9 +50,9 @@ class NatureCNN:
     size: int = 512
 
     def __post_init__(self) -> None:
-        _check_positive("NatureCNN.size", self.size)
+        check_at_least(self, 1, "size")
 
-    def check_space(self, space: Space[Any], name: str = "observation_space") -> None:
+    def check_space(self, space: Space, name: str = "observation_space") -> None:
         """Raise `ConfigError` for what is no image of at least 36 x 36."""
         check_image(space, 36, "NatureCNN", name)
 
@@ -55,29 +62,21 @@ class NatureCNN:
         keys = jax.random.split(key, 4)
         params = {}
         for i, (filters, side, stride) in enumerate(_NATURE):
-            params[f"convolution_{i}"] = init_convolution(
-                channels, filters, side, key=keys[i], dtype=dtype, gain=SQRT_2
-            )
+            params[f"convolution_{i}"] = init_convolution(channels, filters, side, key=keys[i], dtype=dtype)
             height, width, channels = (height - side) // stride + 1, (width - side) // stride + 1, filters
-        params["linear"] = init_linear(
-            height * width * channels, self.size, key=keys[3], dtype=dtype, gain=SQRT_2
-        )
+        params["linear"] = init_dense(height * width * channels, self.size, key=keys[3], dtype=dtype)
         return params
 
-    def out_size(self, space: Space[Any]) -> int:
+    def out_size(self, space: Space) -> int:
         """`size`."""
-        del space
         return self.size
 
-    def apply(
-        self, params: Any, space: Space[Any], observation: Num[Array, "..."], dtype: str
-    ) -> Float[Array, " features"]:
+    def apply(self, params: Any, space: Space, observation: Num[Array, "..."], dtype: str) -> Features:
         """The activations of the linear layer."""
-        del space
         x = pixels(observation, dtype)
         for i, (_, _, stride) in enumerate(_NATURE):
             x = jax.nn.relu(convolution(params[f"convolution_{i}"], x, stride, "VALID"))
-        return jax.nn.relu(linear(params["linear"], jnp.ravel(x)))
+        return dense(params["linear"], x)
 
 
 @static
@@ -110,11 +109,9 @@ class ImpalaCNN:
     def __post_init__(self) -> None:
         if not self.channels:
             raise ConfigError("ImpalaCNN.channels: got (), expected at least one stage")
-        _check_positive("ImpalaCNN.channels", *self.channels)
-        _check_positive("ImpalaCNN.blocks", self.blocks)
-        _check_positive("ImpalaCNN.size", self.size)
+        check_at_least(self, 1, "channels", "blocks", "size")
 
-    def check_space(self, space: Space[Any], name: str = "observation_space") -> None:
+    def check_space(self, space: Space, name: str = "observation_space") -> None:
         """Raise `ConfigError` for what is no image."""
         check_image(space, 1, "ImpalaCNN", name)
 
@@ -125,7 +122,7 @@ class ImpalaCNN:
         params: dict[str, Any] = {}
 
         def layer(key: Key, channels: int, filters: int) -> Layer:
-            return init_convolution(channels, filters, 3, key=key, dtype=dtype, gain=SQRT_2)
+            return init_convolution(channels, filters, 3, key=key, dtype=dtype)
 
         for i, (stage_key, after) in enumerate(
             zip(jax.random.split(key, len(self.channels)), self.channels, strict=True)
@@ -138,21 +135,15 @@ class ImpalaCNN:
                 }
             params[f"stage_{i}"] = stage
             height, width, before = -(-height // 2), -(-width // 2), after
-        params["linear"] = init_linear(
-            height * width * before, self.size, key=linear_key, dtype=dtype, gain=SQRT_2
-        )
+        params["linear"] = init_dense(height * width * before, self.size, key=linear_key, dtype=dtype)
         return params
 
-    def out_size(self, space: Space[Any]) -> int:
+    def out_size(self, space: Space) -> int:
         """`size`."""
-        del space
         return self.size
 
-    def apply(
-        self, params: Any, space: Space[Any], observation: Num[Array, "..."], dtype: str
-    ) -> Float[Array, " features"]:
+    def apply(self, params: Any, space: Space, observation: Num[Array, "..."], dtype: str) -> Features:
         """The activations of the linear layer."""
-        del space
         x = pixels(observation, dtype)
         for i in range(len(self.channels)):
             stage = params[f"stage_{i}"]
@@ -162,7 +153,7 @@ class ImpalaCNN:
                 for layer in (stage[f"block_{j}"][f"convolution_{k}"] for k in range(2)):
                     y = convolution(layer, jax.nn.relu(y), 1, "SAME")
                 x = x + y
-        return jax.nn.relu(linear(params["linear"], jnp.ravel(jax.nn.relu(x))))
+        return dense(params["linear"], jax.nn.relu(x))
 
 
 @static
@@ -190,10 +181,9 @@ class MinAtarCNN:
     size: int = 128
 
     def __post_init__(self) -> None:
-        _check_positive("MinAtarCNN.filters", self.filters)
-        _check_positive("MinAtarCNN.size", self.size)
+        check_at_least(self, 1, "filters", "size")
 
-    def check_space(self, space: Space[Any], name: str = "observation_space") -> None:
+    def check_space(self, space: Space, name: str = "observation_space") -> None:
         """Raise `ConfigError` for what is no image of at least 3 x 3."""
         check_image(space, 3, "MinAtarCNN", name)
 
@@ -203,22 +193,18 @@ class MinAtarCNN:
         first, second = jax.random.split(key)
         features = (height - 2) * (width - 2) * self.filters
         return {
-            "convolution": init_convolution(channels, self.filters, 3, key=first, dtype=dtype, gain=SQRT_2),
-            "linear": init_linear(features, self.size, key=second, dtype=dtype, gain=SQRT_2),
+            "convolution": init_convolution(channels, self.filters, 3, key=first, dtype=dtype),
+            "linear": init_dense(features, self.size, key=second, dtype=dtype),
         }
 
-    def out_size(self, space: Space[Any]) -> int:
+    def out_size(self, space: Space) -> int:
         """`size`."""
-        del space
         return self.size
 
-    def apply(
-        self, params: Any, space: Space[Any], observation: Num[Array, "..."], dtype: str
-    ) -> Float[Array, " features"]:
+    def apply(self, params: Any, space: Space, observation: Num[Array, "..."], dtype: str) -> Features:
         """The activations of the linear layer."""
-        del space
         x = jax.nn.relu(convolution(params["convolution"], pixels(observation, dtype), 1, "VALID"))
-        return jax.nn.relu(linear(params["linear"], jnp.ravel(x)))
+        return dense(params["linear"], x)
 
 
 def _pooled(x: Float[Array, "height width channels"]) -> Float[Array, "rows columns channels"]:
@@ -226,12 +212,6 @@ def _pooled(x: Float[Array, "height width channels"]) -> Float[Array, "rows colu
     # A Python number: an array here, JAX would not know for the maximum's identity, and not differentiate.
     pooled: jax.Array = jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, (3, 3, 1), (2, 2, 1), "SAME")
     return pooled
-
-
-def _check_positive(name: str, *numbers: int) -> None:
-    if any(number < 1 for number in numbers):
-        got = numbers[0] if len(numbers) == 1 else numbers
-        raise ConfigError(f"{name}: got {got}, expected at least 1")
 
 
 _: tuple[type[Encoder], ...] = (NatureCNN, ImpalaCNN, MinAtarCNN)

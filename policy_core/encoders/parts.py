@@ -2,22 +2,20 @@
 
 from collections.abc import Mapping
 from dataclasses import field
-from typing import Any, TypeAlias
+from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PyTree
+from jaxtyping import PyTree
 
-from policy_core._static import set_field, static
-from policy_core.contract import Key, Space
+from policy_core.configs import set_field, static
+from policy_core.configs.validation import pairs_of, sort_pairs
+from policy_core.contract import Encoder, Features, Key, Space
 from policy_core.encoders.flat import Flatten
 from policy_core.encoders.images import MinAtarCNN, NatureCNN
-from policy_core.encoders.protocol import Encoder
 from policy_core.errors import ConfigError
 from policy_core.spaces import Box, Dict, Tuple
-from policy_core.spaces.composite import parts_of
-
-Name: TypeAlias = str | int
+from policy_core.spaces.composite import Name, parts_of
 
 
 @static
@@ -49,18 +47,14 @@ class Parts:
         *,
         rest: Encoder | None = None,
     ) -> None:
-        set_field(self, "encoders", tuple(encoders.items()) if isinstance(encoders, Mapping) else encoders)
+        set_field(self, "encoders", pairs_of(encoders))
         set_field(self, "rest", rest)
         self.__post_init__()
 
     def __post_init__(self) -> None:
-        names = [name for name, _ in self.encoders]
-        if len(set(names)) != len(names):
-            raise ConfigError(f"Parts.encoders: got the names {names}, expected each once")
-        key = lambda item: (isinstance(item[0], str), item[0])  # noqa: E731
-        set_field(self, "encoders", tuple(sorted(self.encoders, key=key)))
+        sort_pairs(self, "encoders")
 
-    def check_space(self, space: Space[Any], name: str = "observation_space") -> None:
+    def check_space(self, space: Space, name: str = "observation_space") -> None:
         """Raise `ConfigError` unless `space` has exactly these parts, and they can be encoded."""
         if not isinstance(space, Dict | Tuple):
             raise ConfigError(f"{name}: got {type(space).__name__}, but Parts takes a Dict or a Tuple")
@@ -78,7 +72,7 @@ class Parts:
                 )
             encoder.check_space(inner, f"{name}[{part!r}]")
 
-    def init(self, space: Space[Any], *, key: Key, dtype: str) -> dict[str, Any]:
+    def init(self, space: Space, *, key: Key, dtype: str) -> dict[str, Any]:
         """The params of each part that has any, by name."""
         parts = self._parts(space)
         keys = jax.random.split(key, max(len(parts), 1))
@@ -88,13 +82,11 @@ class Parts:
         }
         return {part: inner for part, inner in params.items() if jax.tree.leaves(inner)}
 
-    def out_size(self, space: Space[Any]) -> int:
+    def out_size(self, space: Space) -> int:
         """The sum over the parts."""
         return sum(encoder.out_size(inner) for encoder, inner in self._parts(space).values())
 
-    def apply(
-        self, params: Any, space: Space[Any], observation: PyTree, dtype: str
-    ) -> Float[Array, " features"]:
+    def apply(self, params: Any, space: Space, observation: PyTree, dtype: str) -> Features:
         """The features of the parts, one after the other."""
         features = [
             encoder.apply(params.get(str(part), {}), inner, observation[part], dtype)
@@ -102,12 +94,12 @@ class Parts:
         ]
         return jnp.concatenate([jnp.zeros(0, dtype), *features])
 
-    def _parts(self, space: Space[Any]) -> dict[Name, tuple[Any, Space[Any]]]:
+    def _parts(self, space: Space) -> dict[Name, tuple[Any, Space]]:
         named = dict(self.encoders)
         return {part: (named.get(part, self.rest), inner) for part, inner in parts_of(space).items()}
 
 
-def default_encoder(space: Space[Any]) -> Encoder:
+def default_encoder(space: Space) -> Encoder:
     """The encoder of a space when none is given: `Flatten`, but for images.
 
     A `Box` of uint8 and three axes is an image: `NatureCNN` from 36 x 36, `MinAtarCNN` from

@@ -1,20 +1,20 @@
-"""The policy file: one msgpack map that holds the pair and proves what it holds.
+"""The policy file: one msgpack map of the pair, verified by checksum, fingerprint and replayed outputs.
 
     wire        canonical msgpack, token by token
     checksum    one SHA-256, on several cores
     rows        arrays as aligned rows
     document    the file as checked structure; what another language reads
     storage     bytes to disk and back, never half
-    trees       pytrees to rows and back
+    arrays      JAX arrays to rows and back
     configs     the config in a file, and migrations
-    self_test   what the policy gave when it was saved
+    replay      the self-test: outputs that were recorded when the policy was saved
     policies    save, load, verify, inspect
 
 The format, MUST by MUST, is in docs/file-format.md. There is no pickle and no code in a file,
 and a type of config is looked up among those registered, never imported.
 """
 
-from policy_core.files.policies import Inspection as Inspection
+from policy_core.files.policies import FileInfo as FileInfo
 from policy_core.files.policies import from_bytes as from_bytes
 from policy_core.files.policies import inspect as inspect
 from policy_core.files.policies import load as load
@@ -22,4 +22,4 @@ from policy_core.files.policies import load_extra as load_extra
 from policy_core.files.policies import save as save
 from policy_core.files.policies import to_bytes as to_bytes
 from policy_core.files.policies import verify as verify
-from policy_core.files.self_test import Verification as Verification
+from policy_core.files.replay import Verification as Verification

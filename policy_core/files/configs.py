@@ -7,14 +7,15 @@ from typing import Any
 import jax
 from jaxtyping import PyTree
 
-from policy_core._static import encoding_of, from_data, registrations, to_data
+from policy_core.configs import diff
+from policy_core.configs.codec import encoding_of, from_data, to_data
+from policy_core.configs.registry import registrations
 from policy_core.contract import ActorCritic
 from policy_core.errors import ConfigError, FileError, FingerprintError
 from policy_core.files import document as layout
 from policy_core.files.document import Document
-from policy_core.files.trees import Spec, by_path, spec
 from policy_core.files.wire import pack
-from policy_core.fingerprint import diff
+from policy_core.trees import Spec, by_path, spec
 
 MIGRATIONS: dict[int, Callable[[Any], Any]] = {}
 """From the plain data of a config in a file of version n to what version n + 1 says instead.
@@ -56,7 +57,7 @@ def _decode(encoding: bytes, version: int, newest: int, registered: int) -> Any:
         migrated = MIGRATIONS.get(step, lambda unchanged: unchanged)(migrated)
     try:
         config = from_data(migrated)
-        if version == newest and not _says(data, to_data(config)):
+        if version == newest and not _is_canonical(data, to_data(config)):
             raise ConfigError("it is not in its canonical form")
     except ConfigError as error:
         raise FileError(f"config: {error}") from error
@@ -90,18 +91,19 @@ def _template(config: Any, x64: bool) -> tuple[tuple[tuple[str, Spec], ...], Any
     return tuple((name, spec(leaf)) for name, leaf in leaves.items()), jax.tree.structure(params)
 
 
-def _says(data: Any, canonical: Any) -> bool:
-    """Whether data is what a config says of itself, but for fields that it did not have yet."""
+def _is_canonical(data: Any, canonical: Any) -> bool:
+    """Whether data equals the canonical encoding, up to fields that were added since."""
     if type(data) is not type(canonical):
         return False
     if isinstance(data, list):
-        return len(data) == len(canonical) and all(map(_says, data, canonical))
+        return len(data) == len(canonical) and all(map(_is_canonical, data, canonical))
     if isinstance(data, dict):
         names = list(data)
         if set(names) == {"type", "fields"} and names == ["type", "fields"]:
-            return bool(data["type"] == canonical["type"]) and _says(data["fields"], canonical["fields"])
+            same_type = bool(data["type"] == canonical["type"])
+            return same_type and _is_canonical(data["fields"], canonical["fields"])
         return names == sorted(names) and all(
-            name in canonical and _says(value, canonical[name]) for name, value in data.items()
+            name in canonical and _is_canonical(value, canonical[name]) for name, value in data.items()
         )
     return bool(data == canonical)
 

@@ -15,15 +15,15 @@ Nothing here knows JAX or a class of config: this is the whole of what another l
 """
 
 import functools
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from policy_core.configs.comparison import fingerprint_of_encoding
 from policy_core.errors import FileError
 from policy_core.files.checksum import checksum
 from policy_core.files.rows import MOST_AXES, Row, read_rows, write_rows
 from policy_core.files.wire import Budget, Reader, bin_header, map_header, pack
-from policy_core.fingerprint import fingerprint_of_encoding
 
 FORMAT = "policy_core"
 VERSION = 1
@@ -111,6 +111,11 @@ def read(data: memoryview, seal: bytes | None = None) -> Document:
         raise FileError("not a policy file, or truncated or damaged: it does not end with a checksum")
     if (checksum([data[:-32]]) if seal is None else seal) != bytes(data[-32:]):
         raise FileError("checksum: the file is truncated or damaged; nothing was loaded")
+    return READERS[version](data)
+
+
+def _read_1(data: memoryview) -> Document:
+    """The document of a file of version 1, behind its checksum."""
     reader = Reader(data, len(_START) + 1)
     config = bytes(_key(reader, "config").binary(MOST_CONFIG_BYTES, "config"))
     fingerprint = bytes(_key(reader, "fingerprint").binary(32, "fingerprint"))
@@ -124,7 +129,11 @@ def read(data: memoryview, seal: bytes | None = None) -> Document:
     extra = read_rows(_key(reader, "extra"), "extra")
     _key(reader, "checksum").binary(32, "checksum")
     reader.end("checksum")
-    return Document(config, batch, leaves, metadata, self_test, extra, version)
+    return Document(config, batch, leaves, metadata, self_test, extra, version=1)
+
+
+READERS: dict[int, Callable[[memoryview], Document]] = {1: _read_1}
+"""The reader of each version; each verifies every MUST of its version and calls no other."""
 
 
 @functools.lru_cache(maxsize=64)
@@ -163,7 +172,7 @@ def _version(data: memoryview) -> int:
         raise FileError("not a policy file, or truncated or damaged: it does not begin as one")
     reader = Reader(data, len(_START))
     version = reader.uint("version")
-    if not 1 <= version <= VERSION:
+    if version not in READERS:
         raise FileError(f"version: got {version}, expected 1 to {VERSION}; a newer policy_core may read it")
     return version
 

@@ -3,37 +3,34 @@
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, TypeVar, overload
+from typing import Any, NamedTuple, TypeAlias, TypeVar
 
 import jax
 import numpy as np
 from jaxtyping import PyTree
 
-from policy_core._static import encoding_of
-from policy_core.contract import ActorCritic, Policy
+from policy_core.configs.codec import encoding_of
+from policy_core.contract import Action, ActorCritic, Observation, Params, Policy, State
 from policy_core.errors import FileError
-from policy_core.files import self_test as tests
+from policy_core.files import replay
+from policy_core.files.arrays import arrays_of, check_specs, rows_of
 from policy_core.files.checksum import Buffer
 from policy_core.files.configs import decode, specs_of
 from policy_core.files.document import Document, check_metadata, read, write
 from policy_core.files.precision import check_width, narrowed
+from policy_core.files.replay import Verification
 from policy_core.files.rows import Row
-from policy_core.files.self_test import Verification
 from policy_core.files.storage import read_file, write_atomically
-from policy_core.files.trees import arrays_of, by_path, check_arrays, check_specs, rows_of, spec
+from policy_core.trees import by_path, check_arrays, spec
 
-P = TypeVar("P")
-S = TypeVar("S")
-Obs = TypeVar("Obs")
-A = TypeVar("A")
 T = TypeVar("T")
 
-Path_ = str | os.PathLike[str]
+PathLike: TypeAlias = str | os.PathLike[str]
 
 
 def save(
-    path: Path_,
-    policy: Policy[P, S, Obs, A],
+    path: PathLike,
+    policy: Policy,
     *,
     metadata: Mapping[str, str] | None = None,
     extra: PyTree = None,
@@ -74,17 +71,13 @@ def save(
     write_atomically(Path(path), _parts(policy, metadata, extra, self_test, observations))
 
 
-@overload
 def load(
-    path: Path_, config: None = None, *, self_test: bool = False, narrow: bool = False
-) -> Policy[Any, Any, Any, Any]: ...
-@overload
-def load(
-    path: Path_, config: ActorCritic[P, S, Obs, A], *, self_test: bool = False, narrow: bool = False
-) -> Policy[P, S, Obs, A]: ...
-def load(
-    path: Path_, config: Any = None, *, self_test: bool = False, narrow: bool = False
-) -> Policy[Any, Any, Any, Any]:
+    path: PathLike,
+    config: ActorCritic[Params, State, Observation, Action] | None = None,
+    *,
+    self_test: bool = False,
+    narrow: bool = False,
+) -> Policy[Params, State, Observation, Action]:
     """Read a policy from a file.
 
     Args:
@@ -119,11 +112,11 @@ def load(
         document = narrowed(document)
     policy = _policy_of(document, config)
     if self_test:
-        tests.check(policy, document.batch, document.self_test, _TOLERANCE)
+        replay.check(policy, document.batch, document.self_test, _TOLERANCE)
     return policy
 
 
-def load_extra(path: Path_, like: T) -> T:
+def load_extra(path: PathLike, like: T) -> T:
     """What was saved as `extra`, in the structure of `like`.
 
     A file holds arrays by path and no code: how optax or a trainer nests its NamedTuples is said
@@ -163,7 +156,7 @@ def load_extra(path: Path_, like: T) -> T:
     return result
 
 
-def verify(path: Path_, config: Any = None, *, tolerance: float = 1e-3) -> Verification:
+def verify(path: PathLike, config: Any = None, *, tolerance: float = 1e-3) -> Verification:
     """Read a file, check all of it, and run its self-test.
 
     Args:
@@ -177,7 +170,8 @@ def verify(path: Path_, config: Any = None, *, tolerance: float = 1e-3) -> Verif
         How many observations were tried, and the largest deviation.
 
     Raises:
-        FileError: as `load`, or if the self-test fails, with the largest deviation.
+        FileError: as `load`.
+        SelfTestError: if the self-test fails, with the largest deviation.
         OSError: if there is no such file, or it cannot be read.
 
     Example:
@@ -191,11 +185,11 @@ def verify(path: Path_, config: Any = None, *, tolerance: float = 1e-3) -> Verif
         8
     """
     document = read_document(path)
-    return tests.check(_policy_of(document, config), document.batch, document.self_test, tolerance)
+    return replay.check(_policy_of(document, config), document.batch, document.self_test, tolerance)
 
 
 def to_bytes(
-    policy: Policy[P, S, Obs, A],
+    policy: Policy,
     *,
     metadata: Mapping[str, str] | None = None,
     extra: PyTree = None,
@@ -219,11 +213,9 @@ def to_bytes(
     return b"".join(_parts(policy, metadata, extra, self_test, observations))
 
 
-@overload
-def from_bytes(data: bytes, config: None = None) -> Policy[Any, Any, Any, Any]: ...
-@overload
-def from_bytes(data: bytes, config: ActorCritic[P, S, Obs, A]) -> Policy[P, S, Obs, A]: ...
-def from_bytes(data: bytes, config: Any = None) -> Policy[Any, Any, Any, Any]:
+def from_bytes(
+    data: bytes, config: ActorCritic[Params, State, Observation, Action] | None = None
+) -> Policy[Params, State, Observation, Action]:
     """The policy that `to_bytes` packed; see `load` for the errors.
 
     Example:
@@ -242,8 +234,8 @@ def from_bytes(data: bytes, config: Any = None) -> Policy[Any, Any, Any, Any]:
     return _policy_of(read(memoryview(data)), config)
 
 
-class Inspection(NamedTuple):
-    """What a file says of itself, without the params being loaded.
+class FileInfo(NamedTuple):
+    """Header and metadata of a policy file, read without loading the params.
 
     Args:
         config: as plain data, `{"type": name, "fields": {...}}`; its class need not be known.
@@ -257,7 +249,7 @@ class Inspection(NamedTuple):
         nbytes: size of the file.
 
     Example:
-        >>> Inspection._fields[:3]
+        >>> FileInfo._fields[:3]
         ('config', 'fingerprint', 'version')
     """
 
@@ -272,8 +264,8 @@ class Inspection(NamedTuple):
     nbytes: int
 
 
-def inspect(path: Path_) -> Inspection:
-    """What a file says of itself; its checksum and form are verified.
+def inspect(path: PathLike) -> FileInfo:
+    """Read the header and metadata of a policy file; its checksum and form are verified.
 
     Raises:
         FileError: if the file is damaged, truncated, or not a policy file.
@@ -297,7 +289,7 @@ def inspect(path: Path_) -> Inspection:
     def table(rows: tuple[Row, ...]) -> tuple[tuple[str, str, tuple[int, ...], int], ...]:
         return tuple((row.path, row.dtype, row.shape, row.nbytes) for row in rows)
 
-    return Inspection(
+    return FileInfo(
         config=document.config_data(),
         fingerprint=document.fingerprint,
         version=document.version,
@@ -310,7 +302,7 @@ def inspect(path: Path_) -> Inspection:
     )
 
 
-def read_document(path: Path_) -> Document:
+def read_document(path: PathLike) -> Document:
     """The checked document of a file."""
     return read(*read_file(Path(path)))
 
@@ -320,11 +312,7 @@ _NUMBERS: dict[type, Any] = {bool: np.bool_, int: np.int64, float: np.float64}
 
 
 def _parts(
-    policy: Policy[Any, Any, Any, Any],
-    metadata: Mapping[str, str] | None,
-    extra: PyTree,
-    self_test: bool,
-    observations: PyTree,
+    policy: Policy, metadata: Mapping[str, str] | None, extra: PyTree, self_test: bool, observations: PyTree
 ) -> list[Buffer]:
     if not isinstance(policy, tuple) or len(policy) != 2 or not isinstance(policy[1], ActorCritic):
         got = type(policy[1] if isinstance(policy, tuple) and len(policy) == 2 else policy).__name__
@@ -343,7 +331,7 @@ def _parts(
         batch=batch,
         leaves=rows_of(leaves),
         metadata=text,
-        self_test=tests.record(policy, batch, observations) if self_test else (),
+        self_test=replay.record(policy, batch, observations) if self_test else (),
         extra=rows_of(_extra_leaves(extra)),
     )
     return write(document)
@@ -361,7 +349,7 @@ def _extra_leaves(extra: PyTree) -> dict[str, Any]:
     return leaves
 
 
-def _policy_of(document: Document, config: Any) -> Policy[Any, Any, Any, Any]:
+def _policy_of(document: Document, config: Any) -> Policy:
     saved = decode(document, config)
     check_width(document)
     expected, structure = specs_of(saved)

@@ -161,7 +161,7 @@ class Reader:
         start = self.position
         end = start + form.size
         if end > self.size:
-            raise FileError(f"{what}: truncated, {form.size} bytes are said to come")
+            raise FileError(f"{what}: truncated, the header declares {form.size} bytes")
         self.position = end
         return form.unpack_from(self.data, start)[0]
 
@@ -171,19 +171,13 @@ class Reader:
         start = self.position
         end = start + size
         if end > self.size:
-            raise FileError(f"{what}: truncated, {size} bytes are said to come")
+            raise FileError(
+                f"{what}: truncated, the header declares {size} bytes, {self.size - start} remain"
+            )
         self.position = end
         return self.data[start:end]
 
-    def _header(
-        self,
-        short: int,
-        largest_short: int,
-        longer: _Tags,
-        most: int,
-        what: str,
-        kind: str,
-    ) -> int:
+    def _header(self, short: int, largest_short: int, longer: _Tags, most: int, what: str, kind: str) -> int:
         start, tag = self.position, self._tag(what)
         size = tag - short
         if not 0 <= size <= largest_short:
@@ -193,7 +187,7 @@ class Reader:
         if size > most:
             raise FileError(f"{what}: {kind} of {size}, at most {most} are allowed")
         if size > self.size - self.position:  # each item has at least one byte
-            raise FileError(f"{what}: truncated, {size} items are said to come")
+            raise FileError(f"{what}: truncated, the header declares {size} items")
         return size
 
     def _expected(self, kind: str, what: str, start: int) -> FileError:

@@ -1,33 +1,33 @@
 """The head for `Dict` and `Tuple` actions whose parts depend on other parts."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float
 
-from policy_core._registry import add, find
-from policy_core._static import set_field, static
-from policy_core.contract import Key, Mask, Space
+from policy_core.configs import set_field, static
+from policy_core.configs.named import NamedFunctions
+from policy_core.configs.validation import pairs_of, sort_pairs
+from policy_core.contract import Features, Head, Key, Mask, Network, Space, Temperature
 from policy_core.distributions import AutoregressiveJoint
-from policy_core.distributions.graph import Graph, Name
+from policy_core.distributions.graph import Graph
 from policy_core.errors import ConfigError
-from policy_core.heads.composite import JointHead, head_of, like
-from policy_core.heads.discrete import BinsHead
-from policy_core.heads.protocol import Head
-from policy_core.networks import MLP, Network
-from policy_core.spaces import Box, Dict, Tuple
-from policy_core.spaces.composite import parts_of
+from policy_core.heads.composite import JointHead
+from policy_core.networks import MLP
+from policy_core.spaces.composite import Name, like, parts_of
 
 MaskFunction: TypeAlias = Callable[[Mask, dict[Any, Any]], Mask]
 
-_MASK_FUNCTIONS: dict[str, MaskFunction] = {}
+_MASK_FUNCTIONS: NamedFunctions[MaskFunction] = NamedFunctions(
+    "mask_function", "policy_core.heads.register_mask_function", {}
+)
 _DEFAULT_NETWORK = MLP((64,))
 
 
 def register_mask_function(name: str, function: MaskFunction) -> None:
-    """Make a function `(mask, seen) -> mask` available to `Autoregressive(masks=...)`.
+    """Make a function `(mask, parents) -> mask` available to `Autoregressive(masks=...)`.
 
     It gets the part's own mask, or None if there is none, and the policy actions of its
     parents by name. What it returns is the mask of the part, so it should forbid what the
@@ -38,32 +38,32 @@ def register_mask_function(name: str, function: MaskFunction) -> None:
 
     Example:
         >>> import policy_core as pc
-        >>> def another(mask, seen):
-        ...     others = jnp.arange(3) != seen["first"]
+        >>> def another(mask, parents):
+        ...     others = jnp.arange(3) != parents["first"]
         ...     return others if mask is None else mask & others
-        >>> pc.register_mask_function("another", another)
+        >>> pc.heads.register_mask_function("another", another)
         >>> pc.Autoregressive({"second": ("first",)}, masks={"second": "another"}).masks
         (('second', 'another'),)
     """
-    add(_MASK_FUNCTIONS, name, function, "mask_function")
+    _MASK_FUNCTIONS.add(name, function)
 
 
 @static
 class Autoregressive:
     """Which parts of a `Dict` or `Tuple` action depend on which others, and how.
 
-    A part sees the policy actions of its parents. Parents are discrete, and what a parent
-    sees its children see, too; so every conditional distribution is computed for all that
-    can be seen, and log-probability, entropy and KL of the whole are exact. Parts that see
-    nothing are independent given the observation.
+    A part is conditioned on the policy actions of its parents. Parents are discrete, and the
+    parents of a parent are parents, too; so the conditional distributions are tabulated over
+    all combinations, and log-probability, entropy and KL of the whole are exact. Parts without
+    parents are independent given the observation.
 
     Args:
-        parents: part -> the parts that it sees, a mapping or a tuple of pairs. Parts of a
-            `Tuple` go by their places.
-        network: from the features and the flat forms of what is seen to the features of
-            the head, one for each part that sees something.
-        masks: part -> the name of a function that makes its mask from what it sees, see
-            `register_mask_function`.
+        parents: part -> its parents, a mapping or a tuple of pairs. Parts of a `Tuple` go by
+            their places.
+        network: from the features and the flat actions of the parents to the features of the
+            head, one for each part with parents.
+        masks: part -> the name of a function that makes its mask from the actions of its
+            parents, see `register_mask_function`.
 
     References:
         Metz et al. 2017, Vinyals et al. 2019, for action parts in sequence. They estimate
@@ -93,109 +93,106 @@ class Autoregressive:
         network: Network = _DEFAULT_NETWORK,
         masks: Mapping[Any, str] | tuple[tuple[Name, str], ...] = (),
     ) -> None:
-        set_field(self, "parents", tuple(parents.items()) if isinstance(parents, Mapping) else parents)
+        set_field(self, "parents", pairs_of(parents))
         set_field(self, "network", network)
-        set_field(self, "masks", tuple(masks.items()) if isinstance(masks, Mapping) else masks)
+        set_field(self, "masks", pairs_of(masks))
         self.__post_init__()
 
     def __post_init__(self) -> None:
         for field in ("parents", "masks"):
-            pairs = getattr(self, field)
-            names = [name for name, _ in pairs]
-            if len(set(names)) < len(names):
-                raise ConfigError(f"Autoregressive.{field}: got {names}, expected each part once")
-            set_field(self, field, tuple(sorted(pairs, key=str)))
+            sort_pairs(self, field, key=str)  # files have them in the order of their text
         if extra := [name for name, _ in self.masks if name not in dict(self.parents)]:
             raise ConfigError(f"Autoregressive.masks: {extra[0]!r} has no parents to make a mask from")
         for name, function in self.masks:
-            find(_MASK_FUNCTIONS, function, "mask_function", f"Autoregressive.masks[{name!r}]: ")
+            _MASK_FUNCTIONS.find(function, f"Autoregressive.masks[{name!r}]: ")
 
 
-@static
+@dataclass(frozen=True)
 class AutoregressiveHead:
-    """A head for each part, behind a network for each that sees others.
+    """A head for each part, behind a network for each part that depends on others.
 
     Args:
-        box_head: how the boxes of floats among the parts are distributed.
-        dependence: who sees whom.
+        joint: the heads of the parts, which serve the space.
+        dependence: which parts depend on which.
+        graph: the same over the spaces of the policy actions.
     """
 
-    box_head: Head
+    joint: JointHead
     dependence: Autoregressive
+    graph: Graph
 
     def check_space(self, space: Any) -> None:
-        """A `Dict` or `Tuple` that has the parts that are named, and heads for all of them."""
-        if not isinstance(space, Dict | Tuple):
-            raise ConfigError(
-                f"action_space: got {type(space).__name__}, expected a Dict or Tuple for Autoregressive"
-            )
-        JointHead(box_head=self.box_head).check_space(space)
-        self.graph(space)
+        """A space that the heads of the parts serve."""
+        self.joint.check_space(space)
 
-    def graph(self, space: Dict | Tuple) -> Graph:
-        """The spaces of the policy actions, and who sees whom."""
-        return Graph(
-            spaces=tuple((name, self._policy_space(part)) for name, part in parts_of(space).items()),
-            parents=self.dependence.parents,
-        )
+    def policy_space(self, space: Any) -> Space:
+        """The policy spaces of the parts, in the same container."""
+        return self.joint.policy_space(space)
 
-    def init(self, space: Dict | Tuple, in_size: int, *, key: Key, dtype: str, gain: float) -> Any:
-        """For each part, by its name or place, a `head` and, if it sees something, a `network`."""
-        graph, network, params = self.graph(space), self.dependence.network, {}
-        keys = jax.random.split(key, (len(graph.spaces), 2))
-        spaces = dict(graph.spaces)
+    def init(self, space: Any, in_size: int, *, key: Key, dtype: str, gain: float) -> dict[str, Any]:
+        """For each part, by its name or place, a `head` and, if it has parents, a `network`."""
+        network, params = self.dependence.network, {}
+        keys = jax.random.split(key, (len(self.graph.spaces), 2))
+        spaces = dict(self.graph.spaces)
         for (name, part), part_keys in zip(parts_of(space).items(), keys, strict=True):
             own, size = {}, in_size
-            if seen := graph.parents_of(name):
-                wide = in_size + sum(spaces[parent].flat_size for parent in seen)
+            if parents := self.graph.parents_of(name):
+                wide = in_size + sum(spaces[parent].flat_size for parent in parents)
                 own["network"] = network.init(wide, key=part_keys[0], dtype=dtype)
                 size = network.out_size(wide)
-            head = head_of(part, self.box_head)
-            own["head"] = head.init(part, size, key=part_keys[1], dtype=dtype, gain=gain)
+            own["head"] = self.joint.heads[name].init(part, size, key=part_keys[1], dtype=dtype, gain=gain)
             params[str(name)] = own
         return params
 
     def distribution(
-        self,
-        space: Dict | Tuple,
-        params: Any,
-        features: Float[Array, " features"],
-        mask: Mask,
-        temperature: Float[Array, ""] | None,
+        self, space: Any, params: Any, features: Features, mask: Mask, temperature: Temperature
     ) -> AutoregressiveJoint:
         """The conditional distributions; a temperature is that of each of them."""
-        graph = self.graph(space)
-        spaces = dict(graph.spaces)
+        spaces, functions = dict(self.graph.spaces), dict(self.dependence.masks)
 
-        def part_given(name: Name, seen: dict[Name, Any]) -> Any:
+        def conditional(name: Name, parents: dict[Name, Any]) -> Any:
             part, own = parts_of(space)[name], params[str(name)]
             own_mask, x = None if mask is None else mask[name], features
-            if seen:
-                flat = [spaces[parent].flatten(seen[parent]) for parent in graph.parents_of(name)]
+            if parents:
+                flat = [spaces[parent].flatten(parents[parent]) for parent in self.graph.parents_of(name)]
                 x = jnp.concatenate([x, *(f.astype(x.dtype) for f in flat)])
                 x = self.dependence.network.apply(own["network"], x)
-            if function := dict(self.dependence.masks).get(name):
-                own_mask = find(_MASK_FUNCTIONS, function, "mask_function")(own_mask, seen)
+            if function := functions.get(name):
+                own_mask = _MASK_FUNCTIONS.find(function)(own_mask, parents)
                 part.check_mask(own_mask, f"the mask of {name!r} by {function!r}")
-            return head_of(part, self.box_head).distribution(part, own["head"], x, own_mask, temperature)
+            return self.joint.heads[name].distribution(part, own["head"], x, own_mask, temperature)
 
         parts = {
-            name: jax.vmap(lambda seen, name=name: part_given(name, seen), axis_size=graph.size(name))(
-                graph.seen(name)
-            )
+            name: jax.vmap(
+                lambda parents, name=name: conditional(name, parents), axis_size=self.graph.size(name)
+            )(self.graph.parent_actions(name))
             for name in spaces
         }
-        return AutoregressiveJoint(like(space, parts), graph)
+        return AutoregressiveJoint(like(space, parts), self.graph)
 
-    def env_action(self, space: Dict | Tuple, action: Any) -> Any:
+    def env_action(self, space: Any, action: Any) -> Any:
         """The environment action of each part."""
-        return JointHead(box_head=self.box_head).env_action(space, action)
+        return self.joint.env_action(space, action)
 
-    def policy_action(self, space: Dict | Tuple, env_action: Any) -> Any:
+    def policy_action(self, space: Any, env_action: Any) -> Any:
         """A policy action of each part."""
-        return JointHead(box_head=self.box_head).policy_action(space, env_action)
+        return self.joint.policy_action(space, env_action)
 
-    def _policy_space(self, part: Space[Any]) -> Space[Any]:
-        """The space of the policy actions of a part, where that is discrete; else its own."""
-        head = head_of(part, self.box_head)
-        return head.index_space(part) if isinstance(head, BinsHead) and isinstance(part, Box) else part
+
+def autoregressive_head(space: Space, head: Head, dependence: Autoregressive) -> AutoregressiveHead:
+    """The head for dependent parts, from the one for independent parts, which has been checked.
+
+    Raises:
+        ConfigError: for a space without parts, or a dependence that it does not allow.
+    """
+    if not isinstance(head, JointHead):
+        raise ConfigError(
+            f"action_space: got {type(space).__name__}, expected a Dict or Tuple for Autoregressive"
+        )
+    spaces = parts_of(head.policy_space(space))
+    return AutoregressiveHead(
+        head, dependence, Graph(spaces=tuple(spaces.items()), parents=dependence.parents)
+    )
+
+
+_: type[Head] = AutoregressiveHead

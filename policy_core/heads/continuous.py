@@ -10,18 +10,18 @@ import numpy as np
 from jaxtyping import Array, Float, Num
 
 from policy_core._dtypes import widen
-from policy_core._static import static
-from policy_core.contract import Key, Mask
+from policy_core.configs import static
+from policy_core.contract import Features, Key, Mask, Temperature
 from policy_core.distributions import Beta, Normal, SquashedNormal
 from policy_core.distributions.squashed_normal import bounded_entries, safe_bounds
 from policy_core.errors import ConfigError
-from policy_core.networks import init_linear, linear
+from policy_core.networks.layers import init_linear, linear
 from policy_core.spaces import Box
 
 
 @static
 class Scale:
-    """How the standard deviation of a normal is had.
+    """Parameterization of the standard deviation: state-independent, state-dependent or fixed.
 
     Args:
         std: "global": one learned number an entry, whatever the observation; "state": a
@@ -57,7 +57,7 @@ class Scale:
         return 2 if self.std == "state" else 1
 
     def split(
-        self, space: Box, params: Any, features: Float[Array, " features"]
+        self, space: Box, params: Any, features: Features
     ) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
         """Mean and log-std, of the shape of the space."""
         outputs = widen(linear(params, features))
@@ -88,7 +88,7 @@ class NormalHead:
     are of; the environment action is clipped to the bounds. Without bounds they are one.
 
     Args:
-        scale: how the standard deviation is had.
+        scale: parameterization of the standard deviation.
 
     Example:
         >>> from policy_core import NormalHead, Scale
@@ -102,6 +102,10 @@ class NormalHead:
         """A float box."""
         _check_float(space)
 
+    def policy_space(self, space: Box) -> Box:
+        """The draws before clipping: any number."""
+        return Box(shape=space.shape)
+
     def init(self, space: Box, in_size: int, *, key: Key, dtype: str, gain: float) -> Any:
         """A linear layer to the mean (and the scale, if a function of state), or also a `scale`."""
         size = space.flat_size * self.scale.outputs()
@@ -109,15 +113,9 @@ class NormalHead:
         return {**layer, **self.scale.init(space.shape, dtype)}
 
     def distribution(
-        self,
-        space: Box,
-        params: Any,
-        features: Float[Array, " features"],
-        mask: Mask,
-        temperature: Float[Array, ""] | None,
+        self, space: Box, params: Any, features: Features, mask: Mask, temperature: Temperature
     ) -> Normal:
         """The normal before clipping."""
-        del mask  # `check_mask` of the space has refused one
         loc, log_std = self.scale.split(space, params, features)
         if temperature is not None:  # the root of a normal density: a variance times the temperature
             log_std = log_std + 0.5 * jnp.log(temperature)
@@ -141,7 +139,7 @@ class SquashedNormalHead:
     environment action, exact and finite everywhere, see `distributions.SquashedNormal`.
 
     Args:
-        scale: how the standard deviation (before the squash) is had.
+        scale: parameterization of the standard deviation before the squash.
 
     Example:
         >>> import policy_core as pc
@@ -162,17 +160,16 @@ class SquashedNormalHead:
         _check_float(space)
         _check_width(space)
 
+    def policy_space(self, space: Box) -> Box:
+        """The draws before the squash: any number."""
+        return Box(shape=space.shape)
+
     def init(self, space: Box, in_size: int, *, key: Key, dtype: str, gain: float) -> Any:
         """As `NormalHead.init`."""
         return NormalHead(self.scale).init(space, in_size, key=key, dtype=dtype, gain=gain)
 
     def distribution(
-        self,
-        space: Box,
-        params: Any,
-        features: Float[Array, " features"],
-        mask: Mask,
-        temperature: Float[Array, ""] | None,
+        self, space: Box, params: Any, features: Features, mask: Mask, temperature: Temperature
     ) -> SquashedNormal:
         """The squashed normal; a temperature is that of the normal before the squash."""
         return SquashedNormal(
@@ -229,20 +226,18 @@ class BetaHead:
         if not space.bounded:
             raise ConfigError("action_space: got a Box without bounds, expected two finite ones for Beta")
 
+    def policy_space(self, space: Box) -> Box:
+        """Log-odds: any number."""
+        return Box(shape=space.shape)
+
     def init(self, space: Box, in_size: int, *, key: Key, dtype: str, gain: float) -> Any:
         """One linear layer to two numbers an entry."""
         return init_linear(in_size, 2 * space.flat_size, key=key, dtype=dtype, gain=gain)
 
     def distribution(
-        self,
-        space: Box,
-        params: Any,
-        features: Float[Array, " features"],
-        mask: Mask,
-        temperature: Float[Array, ""] | None,
+        self, space: Box, params: Any, features: Features, mask: Mask, temperature: Temperature
     ) -> Beta:
         """The Beta distribution."""
-        del mask
         outputs = jax.nn.softplus(widen(linear(params, features)))
         if temperature is not None:  # the root of x^(a-1) (1-x)^(b-1)
             outputs = (outputs + (self.low - 1)) / temperature + (1 - self.low)

@@ -5,14 +5,15 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int, Num
+from jaxtyping import Array, Int, Num
 
 from policy_core._dtypes import widen
-from policy_core._static import static
-from policy_core.contract import Key, Mask
+from policy_core.configs import static
+from policy_core.configs.validation import check_at_least
+from policy_core.contract import Features, Key, Mask, Temperature
 from policy_core.distributions import Bernoulli, Categorical, MultiCategorical, ProductCategorical
 from policy_core.errors import ConfigError
-from policy_core.networks import init_linear, linear
+from policy_core.networks.layers import init_linear, linear
 from policy_core.spaces import Box, Discrete, JointMask, MultiBinary, MultiDiscrete
 
 _MOST_CATEGORIES = 2**20
@@ -27,6 +28,10 @@ class LogitsHead:
         if not isinstance(space, Discrete | MultiDiscrete | MultiBinary):
             raise ConfigError(f"action_space: got {type(space).__name__}, expected a discrete space")
 
+    def policy_space(self, space: Any) -> Any:
+        """The space itself."""
+        return space
+
     def init(self, space: Any, in_size: int, *, key: Key, dtype: str, gain: float) -> Any:
         """One linear layer to a logit for each number of the flat form."""
         return init_linear(in_size, space.flat_size, key=key, dtype=dtype, gain=gain)
@@ -35,9 +40,9 @@ class LogitsHead:
         self,
         space: Discrete | MultiDiscrete | MultiBinary,
         params: Any,
-        features: Float[Array, " features"],
+        features: Features,
         mask: Mask,
-        temperature: Float[Array, ""] | None,
+        temperature: Temperature,
     ) -> Categorical | MultiCategorical | ProductCategorical | Bernoulli:
         """`Categorical`, `MultiCategorical` (`ProductCategorical` if joint masked) or `Bernoulli`."""
         logits = widen(linear(params, features))
@@ -55,12 +60,10 @@ class LogitsHead:
 
     def env_action(self, space: Any, action: Any) -> Any:
         """The action as it is."""
-        del space
         return action
 
     def policy_action(self, space: Any, env_action: Any) -> Any:
         """The action as it is."""
-        del space
         return env_action
 
 
@@ -91,8 +94,7 @@ class BinsHead:
     bins: int = field(default=11, kw_only=False)
 
     def __post_init__(self) -> None:
-        if self.bins < 2:
-            raise ConfigError(f"BinsHead.bins: got {self.bins}, expected at least 2")
+        check_at_least(self, 2, "bins")
 
     def check_space(self, space: Any) -> None:
         """A box with finite bounds, of not too many values."""
@@ -106,21 +108,22 @@ class BinsHead:
                 "too many for a categorical; narrow its bounds or use a float dtype"
             )
 
+    def policy_space(self, space: Box) -> MultiDiscrete:
+        """The indices of the values, in the shape of the box."""
+        return MultiDiscrete(tuple(self._sizes(space).tolist()), shape=space.shape)
+
     def init(self, space: Box, in_size: int, *, key: Key, dtype: str, gain: float) -> Any:
         """One linear layer to a logit for each value."""
-        size = self.index_space(space).flat_size
+        size = self.policy_space(space).flat_size
         return init_linear(in_size, size, key=key, dtype=dtype, gain=gain)
 
     def distribution(
-        self,
-        space: Box,
-        params: Any,
-        features: Float[Array, " features"],
-        mask: Mask,
-        temperature: Float[Array, ""] | None,
+        self, space: Box, params: Any, features: Features, mask: Mask, temperature: Temperature
     ) -> MultiCategorical:
         """A `MultiCategorical` over the indices."""
-        distribution = LogitsHead().distribution(self.index_space(space), params, features, mask, temperature)
+        distribution = LogitsHead().distribution(
+            self.policy_space(space), params, features, mask, temperature
+        )
         assert isinstance(distribution, MultiCategorical)
         return distribution
 
@@ -145,10 +148,6 @@ class BinsHead:
         wide_low, wide_high = widen(jnp.asarray(low)), widen(jnp.asarray(high))
         part = (widen(env_action) - wide_low) / (wide_high - wide_low)
         return jnp.round(part * (self.bins - 1)).astype(jnp.int32)
-
-    def index_space(self, space: Box) -> MultiDiscrete:
-        """The space of policy actions."""
-        return MultiDiscrete(tuple(self._sizes(space).tolist()), shape=space.shape)
 
     def _sizes(self, space: Box) -> np.ndarray:
         if space.is_float:

@@ -7,6 +7,5 @@ from policy_core.memory.attention import WindowAttention as WindowAttention
 from policy_core.memory.gru import GRU as GRU
 from policy_core.memory.lstm import LSTM as LSTM
 from policy_core.memory.min_gru import MinGRU as MinGRU
-from policy_core.memory.protocol import Memory as Memory
-from policy_core.memory.protocol import scan_steps as scan_steps
+from policy_core.memory.scan import scan_steps as scan_steps
 from policy_core.memory.stack import Stack as Stack

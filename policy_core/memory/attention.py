@@ -10,12 +10,11 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
 from policy_core._dtypes import wide_float
-from policy_core._static import static
-from policy_core.contract import Key
+from policy_core.configs import static
+from policy_core.configs.validation import check_at_least
+from policy_core.contract import Key, Memory
 from policy_core.errors import ConfigError
-from policy_core.memory.gates import check_size
-from policy_core.memory.protocol import Memory
-from policy_core.networks import init_linear, init_norm, linear, norm
+from policy_core.networks.layers import init_linear, init_norm, linear, norm
 
 State = dict[str, Any]
 
@@ -58,8 +57,7 @@ class WindowAttention:
     heads: int = 4
 
     def __post_init__(self) -> None:
-        check_size(self.size, "WindowAttention.size")
-        check_size(self.window, "WindowAttention.window")
+        check_at_least(self, 1, "size", "window")
         if self.heads < 1 or self.size % self.heads:
             raise ConfigError(
                 f"WindowAttention.heads: got {self.heads}, expected a divisor of the size {self.size}"
@@ -82,7 +80,6 @@ class WindowAttention:
 
     def out_size(self, in_size: int) -> int:
         """`size`."""
-        del in_size
         return self.size
 
     def initial_state(self, params: dict[str, Any]) -> State:
@@ -106,23 +103,21 @@ class WindowAttention:
         return state, e + linear(params["output"], read[0].astype(x.dtype))
 
     def sequence(
-        self,
-        params: dict[str, Any],
-        state: State,
-        xs: Float[Array, "time inputs"],
-        is_first: Bool[Array, " time"],
+        self, params: Any, state: State, xs: Float[Array, "time inputs"], is_first: Bool[Array, " time"]
     ) -> tuple[State, Float[Array, "time size"]]:
         """All of time at once, in blocks."""
         time, window, count = len(xs), self.window, state["count"]
         e, queries, keys, values = jax.vmap(lambda x: self._project(params, x, state["keys"].dtype))(xs)
-        # The ring in the order of time, then what is new; and the episode that each is of.
+        # The ring in the order of time, then what is new; and the episode that each is of. A query attends
+        # to a key exactly if both are of one episode and the key is at most window - 1 steps old: the
+        # same keys that are in the ring when `step` reads it.
         keys, values = (
             jnp.concatenate([jnp.roll(ring, -count, 0), new])
             for ring, new in ((state["keys"], keys), (state["values"], values))
         )
         episode = jnp.cumsum(is_first.astype(jnp.int32))
-        known = jnp.arange(window, 0, -1, dtype=jnp.int32) <= count
-        episodes = jnp.concatenate([jnp.where(known, 0, -1), episode])
+        written = jnp.arange(window, 0, -1, dtype=jnp.int32) <= count
+        episodes = jnp.concatenate([jnp.where(written, 0, -1), episode])
 
         length = min(window, time)
         age = (window + np.arange(length)[:, None]) - np.arange(window + length)  # of key j for query i
@@ -139,7 +134,8 @@ class WindowAttention:
             _blocks(episode, length),
             _contexts(episodes, window, length),
         )
-        ys = e + _linear_rows(params["output"], blocks.reshape(-1, self.size)[:time].astype(xs.dtype))
+        rows = blocks.reshape(-1, self.size)[:time].astype(xs.dtype)
+        ys = e + jax.vmap(linear, (None, 0))(params["output"], rows)
 
         last = episode[-1]
         steps = jnp.sum(episode == last, dtype=jnp.int32) + jnp.where(last == 0, count, 0)
@@ -173,12 +169,6 @@ class WindowAttention:
     def _canonical(self, count: Int[Array, ""]) -> Int[Array, ""]:
         """A count below two windows that says the same: where to write next, and how much there is."""
         return jnp.where(count < 2 * self.window, count, self.window + jnp.mod(count, self.window))
-
-
-def _linear_rows(layer: Any, x: Float[Array, "rows inputs"]) -> Float[Array, "rows outputs"]:
-    """`linear` of each row."""
-    rows: Float[Array, "rows outputs"] = jax.vmap(lambda row: linear(layer, row))(x)
-    return rows
 
 
 def _blocks(x: Array, length: int) -> Array:

@@ -8,14 +8,7 @@ from jaxtyping import Array, Float
 
 from policy_core._dtypes import wide_float
 from policy_core.contract import Key
-from policy_core.errors import ConfigError
-from policy_core.networks import init_linear, normalised
-
-
-def check_size(size: int, name: str) -> None:
-    """Raise `ConfigError` unless `size` is positive."""
-    if size < 1:
-        raise ConfigError(f"{name}: got {size}, expected at least 1")
+from policy_core.networks.layers import init_linear, normalized
 
 
 def init_maps(
@@ -45,11 +38,11 @@ def apply_map(
     dtype: Any,
     layer_norm: bool,
 ) -> Float[Array, " gates_size"]:
-    """`x @ kernel`: multiplied in the dtype of `x`, and perhaps normalised, gate by gate, in `dtype`."""
+    """`x @ kernel`: multiplied in the dtype of `x`, and perhaps normalized, gate by gate, in `dtype`."""
     y = jnp.matmul(x, params["kernel"].astype(x.dtype)).astype(dtype)
     if not layer_norm:
         return y
-    return jax.vmap(normalised)(y.reshape(gates, -1)).ravel() * params["scale"].astype(dtype)
+    return jax.vmap(normalized)(y.reshape(gates, -1)).ravel() * params["scale"].astype(dtype)
 
 
 def first_state(

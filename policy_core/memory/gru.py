@@ -1,16 +1,19 @@
 """The gated recurrent unit."""
 
 from dataclasses import field
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from policy_core._static import static
-from policy_core.contract import Key
-from policy_core.memory.gates import apply_map, check_size, first_state, init_maps
-from policy_core.memory.protocol import Memory, scan_steps
+from policy_core.configs import static
+from policy_core.configs.validation import check_at_least
+from policy_core.contract import Key, Memory
+from policy_core.memory.gates import apply_map, first_state, init_maps
+from policy_core.memory.scan import scan_steps
+
+State: TypeAlias = Float[Array, " size"]
 
 
 @static
@@ -45,7 +48,7 @@ class GRU:
     learned_start: bool = False
 
     def __post_init__(self) -> None:
-        check_size(self.size, "GRU.size")
+        check_at_least(self, 1, "size")
 
     def init(self, in_size: int, *, key: Key, dtype: str) -> dict[str, Any]:
         """Maps `input` and `recurrent`, perhaps `start`. Biases start at zero."""
@@ -60,35 +63,28 @@ class GRU:
 
     def out_size(self, in_size: int) -> int:
         """`size`."""
-        del in_size
         return self.size
 
-    def initial_state(self, params: dict[str, Any]) -> Float[Array, " size"]:
+    def initial_state(self, params: dict[str, Any]) -> State:
         """Zeros, or the learned start."""
         return first_state(params, self.learned_start, (self.size,), params["input"]["kernel"].dtype)
 
-    def step(
-        self, params: dict[str, Any], state: Float[Array, " size"], x: Float[Array, " inputs"]
-    ) -> tuple[Float[Array, " size"], Float[Array, " size"]]:
+    def step(self, params: dict[str, Any], state: State, x: Float[Array, " inputs"]) -> tuple[State, State]:
         """The next state, which is the output."""
         dtype = state.dtype
-        seen = apply_map(params["input"], x, 3, dtype, self.layer_norm)
-        seen_r, seen_z, seen_n = jnp.split(seen + params["input"]["bias"].astype(dtype), 3)
-        recalled = apply_map(params["recurrent"], state.astype(x.dtype), 3, dtype, self.layer_norm)
-        recalled_r, recalled_z, recalled_n = jnp.split(recalled, 3)
-        r = jax.nn.sigmoid(seen_r + recalled_r)
-        z = jax.nn.sigmoid(seen_z + recalled_z)
-        n = jnp.tanh(seen_n + r * (recalled_n + params["recurrent"]["bias"].astype(dtype)))
+        from_input = apply_map(params["input"], x, 3, dtype, self.layer_norm)
+        input_r, input_z, input_n = jnp.split(from_input + params["input"]["bias"].astype(dtype), 3)
+        from_state = apply_map(params["recurrent"], state.astype(x.dtype), 3, dtype, self.layer_norm)
+        state_r, state_z, state_n = jnp.split(from_state, 3)
+        r = jax.nn.sigmoid(input_r + state_r)
+        z = jax.nn.sigmoid(input_z + state_z)
+        n = jnp.tanh(input_n + r * (state_n + params["recurrent"]["bias"].astype(dtype)))
         state = (1 - z) * n + z * state
         return state, state.astype(x.dtype)
 
     def sequence(
-        self,
-        params: dict[str, Any],
-        state: Float[Array, " size"],
-        xs: Float[Array, "time inputs"],
-        is_first: Bool[Array, " time"],
-    ) -> tuple[Float[Array, " size"], Float[Array, "time size"]]:
+        self, params: Any, state: State, xs: Float[Array, "time inputs"], is_first: Bool[Array, " time"]
+    ) -> tuple[State, Float[Array, "time size"]]:
         """A scan of steps: W x stays inside, where it is faster on CPUs (docs/design.md)."""
         return scan_steps(self, params, state, xs, is_first)
 

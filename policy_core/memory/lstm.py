@@ -7,11 +7,12 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from policy_core._static import static
-from policy_core.contract import Key
-from policy_core.memory.gates import apply_map, check_size, first_state, init_maps
-from policy_core.memory.protocol import Memory, scan_steps
-from policy_core.networks import normalised
+from policy_core.configs import static
+from policy_core.configs.validation import check_at_least
+from policy_core.contract import Key, Memory
+from policy_core.memory.gates import apply_map, first_state, init_maps
+from policy_core.memory.scan import scan_steps
+from policy_core.networks.layers import normalized
 
 State = dict[str, Float[Array, " size"]]
 
@@ -49,7 +50,7 @@ class LSTM:
     learned_start: bool = False
 
     def __post_init__(self) -> None:
-        check_size(self.size, "LSTM.size")
+        check_at_least(self, 1, "size")
 
     def init(self, in_size: int, *, key: Key, dtype: str) -> dict[str, Any]:
         """Maps `input` and `recurrent`, perhaps `cell` (its scale) and `start`."""
@@ -66,7 +67,6 @@ class LSTM:
 
     def out_size(self, in_size: int) -> int:
         """`size`."""
-        del in_size
         return self.size
 
     def initial_state(self, params: dict[str, Any]) -> State:
@@ -82,23 +82,19 @@ class LSTM:
         """The next state, and its hidden part."""
         cell, hidden = state["cell"], state["hidden"]
         dtype = cell.dtype
-        seen = apply_map(params["input"], x, 4, dtype, self.layer_norm)
-        recalled = apply_map(params["recurrent"], hidden.astype(x.dtype), 4, dtype, self.layer_norm)
-        i, f, g, o = jnp.split(seen + recalled + params["input"]["bias"].astype(dtype), 4)
+        from_input = apply_map(params["input"], x, 4, dtype, self.layer_norm)
+        from_state = apply_map(params["recurrent"], hidden.astype(x.dtype), 4, dtype, self.layer_norm)
+        i, f, g, o = jnp.split(from_input + from_state + params["input"]["bias"].astype(dtype), 4)
         cell = jax.nn.sigmoid(f) * cell + jax.nn.sigmoid(i) * jnp.tanh(g)
         read = cell
         if self.layer_norm:
             scale, bias = (params["cell"][name].astype(dtype) for name in ("scale", "bias"))
-            read = normalised(cell) * scale + bias
+            read = normalized(cell) * scale + bias
         hidden = jax.nn.sigmoid(o) * jnp.tanh(read)
         return {"cell": cell, "hidden": hidden}, hidden.astype(x.dtype)
 
     def sequence(
-        self,
-        params: dict[str, Any],
-        state: State,
-        xs: Float[Array, "time inputs"],
-        is_first: Bool[Array, " time"],
+        self, params: Any, state: State, xs: Float[Array, "time inputs"], is_first: Bool[Array, " time"]
     ) -> tuple[State, Float[Array, "time size"]]:
         """A scan of steps."""
         return scan_steps(self, params, state, xs, is_first)

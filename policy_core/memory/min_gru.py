@@ -1,18 +1,21 @@
 """A gated linear recurrence: one step at a time, or all of time at once."""
 
 from dataclasses import field
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from policy_core._static import static
-from policy_core.contract import Key
+from policy_core.configs import static
+from policy_core.configs.validation import check_at_least
+from policy_core.contract import Key, Memory
 from policy_core.errors import ConfigError
-from policy_core.memory.gates import check_size, first_state
-from policy_core.memory.protocol import Memory, scan_steps
-from policy_core.networks import init_linear
+from policy_core.memory.gates import first_state
+from policy_core.memory.scan import scan_steps
+from policy_core.networks.layers import init_linear
+
+State: TypeAlias = Float[Array, " size"]
 
 
 @static
@@ -50,7 +53,7 @@ class MinGRU:
     learned_start: bool = False
 
     def __post_init__(self) -> None:
-        check_size(self.size, "MinGRU.size")
+        check_at_least(self, 1, "size")
         if not 2 <= self.horizon < float("inf"):
             raise ConfigError(f"MinGRU.horizon: got {self.horizon}, expected a number of at least 2")
 
@@ -69,44 +72,33 @@ class MinGRU:
 
     def out_size(self, in_size: int) -> int:
         """`size`."""
-        del in_size
         return self.size
 
-    def initial_state(self, params: dict[str, Any]) -> Float[Array, " size"]:
+    def initial_state(self, params: dict[str, Any]) -> State:
         """Zeros, or the learned start."""
         return first_state(params, self.learned_start, (self.size,), params["linear"]["kernel"].dtype)
 
-    def step(
-        self, params: dict[str, Any], state: Float[Array, " size"], x: Float[Array, " inputs"]
-    ) -> tuple[Float[Array, " size"], Float[Array, " size"]]:
+    def step(self, params: dict[str, Any], state: State, x: Float[Array, " inputs"]) -> tuple[State, State]:
         """The next state, which is the output."""
         z, candidate = _gate_and_candidate(params, x, state.dtype)
         state = (1 - z) * state + z * candidate
         return state, state.astype(x.dtype)
 
     def sequence(
-        self,
-        params: dict[str, Any],
-        state: Float[Array, " size"],
-        xs: Float[Array, "time inputs"],
-        is_first: Bool[Array, " time"],
-    ) -> tuple[Float[Array, " size"], Float[Array, "time size"]]:
+        self, params: Any, state: State, xs: Float[Array, "time inputs"], is_first: Bool[Array, " time"]
+    ) -> tuple[State, Float[Array, "time size"]]:
         """Steps in turn on CPUs, where that is faster; elsewhere an associative scan."""
 
-        def in_turn(params: Any, state: Any, xs: Any, is_first: Any) -> Any:
+        def sequential_scan(params: Any, state: Any, xs: Any, is_first: Any) -> Any:
             return scan_steps(self, params, state, xs, is_first)
 
         arguments = (params, state, xs, is_first)
-        state, ys = jax.lax.platform_dependent(*arguments, cpu=in_turn, default=self.at_once)
+        state, ys = jax.lax.platform_dependent(*arguments, cpu=sequential_scan, default=self.parallel_scan)
         return state, ys
 
-    def at_once(
-        self,
-        params: dict[str, Any],
-        state: Float[Array, " size"],
-        xs: Float[Array, "time inputs"],
-        is_first: Bool[Array, " time"],
-    ) -> tuple[Float[Array, " size"], Float[Array, "time size"]]:
+    def parallel_scan(
+        self, params: Any, state: State, xs: Float[Array, "time inputs"], is_first: Bool[Array, " time"]
+    ) -> tuple[State, Float[Array, "time size"]]:
         """The sequence form as an associative scan, on any platform."""
         z, candidates = _gate_and_candidate(params, xs, state.dtype)
         first = is_first[:, None]

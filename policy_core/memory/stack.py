@@ -1,15 +1,16 @@
 """Several memories, one on the other."""
 
 from dataclasses import field
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 from jaxtyping import Array, Bool, Float
 
-from policy_core._static import static
-from policy_core.contract import Key
+from policy_core.configs import static
+from policy_core.contract import Key, Memory
 from policy_core.errors import ConfigError
-from policy_core.memory.protocol import Memory
+
+State: TypeAlias = tuple[Any, ...]
 
 
 @static
@@ -53,13 +54,13 @@ class Stack:
         """That of the last layer."""
         return self._sizes(in_size)[-1]
 
-    def initial_state(self, params: dict[str, Any]) -> tuple[Any, ...]:
+    def initial_state(self, params: dict[str, Any]) -> State:
         """The states of the layers."""
         return tuple(layer.initial_state(params[f"layer_{i}"]) for i, layer in enumerate(self.layers))
 
     def step(
-        self, params: dict[str, Any], state: tuple[Any, ...], x: Float[Array, " inputs"]
-    ) -> tuple[tuple[Any, ...], Float[Array, " outputs"]]:
+        self, params: dict[str, Any], state: State, x: Float[Array, " inputs"]
+    ) -> tuple[State, Float[Array, " outputs"]]:
         """A step of each layer."""
         states = []
         for i, layer in enumerate(self.layers):
@@ -69,12 +70,8 @@ class Stack:
         return tuple(states), x
 
     def sequence(
-        self,
-        params: dict[str, Any],
-        state: tuple[Any, ...],
-        xs: Float[Array, "time inputs"],
-        is_first: Bool[Array, " time"],
-    ) -> tuple[tuple[Any, ...], Float[Array, "time outputs"]]:
+        self, params: Any, state: State, xs: Float[Array, "time inputs"], is_first: Bool[Array, " time"]
+    ) -> tuple[State, Float[Array, "time outputs"]]:
         """Layer by layer, each over all of time."""
         states = []
         for i, layer in enumerate(self.layers):

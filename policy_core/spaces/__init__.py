@@ -9,11 +9,11 @@ mask that allows nothing counts as a row that allows everything.
 """
 
 from policy_core.spaces.box import Box as Box
-from policy_core.spaces.checked import checked_mask as checked_mask
 from policy_core.spaces.composite import Dict as Dict
 from policy_core.spaces.composite import Tuple as Tuple
 from policy_core.spaces.discrete import Discrete as Discrete
 from policy_core.spaces.discrete import MultiBinary as MultiBinary
 from policy_core.spaces.discrete import MultiDiscrete as MultiDiscrete
 from policy_core.spaces.masks import JointMask as JointMask
+from policy_core.spaces.masks import checked_mask as checked_mask
 from policy_core.spaces.masks import rows_of_mask as rows_of_mask

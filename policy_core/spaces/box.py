@@ -8,9 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Num, PyTree
 
-from policy_core import _structure
 from policy_core._dtypes import in_range, wide_float
-from policy_core._static import set_field, static
+from policy_core.checks.structure import matches_structure
+from policy_core.configs import set_field, static
+from policy_core.configs.validation import check_at_least
 from policy_core.contract import Key, Mask
 from policy_core.errors import ConfigError, MaskError
 
@@ -50,8 +51,7 @@ class Box:
     dtype: BoxDtype = "float32"
 
     def __post_init__(self) -> None:
-        if any(size < 0 for size in self.shape):
-            raise ConfigError(f"Box.shape: got {self.shape}, expected sizes of at least 0")
+        check_at_least(self, 0, "shape", of="sizes")
         for name in ("low", "high"):
             bound = getattr(self, name)
             if isinstance(bound, tuple):
@@ -143,7 +143,7 @@ class Box:
 
     def contains(self, element: PyTree) -> Bool[Array, ""]:
         """Whether `element` is of this shape and kind, and within the bounds."""
-        if not _structure.matches_structure(element, self.struct()):
+        if not matches_structure(element, self.struct()):
             return jnp.array(False)
         low, high = self.bounds()
         if self.is_float:
@@ -165,6 +165,10 @@ class Box:
 
     def full_mask(self) -> None:
         """None: a continuous space has no mask."""
+
+    def mask_rows(self, mask: Mask) -> list[Bool[Array, "..."]]:
+        """None: there is no mask."""
+        return []
 
     def check_mask(self, mask: Mask, name: str = "action_mask") -> None:
         """Raise `MaskError` if there is a mask at all."""

@@ -2,22 +2,95 @@
 
 from collections.abc import Mapping
 from dataclasses import field
-from typing import Any
+from typing import Any, TypeAlias
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, PyTree
 
-from policy_core import _structure
 from policy_core._dtypes import wide_float
-from policy_core._static import set_field, static
+from policy_core.checks.structure import matches_structure
+from policy_core.configs import set_field, static
+from policy_core.configs.validation import pairs_of, sort_pairs
 from policy_core.contract import Key, Mask, Space
-from policy_core.errors import ConfigError, MaskError
+from policy_core.errors import MaskError
+
+Name: TypeAlias = str | int
+"""Of a part: its key in a `Dict`, its place in a `Tuple`."""
+
+
+class _Parts:
+    """What `Dict` and `Tuple` share: everything part by part, in the order of the parts."""
+
+    @property
+    def flat_size(self) -> int:
+        """The sum over the spaces."""
+        return sum(space.flat_size for space in parts_of(self).values())
+
+    def struct(self) -> PyTree:
+        """The structs of the parts."""
+        return like(self, {name: space.struct() for name, space in parts_of(self).items()})
+
+    def sample(self, *, key: Key, mask: Mask = None) -> Any:
+        """Samples of the parts; `key` is consumed."""
+        self.check_mask(mask, "mask")
+        parts = parts_of(self)
+        keys = dict(zip(parts, jax.random.split(key, len(parts)), strict=True))
+        masks = dict.fromkeys(parts) if mask is None else mask
+        return like(self, {n: space.sample(key=keys[n], mask=masks[n]) for n, space in parts.items()})
+
+    def contains(self, element: PyTree) -> Bool[Array, ""]:
+        """Whether each of the spaces contains its part, and there are no other parts."""
+        if not matches_structure(element, self.struct()):
+            return jnp.array(False)
+        inside = [space.contains(element[name]) for name, space in parts_of(self).items()]
+        return jnp.all(jnp.array(inside, bool))
+
+    def flatten(self, element: Any) -> Float[Array, " flat"]:
+        """The flat forms one after the other, in the order of the parts."""
+        flat = [space.flatten(element[name]) for name, space in parts_of(self).items()]
+        dtype = wide_float(*(part.dtype for part in flat))
+        return jnp.concatenate([jnp.zeros(0, dtype), *(part.astype(dtype) for part in flat)])
+
+    def unflatten(self, flat: Float[Array, " flat"]) -> Any:
+        """Inverse of `flatten`."""
+        parts = parts_of(self)
+        ends = np.cumsum([space.flat_size for space in parts.values()])
+        pieces = {
+            name: flat[end - space.flat_size : end]
+            for (name, space), end in zip(parts.items(), ends, strict=True)
+        }
+        return like(self, {name: space.unflatten(pieces[name]) for name, space in parts.items()})
+
+    def full_mask(self) -> Any:
+        """The full masks of the parts."""
+        return like(self, {name: space.full_mask() for name, space in parts_of(self).items()})
+
+    def mask_rows(self, mask: Mask) -> list[Bool[Array, "..."]]:
+        """The rows of all parts."""
+        if mask is None:
+            return []
+        return [row for name, space in parts_of(self).items() for row in space.mask_rows(mask[name])]
+
+    def check_mask(self, mask: Mask, name: str = "action_mask") -> None:
+        """Raise `MaskError` unless `mask` is None or in the container of the parts, each possibly None."""
+        if mask is None:
+            return
+        parts, masks = parts_of(self), mask
+        if isinstance(self, Dict):
+            if not isinstance(mask, Mapping) or set(mask) != set(parts):
+                got = f"keys {list(mask)}" if isinstance(mask, Mapping) else type(mask).__name__
+                raise MaskError(f"{name}: got {got}, expected a dict of {list(parts)}, None for no mask")
+        elif not isinstance(mask, tuple) or len(mask) != len(parts):
+            got = f"{len(mask)} masks" if isinstance(mask, tuple) else type(mask).__name__
+            raise MaskError(f"{name}: got {got}, expected a tuple of {len(parts)} masks")
+        for part, space in parts.items():
+            space.check_mask(masks[part], f"{name}[{part!r}]")
 
 
 @static
-class Dict:
+class Dict(_Parts):
     """Named spaces. Elements are plain dicts, masks likewise (None for what has no mask).
 
     Keys are strings, in sorted order, as JAX orders dicts: features cannot be permuted
@@ -33,74 +106,21 @@ class Dict:
         (5, ['force', 'tool'])
     """
 
-    spaces: tuple[tuple[str, Space[Any]], ...]
+    spaces: tuple[tuple[str, Space], ...]
 
-    def __init__(self, spaces: Mapping[str, Space[Any]] | tuple[tuple[str, Space[Any]], ...]) -> None:
-        items = tuple(spaces.items()) if isinstance(spaces, Mapping) else spaces
-        set_field(self, "spaces", items)
+    def __init__(self, spaces: Mapping[str, Space] | tuple[tuple[str, Space], ...]) -> None:
+        set_field(self, "spaces", pairs_of(spaces))
         self.__post_init__()
 
     def __post_init__(self) -> None:
-        names = [name for name, _ in self.spaces]
-        if len(set(names)) != len(names):
-            raise ConfigError(f"Dict.spaces: got the names {names}, expected each once")
-        set_field(self, "spaces", tuple(sorted(self.spaces)))
+        sort_pairs(self, "spaces")
 
-    def __getitem__(self, name: str) -> Space[Any]:
+    def __getitem__(self, name: str) -> Space:
         return dict(self.spaces)[name]
-
-    @property
-    def flat_size(self) -> int:
-        """The sum over the spaces."""
-        return sum(space.flat_size for _, space in self.spaces)
-
-    def struct(self) -> dict[str, PyTree]:
-        """A dict of structs."""
-        return {name: space.struct() for name, space in self.spaces}
-
-    def sample(self, *, key: Key, mask: Mask = None) -> dict[str, Any]:
-        """A dict of samples; `key` is consumed."""
-        self.check_mask(mask, "mask")
-        keys = jax.random.split(key, len(self.spaces))
-        masks = {} if mask is None else mask
-        return {
-            name: space.sample(key=key, mask=masks.get(name))
-            for key, (name, space) in zip(keys, self.spaces, strict=True)
-        }
-
-    def contains(self, element: PyTree) -> Bool[Array, ""]:
-        """Whether each of the spaces contains its part, and there are no other parts."""
-        if not _structure.matches_structure(element, self.struct()):
-            return jnp.array(False)
-        return _all([space.contains(element[name]) for name, space in self.spaces])
-
-    def flatten(self, element: Mapping[str, Any]) -> Float[Array, " flat"]:
-        """The flat forms one after the other, in sorted order of the names."""
-        return _concatenate([space.flatten(element[name]) for name, space in self.spaces])
-
-    def unflatten(self, flat: Float[Array, " flat"]) -> dict[str, Any]:
-        """Inverse of `flatten`."""
-        parts = _split(flat, [space for _, space in self.spaces])
-        return {name: part for (name, _), part in zip(self.spaces, parts, strict=True)}
-
-    def full_mask(self) -> dict[str, Mask]:
-        """A dict of full masks."""
-        return {name: space.full_mask() for name, space in self.spaces}
-
-    def check_mask(self, mask: Mask, name: str = "action_mask") -> None:
-        """Raise `MaskError` unless `mask` is None or a dict of masks, each possibly None."""
-        if mask is None:
-            return
-        names = [key for key, _ in self.spaces]
-        if not isinstance(mask, Mapping) or set(mask) != set(names):
-            got = f"keys {list(mask)}" if isinstance(mask, Mapping) else type(mask).__name__
-            raise MaskError(f"{name}: got {got}, expected a dict of {names}, None for no mask")
-        for key, space in self.spaces:
-            space.check_mask(mask[key], f"{name}[{key!r}]")
 
 
 @static
-class Tuple:
+class Tuple(_Parts):
     """Numbered spaces. Elements are tuples, masks likewise (None for what has no mask).
 
     Args:
@@ -112,72 +132,14 @@ class Tuple:
         5
     """
 
-    spaces: tuple[Space[Any], ...] = field(kw_only=False)
-
-    @property
-    def flat_size(self) -> int:
-        """The sum over the spaces."""
-        return sum(space.flat_size for space in self.spaces)
-
-    def struct(self) -> tuple[PyTree, ...]:
-        """A tuple of structs."""
-        return tuple(space.struct() for space in self.spaces)
-
-    def sample(self, *, key: Key, mask: Mask = None) -> tuple[Any, ...]:
-        """A tuple of samples; `key` is consumed."""
-        self.check_mask(mask, "mask")
-        keys = jax.random.split(key, len(self.spaces))
-        masks = (None,) * len(self.spaces) if mask is None else mask
-        return tuple(
-            space.sample(key=key, mask=mask)
-            for key, space, mask in zip(keys, self.spaces, masks, strict=True)
-        )
-
-    def contains(self, element: PyTree) -> Bool[Array, ""]:
-        """Whether each of the spaces contains its part."""
-        if not _structure.matches_structure(element, self.struct()):
-            return jnp.array(False)
-        return _all([space.contains(part) for space, part in zip(self.spaces, element, strict=True)])
-
-    def flatten(self, element: tuple[Any, ...]) -> Float[Array, " flat"]:
-        """The flat forms one after the other."""
-        return _concatenate([space.flatten(part) for space, part in zip(self.spaces, element, strict=True)])
-
-    def unflatten(self, flat: Float[Array, " flat"]) -> tuple[Any, ...]:
-        """Inverse of `flatten`."""
-        return tuple(_split(flat, list(self.spaces)))
-
-    def full_mask(self) -> tuple[Mask, ...]:
-        """A tuple of full masks."""
-        return tuple(space.full_mask() for space in self.spaces)
-
-    def check_mask(self, mask: Mask, name: str = "action_mask") -> None:
-        """Raise `MaskError` unless `mask` is None or a tuple of masks, each possibly None."""
-        if mask is None:
-            return
-        if not isinstance(mask, tuple) or len(mask) != len(self.spaces):
-            got = f"{len(mask)} masks" if isinstance(mask, tuple) else type(mask).__name__
-            raise MaskError(f"{name}: got {got}, expected a tuple of {len(self.spaces)} masks")
-        for i, (part, space) in enumerate(zip(mask, self.spaces, strict=True)):
-            space.check_mask(part, f"{name}[{i}]")
+    spaces: tuple[Space, ...] = field(kw_only=False)
 
 
-def parts_of(space: Any) -> dict[Any, Space[Any]]:
+def parts_of(space: Any) -> dict[Name, Space]:
     """The parts of a `Dict` by name, or of a `Tuple` by place."""
     return dict(space.spaces) if isinstance(space, Dict) else dict(enumerate(space.spaces))
 
 
-def _all(conditions: list[Bool[Array, ""]]) -> Bool[Array, ""]:
-    return jnp.all(jnp.array(conditions, bool))
-
-
-def _concatenate(parts: list[Float[Array, " _"]]) -> Float[Array, " flat"]:
-    dtype = wide_float(*(part.dtype for part in parts))
-    return jnp.concatenate([jnp.zeros(0, dtype), *(part.astype(dtype) for part in parts)])
-
-
-def _split(flat: Float[Array, " flat"], spaces: list[Space[Any]]) -> list[Any]:
-    ends = np.cumsum([space.flat_size for space in spaces])
-    return [
-        space.unflatten(flat[end - space.flat_size : end]) for space, end in zip(spaces, ends, strict=True)
-    ]
+def like(space: Any, values: Mapping[Name, Any]) -> Any:
+    """The parts in the container of an element of the space: a dict, or a tuple for a `Tuple`."""
+    return dict(values) if isinstance(space, Dict) else tuple(values.values())

@@ -8,9 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PyTree, Shaped
 
-from policy_core import _structure
 from policy_core._dtypes import in_range
-from policy_core._static import set_field, static
+from policy_core.checks.structure import matches_structure
+from policy_core.configs import set_field, static
+from policy_core.configs.validation import check_at_least
 from policy_core.contract import Key, Mask
 from policy_core.errors import ConfigError
 from policy_core.spaces.masks import JointMask, allowed, check_row, check_rows, pad_rows
@@ -56,7 +57,7 @@ class Discrete:
 
     def contains(self, element: PyTree) -> Bool[Array, ""]:
         """Whether `element` is an integer scalar in range."""
-        if not _structure.matches_structure(element, self.struct()):
+        if not matches_structure(element, self.struct()):
             return jnp.array(False)
         return in_range(element, self.start, self.start + self.n - 1)
 
@@ -71,6 +72,10 @@ class Discrete:
     def full_mask(self) -> Bool[Array, " n"]:
         """`n` times true."""
         return jnp.ones(self.n, bool)
+
+    def mask_rows(self, mask: Mask) -> list[Bool[Array, "..."]]:
+        """The mask."""
+        return [] if mask is None else [mask]
 
     def check_mask(self, mask: Mask, name: str = "action_mask") -> None:
         """Raise `MaskError` unless `mask` is None or `Bool[n]`."""
@@ -152,7 +157,7 @@ class MultiDiscrete:
 
     def contains(self, element: PyTree) -> Bool[Array, ""]:
         """Whether `element` is an integer array of this shape, in range."""
-        if not _structure.matches_structure(element, self.struct()):
+        if not matches_structure(element, self.struct()):
             return jnp.array(False)
         last = self.starts() + (np.array(self.nvec, np.int32).reshape(self.starts().shape) - 1)
         return in_range(element, self.starts(), last)
@@ -173,6 +178,12 @@ class MultiDiscrete:
     def full_mask(self) -> tuple[Bool[Array, " n"], ...]:
         """A row of true for each entry."""
         return tuple(jnp.ones(n, bool) for n in self.nvec)
+
+    def mask_rows(self, mask: Mask) -> list[Bool[Array, "..."]]:
+        """The rows; all combinations are one for a `JointMask`."""
+        if isinstance(mask, JointMask):
+            return [mask.allowed]
+        return [row for row in mask or () if row is not None]
 
     def check_mask(self, mask: Mask, name: str = "action_mask") -> None:
         """Raise `MaskError` unless `mask` is None, a tuple of rows (or None) or a `JointMask`."""
@@ -198,9 +209,8 @@ class MultiBinary:
 
     def __post_init__(self) -> None:
         shape = (self.shape,) if isinstance(self.shape, int) else self.shape
-        if any(size < 0 for size in shape):
-            raise ConfigError(f"MultiBinary.shape: got {shape}, expected sizes of at least 0")
         set_field(self, "shape", shape)
+        check_at_least(self, 0, "shape", of="sizes")
 
     @property
     def flat_size(self) -> int:
@@ -220,7 +230,7 @@ class MultiBinary:
 
     def contains(self, element: PyTree) -> Bool[Array, ""]:
         """Whether `element` is an integer or boolean array of zeros and ones."""
-        if not _structure.matches_structure(element, self.struct()):
+        if not matches_structure(element, self.struct()):
             return jnp.array(False)
         return in_range(element, 0, 1)
 
@@ -235,6 +245,10 @@ class MultiBinary:
     def full_mask(self) -> Bool[Array, "..."]:
         """True for every bit."""
         return jnp.ones(self.struct().shape, bool)
+
+    def mask_rows(self, mask: Mask) -> list[Bool[Array, "..."]]:
+        """None: each bit may be 0."""
+        return []
 
     def check_mask(self, mask: Mask, name: str = "action_mask") -> None:
         """Raise `MaskError` unless `mask` is None or boolean of this shape."""

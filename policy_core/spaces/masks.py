@@ -5,10 +5,11 @@ from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental import checkify
 from jaxtyping import Array, Bool
 
-from policy_core._structure import is_array
-from policy_core.contract import Mask
+from policy_core.checks.structure import is_array
+from policy_core.contract import Mask, Space
 from policy_core.errors import MaskError
 
 MOST_COMBINATIONS = 2**20
@@ -26,7 +27,7 @@ class JointMask(NamedTuple):
         ...     observation_space=pc.Box(shape=(2,)), action_space=pc.MultiDiscrete((2, 2))
         ... )
         >>> policy = pc.init(config, key=jax.random.key(0))
-        >>> mask = pc.JointMask(jnp.array([[False, False], [True, False]]))
+        >>> mask = pc.spaces.JointMask(jnp.array([[False, False], [True, False]]))
         >>> pc.act(policy, (), jnp.zeros(2), action_mask=mask)[1].tolist()
         [1, 0]
     """
@@ -69,7 +70,7 @@ def rows_of_mask(mask: Any, nvec: tuple[int, ...]) -> tuple[Any, ...]:
             combinations see `JointMask`.)
 
     Example:
-        >>> from policy_core import rows_of_mask
+        >>> from policy_core.spaces import rows_of_mask
         >>> flat = np.array([True, False, True, True, False])
         >>> [row.tolist() for row in rows_of_mask(flat, (2, 3))]
         [[True, False], [True, True, False]]
@@ -84,6 +85,35 @@ def rows_of_mask(mask: Any, nvec: tuple[int, ...]) -> tuple[Any, ...]:
     raise MaskError(
         f"mask: got shape {shape}, expected flat ({sum(nvec)},) or stacked ({len(nvec)}, {width})"
     )
+
+
+def checked_mask(space: Space, mask: Mask) -> Mask:
+    """The mask, with a run-time check that each of its rows allows something.
+
+    Everywhere else a row that allows nothing counts as one that allows everything. To be
+    told of it, pass masks through this function inside `checkify.checkify`.
+
+    Args:
+        space: the action space.
+        mask: a mask in its structure.
+
+    Raises:
+        MaskError: for a mask that cannot apply, when traced.
+        JaxRuntimeError: from `error.throw()`, for a row that allows nothing.
+
+    Example:
+        >>> from jax.experimental import checkify
+        >>> from policy_core import Discrete
+        >>> from policy_core.spaces import checked_mask
+        >>> check = checkify.checkify(lambda mask: checked_mask(Discrete(2), mask))
+        >>> error, _ = jax.jit(check)(jnp.array([False, False]))
+        >>> error.get()
+        'action_mask: a row allows nothing (`check` failed)'
+    """
+    space.check_mask(mask)
+    for row in space.mask_rows(mask):
+        checkify.check(jnp.any(row), "action_mask: a row allows nothing")
+    return mask
 
 
 def check_row(mask: Mask, shape: tuple[int, ...], name: str) -> None:
@@ -112,7 +142,7 @@ def check_rows(mask: Mask, nvec: tuple[int, ...], name: str) -> None:
         got = f"{len(mask)} rows" if isinstance(mask, tuple) else type(mask).__name__
         raise MaskError(
             f"{name}: got {got}, expected a tuple of {len(nvec)} boolean rows of lengths {nvec}; "
-            "policy_core.rows_of_mask converts flat and stacked masks, JointMask holds joint ones"
+            "policy_core.spaces.rows_of_mask converts flat and stacked masks, JointMask holds joint ones"
         )
     for i, (row, n) in enumerate(zip(mask, nvec, strict=True)):
         check_row(row, (n,), f"{name}[{i}]")

@@ -30,7 +30,7 @@ assert_type(pc.fingerprint(config), bytes)
 state, distribution, critic = pc.forward(policy, state, observation)
 if critic is not None:
     assert_type(critic.loss(value), jax.Array)
-conforms: pc.ActorCritic[dict[str, object], object, object, object] = config
+conforms: pc.contract.ActorCritic[dict[str, object], object, object, object] = config
 
 recurrent = pc.ActorCriticConfig(
     observation_space=pc.Box(shape=(4,)),
@@ -39,7 +39,9 @@ recurrent = pc.ActorCriticConfig(
     memory_sharing="separate",
     value_head=pc.TwoHotHead(low=-10.0, high=10.0, objectives=2),
 )
-sequences: pc.SequenceActorCritic[dict[str, object], object, object, object] = recurrent
-memory: pc.Memory = pc.MinGRU(8)
-head: pc.ValueHead = pc.HLGaussHead(low=0.0, high=1.0)
-network: pc.Network = pc.ResidualMLP(64)
+sequences: pc.contract.SequenceActorCritic[dict[str, object], object, object, object] = recurrent
+normalizing: pc.contract.NormalizingActorCritic[dict[str, object], object, object, object] = recurrent
+detachable: pc.contract.DetachableActorCritic[dict[str, object], object, object, object] = recurrent
+memory: pc.contract.Memory = pc.MinGRU(8)
+head: pc.contract.ValueHead = pc.HLGaussHead(low=0.0, high=1.0)
+network: pc.contract.Network = pc.ResidualMLP(64)

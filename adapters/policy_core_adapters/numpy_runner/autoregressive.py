@@ -1,0 +1,70 @@
+"""Actions in NumPy whose parts depend on other parts: parents first; see `numpy_runner`."""
+
+from __future__ import annotations  # to evaluate np.random.Generator imports all of np.random
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from policy_core_adapters.numpy_runner.heads import Choice, choice_of, index_form
+from policy_core_adapters.numpy_runner.networks import Array, only
+from policy_core_adapters.numpy_runner.spaces import flatten_of, parts_of
+
+MaskFunction = Callable[[Any, dict[Any, Any]], Any]
+
+
+def dependent(
+    space: Any,
+    box_head: Any,
+    fields: dict[str, Any],
+    params: Any,
+    dtype: Any,
+    temperature: float | None,
+    network: Callable[[Any], Callable[[Array], Array]],
+    mask_functions: dict[str, MaskFunction],
+) -> Choice:
+    """How a `Dict` or `Tuple` is chosen under `Autoregressive`.
+
+    Args:
+        space, box_head, params, dtype, temperature: as in `choice_of`.
+        fields: of the config of class Autoregressive.
+        network: from its params in the file to the network of a part.
+        mask_functions: name to `(mask, seen) -> mask`; `seen` are the policy actions of the
+            parents by name, as NumPy integers: of a box in bins, the indices.
+    """
+    only(fields, "Autoregressive", "parents", "network", "masks")
+    for name, function in fields["masks"]:
+        if function not in mask_functions:
+            raise ValueError(
+                f"Autoregressive.masks[{name!r}]: {function!r} is not known here; give it in `mask_functions`"
+            )
+    masks = {name: mask_functions[function] for name, function in fields["masks"]}
+    parents = {name: tuple(seen) for name, seen in fields["parents"]}
+    parts, named = parts_of(space), space["type"].endswith("Dict")
+    # A part has more parents than any of them.
+    order = sorted(parts, key=lambda name: len(parents.get(name, ())))
+    forms = {name: index_form(part, box_head, dtype) for name, part in parts.items()}
+    flatten = {seen: flatten_of(forms[seen][0]) for names in parents.values() for seen in names}
+    networks = {name: network(params[str(name)].get("network", {})) for name in parts if parents.get(name)}
+    choices = {
+        name: choice_of(form, box_head, params[str(name)]["head"], dtype, temperature)
+        for name, (form, _) in forms.items()
+    }
+
+    def each(x: Array, mask: Any, rng: np.random.Generator | None) -> Any:
+        actions: dict[Any, Any] = {}
+        for name in order:
+            row, y = None if mask is None else mask[name], x
+            seen = {parent: actions[parent] for parent in parents.get(name, ())}
+            if seen:
+                flat = [flatten[parent](action) for parent, action in seen.items()]
+                y = networks[name](np.concatenate([x, *flat]).astype(dtype, copy=False))
+            if name in masks:
+                row = masks[name](row, seen)
+            choice = choices[name]
+            actions[name] = choice.mode(y, row) if rng is None else choice.sample(y, row, rng)
+        values = {name: forms[name][1](actions[name]) for name in parts}
+        return values if named else tuple(values.values())
+
+    return Choice(lambda x, mask: each(x, mask, None), each)

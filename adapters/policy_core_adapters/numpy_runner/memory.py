@@ -1,0 +1,160 @@
+"""Memories of policy files in NumPy: one step at a time; see `numpy_runner`.
+
+States have the form that they have in JAX, and are never written to: each step makes new ones.
+"""
+
+import math
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from policy_core_adapters.numpy_runner.networks import (
+    Array,
+    find,
+    layer_norm_of,
+    linear,
+    normalised,
+    only,
+    shaped,
+)
+
+
+class Memory(NamedTuple):
+    """What a policy carries from step to step."""
+
+    initial: Any
+    """The state at the start of an episode."""
+    step: Callable[[Any, Array], tuple[Any, Array]]
+    """`(state, x) -> (next state, output)`"""
+
+
+def memory_of(data: Any, params: Any, dtype: Any) -> Memory:
+    """The memory of a config, its numbers and its state in a dtype."""
+    memory: Memory = find(MEMORIES, data, "memory")(data["fields"], params, dtype)
+    return memory
+
+
+def _gate(x: Array) -> Array:
+    """The sigmoid of `x`, by the one function that cannot overflow."""
+    y: Array = 0.5 * np.tanh(0.5 * x) + 0.5
+    return y
+
+
+def _map(part: Any, size: int, gates: int, layer_norm: bool, dtype: Any) -> Callable[[Array], Array]:
+    """`x @ kernel`, perhaps normalised gate by gate."""
+    kernel = shaped(part["kernel"], len(part["kernel"]), gates * size)
+    rows = np.ascontiguousarray(kernel.T, dtype)
+    if not layer_norm:
+        return rows.dot
+    scale = shaped(part["scale"], gates * size).astype(dtype)
+    return lambda x: normalised(rows.dot(x).reshape(gates, size)).ravel() * scale
+
+
+def _start(fields: dict[str, Any], params: Any, shape: tuple[int, ...], dtype: Any) -> Array:
+    start = (
+        params["start"].astype(dtype).reshape(shape) if fields["learned_start"] else np.zeros(shape, dtype)
+    )
+    start.flags.writeable = False  # every episode begins with this very array
+    return start
+
+
+def _gru(fields: dict[str, Any], params: Any, dtype: Any) -> Memory:
+    only(fields, "GRU", "size", "layer_norm", "learned_start")
+    size, layer_norm = fields["size"], fields["layer_norm"]
+    seen, recalled = (_map(params[name], size, 3, layer_norm, dtype) for name in ("input", "recurrent"))
+    bias = shaped(params["input"]["bias"], 3 * size).astype(dtype)
+    inner = shaped(params["recurrent"]["bias"], size).astype(dtype)
+
+    def step(state: Array, x: Array) -> tuple[Array, Array]:
+        w, u = seen(x) + bias, recalled(state)
+        gates = _gate(w[: 2 * size] + u[: 2 * size])
+        r, z = gates[:size], gates[size:]
+        n = np.tanh(w[2 * size :] + r * (u[2 * size :] + inner))
+        state = (1 - z) * n + z * state
+        return state, state
+
+    return Memory(_start(fields, params, (size,), dtype), step)
+
+
+def _lstm(fields: dict[str, Any], params: Any, dtype: Any) -> Memory:
+    only(fields, "LSTM", "size", "layer_norm", "learned_start")
+    size, layer_norm = fields["size"], fields["layer_norm"]
+    seen, recalled = (_map(params[name], size, 4, layer_norm, dtype) for name in ("input", "recurrent"))
+    bias = shaped(params["input"]["bias"], 4 * size).astype(dtype)
+    norm = layer_norm_of(params["cell"], size, dtype) if layer_norm else lambda x: x
+
+    def step(state: dict[str, Array], x: Array) -> tuple[dict[str, Array], Array]:
+        i, f, g, o = (seen(x) + recalled(state["hidden"]) + bias).reshape(4, size)
+        cell = _gate(f) * state["cell"] + _gate(i) * np.tanh(g)
+        hidden = _gate(o) * np.tanh(norm(cell))
+        return {"cell": cell, "hidden": hidden}, hidden
+
+    cell, hidden = _start(fields, params, (2, size), dtype)
+    return Memory({"cell": cell, "hidden": hidden}, step)
+
+
+def _min_gru(fields: dict[str, Any], params: Any, dtype: Any) -> Memory:
+    only(fields, "MinGRU", "size", "horizon", "learned_start")
+    size, layer = fields["size"], linear(params["linear"], dtype)
+
+    def step(state: Array, x: Array) -> tuple[Array, Array]:
+        y = layer(x)
+        z = _gate(y[:size])
+        state = (1 - z) * state + z * y[size:]
+        return state, state
+
+    return Memory(_start(fields, params, (size,), dtype), step)
+
+
+def _window_attention(fields: dict[str, Any], params: Any, dtype: Any) -> Memory:
+    only(fields, "WindowAttention", "size", "window", "heads")
+    size, window, heads = fields["size"], fields["window"], fields["heads"]
+    embed, attended, out = (linear(params[name], dtype) for name in ("embedding", "attended", "output"))
+    norm, places = layer_norm_of(params["norm"], size, dtype), np.arange(window)
+    ages = shaped(params["ages"], heads, window).astype(dtype)
+    root = np.asarray(math.sqrt(size // heads), dtype)
+
+    def step(state: dict[str, Any], x: Array) -> tuple[dict[str, Any], Array]:
+        e, count = embed(x), int(state["count"])
+        query, key, value = attended(norm(e)).reshape(3, size)
+        keys, values = np.array(state["keys"]), np.array(state["values"])
+        keys[count % window], values[count % window] = key, value
+        age = (count - places) % window
+        k, v = (ring.reshape(window, heads, -1).transpose(1, 0, 2) for ring in (keys, values))
+        scores = (k @ query.reshape(heads, -1, 1))[..., 0] / root + ages[:, age]
+        scores = np.where(age <= count, scores, -1e30).astype(dtype, copy=False)
+        weights = np.exp(scores - scores.max(-1, keepdims=True))
+        weights /= weights.sum(-1, keepdims=True)
+        read = (weights[:, None] @ v).ravel()
+        count = count + 1 if count + 1 < 2 * window else window + (count + 1) % window
+        return {"keys": keys, "values": values, "count": np.int32(count)}, e + out(read)
+
+    ring = np.zeros((window, size), dtype)
+    ring.flags.writeable = False
+    return Memory({"keys": ring, "values": ring, "count": np.int32(0)}, step)
+
+
+def _stack(fields: dict[str, Any], params: Any, dtype: Any) -> Memory:
+    only(fields, "Stack", "layers", "residual")
+    residual = fields["residual"]
+    layers = [memory_of(data, params[f"layer_{i}"], dtype) for i, data in enumerate(fields["layers"])]
+
+    def step(state: tuple[Any, ...], x: Array) -> tuple[tuple[Any, ...], Array]:
+        states = []
+        for i, layer in enumerate(layers):
+            new, y = layer.step(state[i], x)
+            states.append(new)
+            x = x + y if residual and i else y
+        return tuple(states), x
+
+    return Memory(tuple(layer.initial for layer in layers), step)
+
+
+MEMORIES: dict[str, Callable[[dict[str, Any], Any, Any], Memory]] = {
+    "policy_core/GRU": _gru,
+    "policy_core/LSTM": _lstm,
+    "policy_core/MinGRU": _min_gru,
+    "policy_core/WindowAttention": _window_attention,
+    "policy_core/Stack": _stack,
+}

@@ -1,0 +1,87 @@
+"""The runner of a policy: `reset`, `act`, `value`."""
+
+from __future__ import annotations  # to evaluate np.random.Generator imports all of np.random
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from policy_core_adapters.numpy_runner.heads import Choice
+from policy_core_adapters.numpy_runner.memory import Memory
+from policy_core_adapters.numpy_runner.networks import Array
+
+
+class Runner:
+    """A loaded policy: `reset`, `act`, `value`.
+
+    Args:
+        features: `observation -> two vectors`, what actor and critic see, before the memories.
+        actor: from that, or the output of the memory, to the features of the head.
+        choice: how the head chooses.
+        critic: from what it sees, or the output of the memory, to the value: a float, or an array.
+        memories: `shared`, or `actor` and perhaps `critic`; none for a policy without.
+    """
+
+    def __init__(
+        self,
+        features: Callable[[Any], tuple[Array, Array]],
+        actor: Callable[[Array], Array],
+        choice: Choice,
+        critic: Callable[[Array], Any],
+        memories: dict[str, Memory] | None = None,
+    ) -> None:
+        self._features, self._actor, self._choice, self._critic = features, actor, choice, critic
+        self._memories = memories or {}
+
+    def reset(self) -> Any:
+        """The state at the start of an episode; `()` for a policy without memory."""
+        return {owner: memory.initial for owner, memory in self._memories.items()} or ()
+
+    def act(
+        self,
+        state: Any,
+        observation: Any,
+        *,
+        rng: np.random.Generator | None = None,
+        action_mask: Any = None,
+        is_first: bool | None = None,
+    ) -> tuple[Any, Any]:
+        """The next state, and the environment action: the mode, or a draw if there is an `rng`.
+
+        Args:
+            state: from `reset` or the call before; it is not changed.
+            observation: an element of the observation space.
+            rng: draws the action.
+            action_mask: as in `policy_core.act`; for a joint mask, an object with `.allowed`.
+            is_first: whether the observation is the first of an episode: then the state is reset.
+        """
+        state, x, _ = self._advance(state, observation, is_first)
+        features = self._actor(x)
+        if rng is None:
+            return state, self._choice.mode(features, action_mask)
+        return state, self._choice.sample(features, action_mask, rng)
+
+    def value(self, state: Any, observation: Any, *, is_first: bool | None = None) -> tuple[Any, Any]:
+        """The next state, and the value of an observation: a float, or an array `[objectives]`."""
+        state, _, x = self._advance(state, observation, is_first)
+        return state, self._critic(x)
+
+    def _advance(self, state: Any, observation: Any, is_first: bool | None) -> tuple[Any, Array, Array]:
+        """The next state, and what the actor and the critic see."""
+        seen = self._features(observation)
+        if not self._memories:
+            return state, *seen
+        if is_first:
+            state = self.reset()
+        if not isinstance(state, dict) or state.keys() != self._memories.keys():
+            raise ValueError(
+                f"state: expected what `reset` or the last call gave, with {list(self._memories)}, "
+                f"got {list(state) if isinstance(state, dict) else type(state).__name__}"
+            )
+        states, (actor, critic) = {}, seen
+        for owner, memory in self._memories.items():
+            states[owner], y = memory.step(state[owner], seen[owner == "critic"])
+            actor = actor if owner == "critic" else y
+            critic = critic if owner == "actor" else y
+        return states, actor, critic

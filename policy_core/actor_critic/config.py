@@ -1,0 +1,346 @@
+"""The shipped policy: normalization, encoder, memory, towers, heads."""
+
+import dataclasses
+import functools
+import math
+from typing import Any, Literal, TypeAlias, cast
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, PyTree
+
+from policy_core._dtypes import wide_float
+from policy_core.actor_critic.plan import BranchName, Keys, Plan, action_head, check_keys, plan_branches
+from policy_core.configs import added, set_field, static
+from policy_core.contract import (
+    Distribution,
+    Encoder,
+    Features,
+    Head,
+    Key,
+    Mask,
+    Memory,
+    Network,
+    Space,
+    ValueHead,
+    ValuePrediction,
+)
+from policy_core.encoders import default_encoder
+from policy_core.errors import ConfigError
+from policy_core.heads import Autoregressive, NormalHead, RegressionHead
+from policy_core.networks import MLP
+from policy_core.normalize import Normalize
+
+Params: TypeAlias = dict[str, Any]
+_UNTRAINED = ("normalize", "temperature")  # parts of the params
+Dtype: TypeAlias = Literal["bfloat16", "float16", "float32", "float64"]
+
+
+@static
+class ActorCriticConfig:
+    """An actor and a critic on one observation.
+
+    The observation is normalised if so asked, encoded as a vector, passes the trunk and the
+    memory if there are any, then the tower of the actor and that of the critic; a head on each
+    gives the distribution and the prediction of the value.
+
+    Args:
+        observation_space: any space.
+        action_space: any space with at least one part; boxes of integers need bounds.
+        actor: the network of the actor, `MLP((64, 64), activation="tanh")` by default.
+        critic: the network of the critic, likewise. Separate by default: sharing features
+            couples the two losses (Andrychowicz et al. 2021). None for no critic at all, as
+            `actor_only` has it: then asking for a value is an error.
+        actor_keys: which parts of a `Dict` observation the actor sees; None for all.
+        critic_keys: likewise, so that a critic may be privileged (Pinto et al. 2018). If either
+            is given, the two share nothing: each has an encoder and, if any, a memory.
+        trunk: a network before both, shared, or None. To share everything but the heads,
+            give `MLP(())` for both towers.
+        encoder: from the observation to a vector: `Flatten`, `Embedding`, `NatureCNN`,
+            `ImpalaCNN`, `MinAtarCNN`, `Parts` of a `Dict` or `Tuple`, or one of your own. None
+            is replaced by what `default_encoder` finds for the space: an image of uint8 gets a
+            CNN, everything else is flattened.
+        normalize: whether and how arrays of floats are normalised by running statistics of the
+            observations, which `update_statistics` moves; None for not.
+        memory: what is carried from step to step: `GRU`, `LSTM`, `MinGRU`, `WindowAttention`,
+            a `Stack` of these, one of your own, or None.
+        memory_sharing: whether actor and critic have one memory ("shared"), one each
+            ("separate"), or only the actor has one ("actor"). The state always has all of
+            them, and `act` keeps the critic's up to date.
+        box_head: how boxes of floats among the actions are distributed: `NormalHead`,
+            `SquashedNormalHead`, `BetaHead`, `BinsHead`, or one of your own.
+        autoregressive: which parts of a `Dict` or `Tuple` action depend on which others; None
+            for independent ones.
+        temperature: None, or the first value of a scalar leaf of the params that flattens
+            (above 1) or sharpens (below 1) the distribution. It has no gradient: set it,
+            member by member in a population if you like.
+        actor_gain: factor of the initial kernel of the actor's head, 0.01 by default: the
+            first policy is nearly uniform, or centred.
+        critic_gain: factor of the initial kernel of the critic's head.
+        param_dtype: dtype of the params.
+        compute_dtype: dtype of the towers; distribution parameters and the value are
+            float32 in any case (float64 for float64), and so is the state of a memory.
+        value_head: from the features of the critic to the value: `RegressionHead`, `TwoHotHead`,
+            `HLGaussHead`, or one of your own.
+
+    Raises:
+        ConfigError: for what is not static, an action space that no head serves, an
+            observation space that the encoder does not take, keys that it does not have, or
+            something shared that cannot be.
+
+    Example:
+        >>> import policy_core as pc
+        >>> config = pc.ActorCriticConfig(
+        ...     observation_space=pc.Box(shape=(4,)), action_space=pc.Discrete(2)
+        ... )
+        >>> policy = pc.init(config, key=jax.random.key(0))
+        >>> state, action = pc.act(policy, pc.reset(policy), jnp.ones(4))
+        >>> action.dtype, action.shape
+        (dtype('int32'), ())
+    """
+
+    observation_space: Space
+    action_space: Space
+    actor: Network = MLP()
+    critic: Network | None = MLP()
+    actor_keys: tuple[str, ...] | None = None
+    critic_keys: tuple[str, ...] | None = None
+    trunk: Network | None = None
+    encoder: Encoder | None = None
+    normalize: Normalize | None = None
+    memory: Memory | None = None
+    memory_sharing: Literal["shared", "separate", "actor"] = "shared"
+    box_head: Head = NormalHead()
+    autoregressive: Autoregressive | None = None
+    temperature: float | None = None
+    actor_gain: float = 0.01
+    critic_gain: float = 1.0
+    param_dtype: Dtype = "float32"
+    compute_dtype: Dtype = "float32"
+    value_head: ValueHead = added(RegressionHead())
+
+    def __post_init__(self) -> None:
+        for name in ("actor", "critic", "trunk"):
+            if isinstance(network := getattr(self, name), Encoder):  # which has the methods of a network, too
+                raise ConfigError(
+                    f"ActorCriticConfig.{name}: got {type(network).__name__}, an encoder, expected a "
+                    "network; give it as encoder="
+                )
+        if self.temperature is not None and not 0 < self.temperature < math.inf:
+            raise ConfigError(
+                f"ActorCriticConfig.temperature: got {self.temperature}, expected a positive number"
+            )
+        if self.memory is None and self.memory_sharing != "shared":
+            raise ConfigError(
+                f"ActorCriticConfig.memory_sharing: got {self.memory_sharing!r} without a memory; "
+                "give a memory, or leave it out"
+            )
+        if self.encoder is None:  # so that config and file say which it is
+            set_field(self, "encoder", default_encoder(self.observation_space))
+        self._check_sharing()
+        _ = self.plan  # what does not fit together says so now
+
+    @functools.cached_property
+    def plan(self) -> Plan:
+        """The branches and the head, made when the config is built."""
+        keys: dict[BranchName, Keys] = {"actor": self.actor_keys, "critic": self.critic_keys}
+        encoder = cast("Encoder", self.encoder)
+        branches = plan_branches(
+            self.observation_space, keys, encoder, self.trunk, self.memory, self.memory_sharing
+        )
+        return Plan(*branches, action_head(self.action_space, self.box_head, self.autoregressive))
+
+    def init(self, *, key: Key) -> Params:
+        """Params `actor`, `critic` (each a `tower` and a `head`), perhaps `encoder` and more.
+
+        That is `trunk`, `memory`, `normalize` (the statistics), `temperature`. An encoder or a
+        memory that is not shared is with its owner, as `params["actor"]["memory"]`.
+        """
+        self._check_precision()
+        keys = jax.random.split(key, 7)
+        trunk_key, actor_key, actor_head_key, critic_key, critic_head_key, memory_key, encoder_key = keys
+        dtype, plan = self.param_dtype, self.plan
+        actor_in, critic_in = plan.in_sizes["actor"], plan.in_sizes["critic"]
+        params: Params = {}
+        if self.trunk is not None:
+            params["trunk"] = self.trunk.init(plan.encoders[0].encoded, key=trunk_key, dtype=dtype)
+        features = self.actor.out_size(actor_in)
+        params["actor"] = {
+            "tower": self.actor.init(actor_in, key=actor_key, dtype=dtype),
+            "head": plan.head.init(
+                self.action_space, features, key=actor_head_key, dtype=dtype, gain=self.actor_gain
+            ),
+        }
+        if self.critic is not None:
+            features = self.critic.out_size(critic_in)
+            params["critic"] = {
+                "tower": self.critic.init(critic_in, key=critic_key, dtype=dtype),
+                "head": self.value_head.init(
+                    features, key=critic_head_key, dtype=dtype, gain=self.critic_gain
+                ),
+            }
+        keys = jax.random.split(encoder_key, len(plan.encoders))
+        for encoder, key in zip(plan.encoders, keys, strict=True):
+            encoder_params = encoder.encoder.init(encoder.space, key=key, dtype=dtype)
+            if jax.tree.leaves(encoder_params):
+                encoder.params(params)["encoder"] = encoder_params
+        if plan.memories:
+            keys = jax.random.split(memory_key, len(plan.memories))
+            for branch, key in zip(plan.memories, keys, strict=True):
+                branch.params(params)["memory"] = branch.memory.init(branch.in_size, key=key, dtype=dtype)
+        if self.normalize is not None:
+            params["normalize"] = self.normalize.init(self.observation_space)
+        if self.temperature is not None:
+            params["temperature"] = jnp.full((), self.temperature, jnp.float32)
+        return params
+
+    def initial_state(self, params: Params, *, key: Key | None = None) -> PyTree:
+        """`()` without a memory, else the states of the memories: `shared`, or `actor` and `critic`."""
+        dtype = wide_float(self.compute_dtype)
+
+        def wide(leaf: Array) -> Array:
+            return leaf.astype(dtype) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
+
+        states = {
+            branch.name: branch.memory.initial_state(branch.params(params)["memory"])
+            for branch in self.plan.memories
+        }
+        return jax.tree.map(wide, states or ())
+
+    def forward(
+        self, params: Params, state: PyTree, observation: PyTree, *, action_mask: Mask = None
+    ) -> tuple[PyTree, Distribution, ValuePrediction | None]:
+        """For each branch encode, then remember; then decide."""
+        states, features = {}, self._encode(params, observation)
+        for branch in self.plan.memories:
+            memory, x = branch.params(params)["memory"], features[branch.tower]
+            states[branch.name], y = branch.memory.step(memory, state[branch.name], x)
+            features.update(branch.to_towers(y))
+        return states or state, *self._decide(params, features, action_mask)
+
+    def forward_sequence(
+        self,
+        params: Params,
+        state: PyTree,
+        observations: PyTree,
+        *,
+        is_first: Bool[Array, " time"],
+        action_masks: Mask = None,
+    ) -> tuple[PyTree, Distribution, ValuePrediction | None]:
+        """The same along time: only the memories go step by step, the rest is one batch."""
+        # With `is_first`, for an observation may have no parts.
+        features = jax.vmap(lambda x, _: self._encode(params, x))(observations, is_first)
+        states = {}
+        for branch in self.plan.memories:
+            memory, xs = branch.params(params)["memory"], features[branch.tower]
+            states[branch.name], ys = branch.memory.sequence(memory, state[branch.name], xs, is_first)
+            features.update(branch.to_towers(ys))
+        decide: Any = jax.vmap(lambda features, mask: self._decide(params, features, mask))
+        return states or state, *decide(features, action_masks)
+
+    def _encode(self, params: Params, observation: PyTree) -> dict[str, Features]:
+        """The features for each tower, or for the memory before it."""
+        self._check_precision()
+        if self.normalize is not None:
+            observation = self.normalize.apply(params["normalize"], observation)
+        features: dict[str, Features] = {}
+        for branch in self.plan.encoders:
+            encoder_params = branch.params(params).get("encoder", {})
+            seen = branch.view(observation)
+            x = branch.encoder.apply(encoder_params, branch.space, seen, self.compute_dtype)
+            x = x if self.trunk is None else self.trunk.apply(params["trunk"], x)
+            features.update(branch.to_towers(x))
+        return features
+
+    def _decide(
+        self, params: Params, features: dict[str, Features], action_mask: Mask
+    ) -> tuple[Distribution, ValuePrediction | None]:
+        """Towers and heads."""
+        temperature = params.get("temperature")
+        if temperature is not None:
+            temperature = jax.lax.stop_gradient(temperature)
+        actor = params["actor"]
+        tower = self.actor.apply(actor["tower"], features["actor"])
+        distribution = self.plan.head.distribution(
+            self.action_space, actor["head"], tower, action_mask, temperature
+        )
+        if self.critic is None:
+            return distribution, None
+        critic = params["critic"]
+        tower = self.critic.apply(critic["tower"], features["critic"])
+        return distribution, self.value_head.predict(critic["head"], tower)
+
+    def env_action(self, action: PyTree) -> PyTree:
+        """By the head: clipped for a `Box`, the action itself otherwise."""
+        return self.plan.head.env_action(self.action_space, action)
+
+    def policy_action(self, env_action: PyTree) -> PyTree:
+        """By the head."""
+        return self.plan.head.policy_action(self.action_space, env_action)
+
+    def trainable(self, params: Params) -> PyTree:
+        """All but the statistics and the temperature."""
+        return {
+            name: jax.tree.map(lambda _, name=name: name not in _UNTRAINED, part)
+            for name, part in params.items()
+        }
+
+    def update_statistics(
+        self,
+        params: Params,
+        observations: PyTree,
+        *,
+        mask: Bool[Array, "..."] | None = None,
+        axis_name: str | tuple[str, ...] | None = None,
+    ) -> Params:
+        """Nothing but `params["normalize"]` changes."""
+        if self.normalize is None:
+            return params
+        statistics = self.normalize.update(params["normalize"], observations, mask, axis_name)
+        return {**params, "normalize": statistics}
+
+    def actor_only(self, params: Params) -> tuple[Params, "ActorCriticConfig"]:
+        """What `act` needs, on an observation space of what the actor sees."""
+        branch = self.plan.encoders[0]  # of the actor, whether it shares it or not
+        separate = branch.name == "actor"
+        config = dataclasses.replace(
+            self,
+            observation_space=branch.space,
+            critic=None,
+            actor_keys=None,
+            critic_keys=None,
+            encoder=branch.encoder,
+            memory_sharing="actor" if self.memory_sharing == "separate" else self.memory_sharing,
+        )
+        kept = {name: part for name, part in params.items() if name != "critic"}
+        if separate:
+            actor = dict(params["actor"])
+            kept.update({"encoder": actor.pop("encoder")} if "encoder" in actor else {}, actor=actor)
+            if self.normalize is not None:
+                kept["normalize"] = {name: params["normalize"][name] for name in branch.space.struct()}
+        return kept, config
+
+    def _check_sharing(self) -> None:
+        """Raise `ConfigError` for keys that are not there, and for what cannot be shared or kept."""
+        if self.critic is None and (self.critic_keys is not None or self.memory_sharing == "separate"):
+            raise ConfigError("ActorCriticConfig.critic: None has no critic_keys and no memory of its own")
+        for name in ("actor_keys", "critic_keys"):
+            keys = getattr(self, name)
+            if keys is None:
+                continue
+            check_keys(keys, self.observation_space, f"ActorCriticConfig.{name}")
+            if self.trunk is not None or (self.memory is not None and self.memory_sharing == "shared"):
+                raise ConfigError(
+                    f"ActorCriticConfig.{name}: actor and critic see different things and cannot share a "
+                    'trunk or a memory; use trunk=None and memory_sharing="separate" or "actor"'
+                )
+            set_field(self, name, tuple(sorted(keys)))
+
+    def _check_precision(self) -> None:
+        """Without x64 JAX would turn float64 into float32 behind the config's back."""
+        wanted = {"param_dtype": self.param_dtype, "compute_dtype": self.compute_dtype}
+        for name, dtype in wanted.items():
+            if jax.dtypes.canonicalize_dtype(dtype) != dtype:
+                raise ConfigError(
+                    f"ActorCriticConfig.{name}: {dtype} needs 64-bit JAX; set jax_enable_x64, or use float32"
+                )

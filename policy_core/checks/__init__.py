@@ -1,0 +1,1 @@
+"""Trace-time checks: arrays against shapes and dtypes, arguments against the contract."""

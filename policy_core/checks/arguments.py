@@ -1,0 +1,102 @@
+"""Trace-time argument validation of the free functions."""
+
+from typing import Any, TypeVar
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import PyTree
+
+from policy_core.checks.structure import check_structure, describe
+from policy_core.contract import ActorCritic, Mask, PointValue, ValuePrediction
+from policy_core.errors import StructureError
+
+_Policy = TypeVar("_Policy")
+
+
+def pair(policy: _Policy) -> _Policy:
+    """The policy, if it is a pair of params and a config."""
+    if not isinstance(policy, tuple) or len(policy) != 2:
+        got = f"{type(policy).__name__}"
+        raise StructureError(f"policy: got {got}, expected the pair (params, config)")
+    check_config(policy[1])
+    return policy
+
+
+def check_config(config: Any) -> None:
+    """Raise `StructureError` unless the config offers the contract."""
+    if not isinstance(config, ActorCritic):
+        raise StructureError(
+            f"config: got {type(config).__name__}, expected a config that offers ActorCritic; a "
+            "policy is the pair (params, config), in this order"
+        )
+
+
+def check_inputs(config: ActorCritic, observation: Any, action_mask: Mask) -> None:
+    """Observation and mask are those of the spaces of the config."""
+    check_structure(observation, config.observation_space.struct(), "observation")
+    config.action_space.check_mask(action_mask)
+
+
+def check_state(params: Any, config: ActorCritic, state: Any) -> None:
+    """The state has the structure of the first state of the config."""
+    check_structure(state, jax.eval_shape(lambda: config.initial_state(params)), "state")
+
+
+def check_batch(config: ActorCritic, observations: PyTree, mask: Any) -> None:
+    """Observations have the same leading axes everywhere; a mask has their shape."""
+    struct = config.observation_space.struct()
+    pairs = zip(jax.tree.leaves(observations), jax.tree.leaves(struct), strict=False)
+    leaf, expected = next(pairs, (0, jax.ShapeDtypeStruct((), jnp.int32)))
+    axes = jnp.shape(leaf)[: max(jnp.ndim(leaf) - len(expected.shape), 0)]
+    batch = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct((*axes, *leaf.shape), leaf.dtype), struct)
+    check_structure(observations, batch, "observations")
+    if mask is not None:
+        check_structure(mask, jax.ShapeDtypeStruct(axes, jnp.bool_), "mask")
+
+
+def predicted(prediction: Any) -> ValuePrediction | None:
+    """What `forward` gave for a value, as a prediction."""
+    if prediction is None or isinstance(prediction, ValuePrediction):
+        return prediction
+    return PointValue(prediction)
+
+
+def value_of(prediction: Any) -> Any:
+    """The value, or values, unless the policy has no critic."""
+    prediction = predicted(prediction)
+    if prediction is None:
+        raise StructureError(
+            "policy: has no critic, so there is no value; use act or action_distribution, or the policy "
+            "that actor_only was given"
+        )
+    return prediction.value()
+
+
+def check_key(key: Any) -> None:
+    """Raise `StructureError` unless there is no key, or one key of either style."""
+    if key is None:
+        return
+    typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
+    if not typed and (key.dtype != jnp.uint32 or key.ndim == 0):
+        raise StructureError(f"key: got {describe(key)}, expected a key; use jax.random.key(seed)")
+    shape = jnp.shape(key) if typed else jnp.shape(key)[:-1]
+    if shape:
+        raise StructureError(f"key: got keys of shape {shape}, expected one key; use jax.vmap")
+
+
+def check_time(is_first: Any, **arguments: PyTree) -> None:
+    """All arguments have the leading axis of `is_first`."""
+    if jnp.ndim(is_first) != 1 or jnp.result_type(is_first) != jnp.bool_:
+        raise StructureError(
+            f"is_first: got {describe(is_first)}, expected bool(time,); for a batch use jax.vmap"
+        )
+    time = jnp.shape(is_first)[0]
+    if time == 0:
+        raise StructureError("is_first: got no steps, expected at least one")
+    for name, argument in arguments.items():
+        for path, leaf in jax.tree_util.tree_leaves_with_path(argument):
+            if jnp.shape(leaf)[:1] != (time,):
+                raise StructureError(
+                    f"{name}{jax.tree_util.keystr(path)}: got shape {jnp.shape(leaf)}, expected a "
+                    f"leading axis of time of length {time}, as is_first has"
+                )

@@ -1,0 +1,95 @@
+"""The canonical encoding of a config, and configs from plain data."""
+
+import dataclasses
+import functools
+from collections.abc import Mapping
+from typing import Any, TypeVar, cast
+
+import msgpack
+
+from policy_core.configs.registry import CONFIGS, is_static, name_of
+from policy_core.configs.validation import exact, fields_of, hints_of, set_field
+from policy_core.errors import ConfigError
+
+_T = TypeVar("_T")
+
+ADDED = "policy_core.added"
+
+
+def to_data(value: Any) -> Any:
+    """Plain data of a config: maps `{"type": name, "fields": {...}}`, lists, scalars."""
+    if isinstance(value, tuple):
+        return [to_data(item) for item in value]
+    if is_static(value):
+        added = _added_defaults(cast("Any", type(value)))
+        fields = {
+            name: to_data(item)
+            for name, item in sorted(fields_of(value).items())
+            if name not in added or pack(to_data(item)) != added[name]
+        }
+        return {"type": name_of(type(value)), "fields": fields}
+    return value
+
+
+@functools.cache
+def _added_defaults(cls: Any) -> dict[str, bytes]:
+    """The encoded defaults of the fields that were declared with `added`."""
+    hints = hints_of(cls)
+    return {
+        field.name: pack(to_data(exact(field.default, hints[field.name], f"{cls.__name__}.{field.name}")))
+        for field in dataclasses.fields(cls)
+        if ADDED in field.metadata
+    }
+
+
+def from_data(data: Any, path: str = "config") -> Any:
+    """Inverse of `to_data`. Fields that the data lacks take their default.
+
+    Raises:
+        ConfigError: for an unknown type or field, or a value that the field refuses.
+    """
+    if isinstance(data, list):
+        return tuple(from_data(item, f"{path}[{i}]") for i, item in enumerate(data))
+    if not isinstance(data, dict):
+        return data
+    if set(data) != {"type", "fields"} or not isinstance(data["fields"], dict):
+        raise ConfigError(f"{path}: a config is a map of 'type' and 'fields', got {list(data)}")
+    name = data["type"]
+    cls = CONFIGS.get(name) if isinstance(name, str) else None
+    if cls is None:
+        raise ConfigError(
+            f"{path}: no config type named {name!r} is known here; import the module that defines it"
+        )
+    values = {key: from_data(item, f"{path}.{key}") for key, item in data["fields"].items()}
+    fields = {field.name: field for field in dataclasses.fields(cls)}
+    if unknown := sorted(set(values) - set(fields), key=str):
+        raise ConfigError(f"{path}: {name} has no field {unknown[0]!r}; it has {sorted(fields)}")
+    for key, field in fields.items():
+        if key not in values:
+            if field.default_factory is not dataclasses.MISSING:
+                values[key] = field.default_factory()
+            elif field.default is not dataclasses.MISSING:
+                values[key] = field.default
+            else:
+                raise ConfigError(f"{path}: the field {key!r} of {name} is missing")
+    return build(cls, values)
+
+
+def build(cls: type[_T], values: Mapping[str, object]) -> _T:
+    """A config from all of its field values, validated as any other."""
+    config = object.__new__(cls)
+    for name, value in values.items():
+        set_field(config, name, value)
+    cast(Any, config).__post_init__()
+    return config
+
+
+def encoding_of(config: Any) -> bytes:
+    """The canonical msgpack bytes of a config: sorted fields, shortest ints, 64-bit floats."""
+    encoding: bytes = config._encoding
+    return encoding
+
+
+def pack(data: Any) -> bytes:
+    """Msgpack bytes of plain data."""
+    return cast("bytes", msgpack.packb(data, use_bin_type=True))

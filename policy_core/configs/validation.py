@@ -1,0 +1,166 @@
+"""Exact validation of the fields of a config against their annotations."""
+
+import dataclasses
+import functools
+import inspect
+import math
+import types
+import typing
+from collections.abc import Callable, Mapping
+from typing import Any, cast
+
+from policy_core.configs.registry import is_static
+from policy_core.errors import ConfigError
+
+_LEGAL = "bool, int, float, str, None, a tuple of these, or a static config"
+
+
+def validate_fields(config: Any) -> None:
+    """Bring every field to its canonical form, or raise `ConfigError` for the first that has none."""
+    cls = type(config)
+    hints = hints_of(cast("Any", cls))
+    for name, value in fields_of(config).items():
+        path = f"{cls.__name__}.{name}"
+        set_field(config, name, exact(value, hints[name], path))
+
+
+def exact(value: Any, hint: Any, path: str) -> Any:
+    """`value` in its canonical form, or a `ConfigError` that names `path`."""
+    matched, result = _match(value, hint, path)
+    if matched:
+        return result
+    raise ConfigError(f"{path}: got {_describe(value)}, expected {_name(hint)}; {_advice(value)}")
+
+
+@functools.cache
+def hints_of(cls: Any) -> dict[str, Any]:
+    """The annotations of a class, evaluated."""
+    return inspect.get_annotations(cls, eval_str=True)
+
+
+def fields_of(config: Any) -> dict[str, Any]:
+    """Field name to value, in the order of the class."""
+    return {field.name: getattr(config, field.name) for field in dataclasses.fields(config)}
+
+
+def set_field(config: object, name: str, value: object) -> None:
+    """Normalise one field; only from `__init__` or `__post_init__` of a static class."""
+    object.__setattr__(config, name, value)
+
+
+def _match(value: Any, hint: Any, path: str) -> tuple[bool, Any]:
+    origin = typing.get_origin(hint)
+    if origin in (typing.Union, types.UnionType):
+        for option in typing.get_args(hint):
+            matched, result = _match(value, option, path)
+            if matched:
+                return True, result
+        return False, None
+    if origin is typing.Literal:
+        legal = [item for item in typing.get_args(hint) if type(item) is type(value)]
+        return value in legal, value
+    if origin is tuple:
+        return _match_tuple(value, typing.get_args(hint), path)
+    if hint is float:
+        return _match_float(value, path)
+    if hint in (bool, str):
+        return type(value) is hint, value
+    if hint is int:
+        if type(value) is int and not -(2**63) <= value < 2**63:
+            raise ConfigError(f"{path}: got {value}, expected an int of at most 64 bits")
+        return type(value) is int, value
+    if hint in (None, type(None)):
+        return value is None, value
+    kind = origin or hint
+    if not isinstance(kind, type):
+        raise ConfigError(f"{path}: {hint} is not an annotation of static data; name what it holds")
+    return isinstance(value, kind) and is_static(value), value
+
+
+def _match_tuple(value: Any, hints: tuple[Any, ...], path: str) -> tuple[bool, Any]:
+    if type(value) is not tuple:
+        return False, None
+    if len(hints) == 2 and hints[1] is Ellipsis:
+        hints = (hints[0],) * len(value)
+    if len(hints) != len(value):
+        return False, None
+    items = zip(value, hints, strict=True)
+    return True, tuple(exact(item, hint, f"{path}[{i}]") for i, (item, hint) in enumerate(items))
+
+
+def _match_float(value: Any, path: str) -> tuple[bool, Any]:
+    if type(value) is int:
+        try:
+            exact = int(float(value)) == value
+        except OverflowError:
+            exact = False
+        if not exact:
+            raise ConfigError(f"{path}: got the int {value}, which no float holds exactly")
+        return True, float(value)
+    if type(value) is not float:
+        return False, None
+    if math.isnan(value):
+        raise ConfigError(f"{path}: got NaN, expected a number; NaN never equals itself")
+    return True, value + 0.0  # -0.0 and 0.0 are one config
+
+
+def _name(hint: Any) -> str:
+    return hint.__name__ if isinstance(hint, type) and not typing.get_args(hint) else str(hint)
+
+
+def _describe(value: Any) -> str:
+    text = repr(value)
+    if hasattr(value, "shape") and hasattr(value, "dtype"):  # an array, of whatever library
+        text = f"of shape {value.shape} and dtype {value.dtype}"
+    return f"{type(value).__name__} {text if len(text) <= 60 else text[:57] + '...'}"
+
+
+def _advice(value: Any) -> str:
+    """What to write instead."""
+    match value:
+        case list():
+            return "use a tuple"
+        case dict() | set():
+            return f"use {_LEGAL}"
+        case bool():
+            return "use an int or a float: True and 1 would share a compiled program"
+    if hasattr(value, "dtype"):
+        if getattr(value, "ndim", 0):
+            return "use a tuple of Python numbers; arrays that learn belong in the params"
+        return "use a Python number, such as `.item()` gives; a traced value belongs in the params"
+    if callable(value) and not is_static(value):
+        return "refer to functions by their registered name, such as 'tanh'"
+    return f"a config holds only {_LEGAL}"
+
+
+def check_at_least(config: Any, least: int, *names: str, of: str = "", otherwise: str = "") -> None:
+    """Raise `ConfigError` for a field of these that is, or holds, a number below `least`.
+
+    Args:
+        config: the config.
+        least: the smallest number allowed.
+        names: of fields that hold a number, a tuple of them, or None, which passes.
+        of: what the numbers are, such as "widths", for the error.
+        otherwise: what else is allowed, for the error.
+    """
+    for name in names:
+        value = getattr(config, name)
+        numbers = value if isinstance(value, tuple) else () if value is None else (value,)
+        if any(number < least for number in numbers):
+            expected = f"{of} of at least {least}" if of else f"at least {least}"
+            raise ConfigError(f"{type(config).__name__}.{name}: got {value}, expected {expected}{otherwise}")
+
+
+def pairs_of(mapping: Any) -> Any:
+    """A mapping as a tuple of pairs; anything else as it is, for `validate_fields` to judge."""
+    return tuple(mapping.items()) if isinstance(mapping, Mapping) else mapping
+
+
+def sort_pairs(config: Any, name: str, key: Callable[[Any], Any] | None = None) -> None:
+    """Sort a field of pairs by their names, numbers first, each of which may be there once."""
+    pairs = getattr(config, name)
+    names = [first for first, _ in pairs]
+    if len(set(names)) != len(names):
+        raise ConfigError(f"{type(config).__name__}.{name}: got the names {names}, expected each once")
+    by_name = lambda pair: (isinstance(pair[0], str), pair[0])  # noqa: E731
+    set_field(config, name, tuple(sorted(pairs, key=key or by_name)))

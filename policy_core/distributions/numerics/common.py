@@ -1,0 +1,44 @@
+"""What the families of distributions share."""
+
+from typing import Any
+
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from policy_core.contract import Action, Distribution, Key
+
+MASKED_LOG_PROB = -1e30
+"""The log-probability of what a mask forbids, or of what is not in the space: finite, so that
+sums of it and gradients past it stay finite; `exp` of it is exactly 0."""
+
+
+def total(log_probs: Float[Array, "*batch rows"]) -> Float[Array, "*batch"]:
+    """The sum of independent parts, or `MASKED_LOG_PROB` if one of them cannot happen."""
+    impossible = jnp.any(log_probs <= MASKED_LOG_PROB, -1)
+    possible = jnp.where(log_probs <= MASKED_LOG_PROB, 0, log_probs)
+    return jnp.where(impossible, MASKED_LOG_PROB, jnp.sum(possible, -1))
+
+
+def sum_event(x: Float[Array, "..."], space: Any) -> Float[Array, "*batch"]:
+    """The sum over the axes of one element of the space, the trailing ones."""
+    rank = len(space.struct().shape)
+    return jnp.sum(x, tuple(range(x.ndim - rank, x.ndim)))
+
+
+def sample_and_log_prob(
+    distribution: Distribution[Action], key: Key
+) -> tuple[Action, Float[Array, "*batch"]]:
+    """A draw and its log-probability, for families whose two share no work. `key` is consumed."""
+    action = distribution.sample(key=key)
+    return action, distribution.log_prob(action)
+
+
+def expm1_less(d: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
+    """exp(d) - 1 - d to full relative accuracy, for d that does not overflow."""
+    near = jnp.abs(d) < 0.5
+    x = jnp.where(near, d, 0)
+    # d^2/2 (1 + d/3 (1 + d/4 (...))), to the precision of the dtype
+    series = jnp.ones_like(x)
+    for k in range(16 if d.dtype == jnp.float64 else 9, 2, -1):
+        series = 1 + series * x * (1 / k)
+    return jnp.where(near, 0.5 * x * x * series, jnp.expm1(d) - d)

@@ -1,0 +1,180 @@
+"""The self-test: what a policy gave for a few observations when it was saved.
+
+A sequence of observations from the first of an episode on: 8 of the space, then those that
+the user gave. Kept are the observations, the deterministic policy actions, their environment
+actions, and the values (if there is a critic), log-probabilities and entropies. Checked are
+continuous actions and the three numbers, all of them for the *kept* actions: where two
+choices are equally good, another machine may prefer the other one, and is not wrong for it.
+"""
+
+import math
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import PyTree
+
+from policy_core.checks.structure import check_structure
+from policy_core.contract import ActorCritic, Policy
+from policy_core.errors import FileError, SelfTestError, StructureError
+from policy_core.files.arrays import arrays_of, check_specs, rows_of
+from policy_core.files.rows import Row
+from policy_core.functions.step import forward, jit, reset
+from policy_core.trees import by_path, spec
+
+OBSERVATIONS = 8
+
+
+class Verification(NamedTuple):
+    """The result of a self-test.
+
+    Args:
+        observations: how many were tried; 0 if the file has no self-test.
+        deviation: the largest difference from what was saved, relative to max(1, |saved|).
+        where: the output with that difference.
+
+    Example:
+        >>> Verification(8, 0.0, "value").deviation
+        0.0
+    """
+
+    observations: int
+    deviation: float
+    where: str
+
+
+class _Outputs(NamedTuple):
+    action: Any
+    env_action: Any
+    value: Any
+    log_prob: Any
+    entropy: Any
+
+
+def record(policy: Policy, batch: tuple[int, ...], observations: PyTree) -> tuple[Row, ...]:
+    """The rows of a self-test.
+
+    Raises:
+        FileError: if the policy cannot act, or `observations` are not those of its space.
+    """
+    params, config = policy
+    try:
+        tried = _drawn(config)
+        if observations is not None:
+            tried = _joined(config, tried, observations)
+        outputs = _run(params, config, tried, None, len(batch))
+    except StructureError as error:
+        raise FileError(f"self_test: {error}") from error
+    except NotImplementedError as error:
+        raise FileError(
+            f"self_test: {type(config).__name__} cannot act ({error or 'NotImplementedError'}); save with "
+            "self_test=False"
+        ) from error
+    return rows_of(by_path({"observation": tried, **outputs._asdict()}, "self_test"))
+
+
+def check(policy: Policy, batch: tuple[int, ...], rows: tuple[Row, ...], tolerance: float) -> Verification:
+    """Run the self-test.
+
+    Raises:
+        SelfTestError: if an output is off by more than the tolerance; with the largest deviation.
+    """
+    if not tolerance >= 0:  # nothing is above NaN
+        raise FileError(f"tolerance: got {tolerance}, expected a number of at least 0")
+    if not rows:
+        return Verification(0, 0.0, "")
+    params, config = policy
+    saved = {row.path: row for row in rows}
+    count = saved["entropy"].shape[-1] if "entropy" in saved and saved["entropy"].shape else 0
+    tried_struct, outputs_struct = _structs(params, config, len(batch), count)
+    expected = by_path({"observation": tried_struct, **outputs_struct._asdict()}, "self_test")
+    check_specs(
+        {row.path: (row.dtype, row.shape) for row in rows},
+        {name: spec(leaf) for name, leaf in expected.items()},
+        "self_test",
+        "the config's self-test",
+    )
+
+    def tree(name: str, struct: PyTree) -> PyTree:
+        paths = list(by_path({name: struct}, "self_test"))
+        return jax.tree.unflatten(jax.tree.structure(struct), arrays_of([saved[path] for path in paths]))
+
+    tried, action = tree("observation", tried_struct), tree("action", outputs_struct.action)
+    got = by_path(_run(params, config, tried, action, len(batch))._asdict(), "self_test")
+    worst, where = 0.0, "entropy"
+    for name, array in got.items():
+        then, now = np.asarray(saved[name].array()), np.asarray(array)
+        if not jnp.issubdtype(now.dtype, jnp.floating):
+            if name.startswith("env_action") and not np.array_equal(then, now):
+                worst, where = math.inf, name
+            continue
+        if (off := _deviation(then.astype(np.float64), now.astype(np.float64))) > worst:
+            worst, where = off, name
+    if worst > tolerance:
+        raise SelfTestError(
+            f"self-test: {where!r} is off by {worst:.3g}, at most {tolerance:g} is allowed, over "
+            f"{count} observations; the policy does not act here as it did where it was saved"
+        )
+    return Verification(count, worst, where)
+
+
+def _drawn(config: ActorCritic) -> PyTree:
+    return _draw(config)
+
+
+@jit
+def _draw(config: ActorCritic) -> Any:
+    keys = jax.random.split(jax.random.key(0), OBSERVATIONS)
+    return jax.vmap(lambda key: config.observation_space.sample(key=key))(keys)
+
+
+def _joined(config: ActorCritic, drawn: PyTree, given: PyTree) -> PyTree:
+    first = jax.tree.map(lambda x: np.asarray(x)[0] if np.ndim(x) else np.asarray(x), given)
+    check_structure(first, config.observation_space.struct(), "observations[0]")
+    lengths = {np.shape(leaf)[:1] for leaf in jax.tree.leaves(given)}
+    if len(lengths) > 1:
+        raise FileError("observations: the leaves differ in their first axis, that of the observations")
+    return jax.tree.map(lambda a, b: jnp.concatenate([a, jnp.asarray(b, a.dtype)]), drawn, given)
+
+
+def _run(params: Any, config: Any, observations: Any, actions: Any, axes: int) -> _Outputs:
+    """The outputs for a sequence of observations; `actions` are the modes unless they are given."""
+    return _compiled(params, config, observations, actions, (0,) * axes)
+
+
+@jit
+def _compiled(params: Any, config: Any, observations: Any, actions: Any, axes: tuple[Any, ...]) -> _Outputs:
+    def one(params: Any, actions: Any) -> _Outputs:
+        def step(state: Any, inputs: Any) -> tuple[Any, _Outputs]:
+            observation, action = inputs
+            state, distribution, prediction = forward((params, config), state, observation)
+            mode = distribution.mode()
+            action = mode if action is None else action
+            score = distribution.log_prob(action), distribution.entropy()
+            value = None if prediction is None else prediction.value()
+            return state, _Outputs(mode, config.env_action(action), value, *score)
+
+        state = reset((params, config))
+        if jax.tree.leaves(state):
+            return jax.lax.scan(step, state, (observations, actions))[1]
+        return jax.vmap(lambda inputs: step(state, inputs)[1])((observations, actions))
+
+    for _ in axes:
+        one = jax.vmap(one)
+    return one(params, actions)
+
+
+def _structs(params: Any, config: Any, axes: int, count: int) -> tuple[PyTree, _Outputs]:
+    tried = jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct((count, *leaf.shape), leaf.dtype), config.observation_space.struct()
+    )
+    return tried, jax.eval_shape(lambda p, o: _run(p, config, o, None, axes), params, tried)
+
+
+def _deviation(then: np.ndarray, now: np.ndarray) -> float:
+    """The largest difference relative to max(1, |then|); what is not finite must be the same."""
+    same = (then == now) | (np.isnan(then) & np.isnan(now))
+    with np.errstate(all="ignore"):
+        off = np.where(same, 0.0, np.abs(then - now) / np.maximum(1.0, np.abs(then)))
+    return float(np.max(np.where(np.isnan(off), np.inf, off), initial=0.0))

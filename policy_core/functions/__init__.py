@@ -1,0 +1,8 @@
+"""The free functions: everything that a trainer or a robot does with a policy.
+
+    step       one observation: act, score, evaluate
+    sequence   the same along time
+    training   what an optimizer may move, and statistics that are learned without one
+
+They know the contract and no implementation.
+"""

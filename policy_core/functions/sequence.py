@@ -1,0 +1,133 @@
+"""The free functions along time: whole sequences, with resets inside, differentiable through a memory."""
+
+from typing import Any
+
+import jax
+from jaxtyping import Array, Bool, Float
+
+from policy_core.checks.arguments import check_inputs, check_state, check_time, pair, predicted, value_of
+from policy_core.contract import (
+    Action,
+    Distribution,
+    Mask,
+    Observation,
+    Params,
+    Policy,
+    SequenceActorCritic,
+    State,
+    ValuePrediction,
+)
+from policy_core.functions.step import forward, jit, score
+
+
+@jit
+def forward_sequence(
+    policy: Policy[Params, State, Observation, Action],
+    state: State,
+    observations: Observation,
+    *,
+    is_first: Bool[Array, " time"],
+    action_masks: Mask = None,
+) -> tuple[State, Distribution[Action], ValuePrediction | None]:
+    """`forward` along time: states, distributions and predictions of the value, in one pass.
+
+    Equal to that many single steps. What needs no memory is computed for all of time at once.
+
+    Args:
+        policy: the pair.
+        state: the state before the first observation.
+        observations, action_masks: as in `forward`, with a leading axis of time.
+        is_first: `is_first[t]` says that `observations[t]` begins an episode; the state is
+            reset before it.
+
+    Returns:
+        The state after the last observation; the distributions, and the predictions of the values
+        (None without a critic), with a leading axis of time: call their methods as they are.
+
+    Raises:
+        StructureError: if the axes of time differ, or something is of the wrong structure,
+            shape or dtype, when traced.
+
+    Example:
+        >>> import policy_core as pc
+        >>> import jax.numpy as jnp
+        >>> config = pc.ActorCriticConfig(
+        ...     observation_space=pc.Box(shape=(4,)), action_space=pc.Discrete(2)
+        ... )
+        >>> policy = pc.init(config, key=jax.random.key(0))
+        >>> state, distributions, critic = pc.forward_sequence(
+        ...     policy, pc.reset(policy), jnp.ones((3, 4)), is_first=jnp.array([True, False, False])
+        ... )
+        >>> distributions.kl(distributions).tolist(), critic.loss(jnp.zeros(3)).shape
+        ([0.0, 0.0, 0.0], (3,))
+    """
+    check_time(is_first, observations=observations, action_masks=action_masks)
+    params, config = pair(policy)
+    if isinstance(config, SequenceActorCritic):
+        check_state(params, config, state)
+        jax.vmap(lambda x, mask, _: check_inputs(config, x, mask))(observations, action_masks, is_first)
+        state, distributions, values = config.forward_sequence(
+            params, state, observations, is_first=is_first, action_masks=action_masks
+        )
+        return state, distributions, predicted(values)
+
+    def step(state: State, inputs: Any) -> Any:
+        observation, action_mask, first = inputs
+        state, *outputs = forward(policy, state, observation, action_mask=action_mask, is_first=first)
+        return state, outputs
+
+    inputs = (observations, action_masks, is_first)
+    if jax.tree.leaves(state):
+        state, (distributions, prediction) = jax.lax.scan(step, state, inputs)
+    else:
+        _, (distributions, prediction) = jax.vmap(lambda inputs: step(state, inputs))(inputs)
+    return state, distributions, prediction
+
+
+@jit
+def evaluate_sequence(
+    policy: Policy[Params, State, Observation, Action],
+    state: State,
+    observations: Observation,
+    actions: Action,
+    *,
+    is_first: Bool[Array, " time"],
+    action_masks: Mask = None,
+) -> tuple[State, Float[Array, "time *objectives"], Float[Array, " time"], Float[Array, " time"]]:
+    """`evaluate_action` along time, differentiable through the memory.
+
+    Equal to that many single steps. What needs no memory is computed for all of time at once.
+
+    Args:
+        policy: the pair.
+        state: the state before the first observation.
+        observations, actions, action_masks: as in `evaluate_action`, with a leading axis of time.
+        is_first: `is_first[t]` says that `observations[t]` begins an episode; the state is
+            reset before it.
+
+    Returns:
+        The state after the last observation; values, log-probabilities, entropies `[time]`.
+
+    Raises:
+        StructureError: if the axes of time differ, or something is of the wrong structure,
+            shape or dtype, when traced.
+
+    Example:
+        >>> import policy_core as pc
+        >>> import jax.numpy as jnp
+        >>> config = pc.ActorCriticConfig(
+        ...     observation_space=pc.Box(shape=(4,)), action_space=pc.Discrete(2)
+        ... )
+        >>> policy = pc.init(config, key=jax.random.key(0))
+        >>> state, values, log_probs, entropies = pc.evaluate_sequence(
+        ...     policy, pc.reset(policy), jnp.ones((3, 4)), jnp.array([0, 1, 0]),
+        ...     is_first=jnp.array([True, False, False]),
+        ... )
+        >>> values.shape
+        (3,)
+    """
+    check_time(is_first, actions=actions)
+    state, distributions, prediction = forward_sequence(
+        policy, state, observations, is_first=is_first, action_masks=action_masks
+    )
+    return state, value_of(prediction), *jax.vmap(score)(distributions, actions)

@@ -1,0 +1,368 @@
+"""The free functions: everything that a trainer or a robot does with a policy.
+
+Each takes the pair `(params, config)`, is jitted, pure and unbatched, and may be called
+inside `jit`, `grad`, `vmap` and `scan`. They know the contract and no implementation.
+"""
+
+from collections.abc import Callable
+from typing import Any, ParamSpec, TypeVar, cast
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Bool
+
+from policy_core.checks.arguments import (
+    check_config,
+    check_inputs,
+    check_key,
+    check_state,
+    pair,
+    predicted,
+    value_of,
+)
+from policy_core.checks.structure import check_structure
+from policy_core.contract import (
+    Action,
+    ActorCritic,
+    Distribution,
+    Key,
+    Mask,
+    Observation,
+    Params,
+    Policy,
+    Scalar,
+    State,
+    Value,
+    ValuePrediction,
+)
+
+_P = ParamSpec("_P")
+_R = TypeVar("_R")
+
+
+def jit(function: Callable[_P, _R], /) -> Callable[_P, _R]:
+    """`jax.jit` whose result keeps the signature of `function` for type checkers."""
+    return cast("Callable[_P, _R]", jax.jit(function, inline=True))
+
+
+@jit
+def init(
+    config: ActorCritic[Params, State, Observation, Action], *, key: Key
+) -> Policy[Params, State, Observation, Action]:
+    """A fresh policy: the pair `(params, config)`.
+
+    Args:
+        config: a static config.
+        key: consumed.
+
+    Returns:
+        A plain tuple. `jax.vmap` over keys gives a population: again a pair, whose params
+        have a leading axis.
+
+    Example:
+        >>> import policy_core as pc
+        >>> config = pc.ActorCriticConfig(
+        ...     observation_space=pc.Box(shape=(4,)), action_space=pc.Discrete(2)
+        ... )
+        >>> params, config = pc.init(config, key=jax.random.key(0))
+        >>> params["actor"]["head"]["kernel"].shape
+        (64, 2)
+    """
+    check_config(config)
+    check_key(key)
+    return config.init(key=key), config
+
+
+@jit
+def reset(policy: Policy[Params, State, Observation, Action], *, key: Key | None = None) -> State:
+    """The state at the start of an episode; `()` for a policy without memory.
+
+    Args:
+        policy: the pair.
+        key: consumed, for policies whose first state is random; None for the deterministic one.
+
+    Example:
+        >>> import policy_core as pc
+        >>> config = pc.ActorCriticConfig(
+        ...     observation_space=pc.Box(shape=(4,)), action_space=pc.Discrete(2)
+        ... )
+        >>> policy = pc.init(config, key=jax.random.key(0))
+        >>> pc.reset(policy)
+        ()
+    """
+    params, config = pair(policy)
+    check_key(key)
+    return config.initial_state(params, key=key)
+
+
+@jit
+def forward(
+    policy: Policy[Params, State, Observation, Action],
+    state: State,
+    observation: Observation,
+    *,
+    action_mask: Mask = None,
+    is_first: Bool[Array, ""] | bool | None = None,
+) -> tuple[State, Distribution[Action], ValuePrediction | None]:
+    """The full output of one step: next state, distribution and prediction of the value.
+
+    Args:
+        policy, state, observation, action_mask, is_first: as in `act`.
+
+    Returns:
+        The next state; the distribution over policy actions; the prediction of the value, whose
+        `value()` is what `value` gives and whose `loss(target)` trains it, or None without a critic.
+
+    Example:
+        >>> import policy_core as pc
+        >>> config = pc.ActorCriticConfig(
+        ...     observation_space=pc.Box(shape=(4,)), action_space=pc.Discrete(2),
+        ...     value_head=pc.HLGaussHead(low=-10.0, high=10.0),
+        ... )
+        >>> policy = pc.init(config, key=jax.random.key(0))
+        >>> state, distribution, critic = pc.forward(policy, pc.reset(policy), jnp.ones(4))
+        >>> distribution.entropy().shape, critic.value().shape, critic.loss(jnp.array(1.0)).shape
+        ((), (), ())
+    """
+    state, distribution, value = _forward(policy, state, observation, action_mask, is_first)
+    return state, distribution, predicted(value)
+
+
+@jit
+def act(
+    policy: Policy[Params, State, Observation, Action],
+    state: State,
+    observation: Observation,
+    *,
+    key: Key | None = None,
+    action_mask: Mask = None,
+    is_first: Bool[Array, ""] | bool | None = None,
+) -> tuple[State, Any]:
+    """One step of inference: the environment action, ready for `env.step`.
+
+    Args:
+        policy: the pair.
+        state: from `reset` or the step before.
+        observation: one element of the observation space.
+        key: consumed. Without a key the action is the mode: deterministic.
+        action_mask: what is allowed, in the structure of `action_space.full_mask()`.
+        is_first: whether `observation` is the first of an episode: then `state` is reset
+            before it is used.
+
+    Returns:
+        The next state, and an element of the action space.
+
+    Raises:
+        StructureError: for an argument of the wrong structure, shape or dtype, when traced.
+
+    Example:
+        >>> import policy_core as pc
+        >>> config = pc.ActorCriticConfig(
+        ...     observation_space=pc.Box(shape=(4,)), action_space=pc.Discrete(2)
+        ... )
+        >>> policy = pc.init(config, key=jax.random.key(0))
+        >>> mask = jnp.array([False, True])
+        >>> state, action = pc.act(policy, pc.reset(policy), jnp.ones(4), action_mask=mask)
+        >>> int(action)
+        1
+    """
+    state, distribution, _ = _forward(policy, state, observation, action_mask, is_first)
+    check_key(key)
+    action = distribution.mode() if key is None else distribution.sample(key=key)
+    return state, policy[1].env_action(action)
+
+
+@jit
+def action_and_value(
+    policy: Policy[Params, State, Observation, Action],
+    state: State,
+    observation: Observation,
+    *,
+    key: Key | None,
+    action_mask: Mask = None,
+    is_first: Bool[Array, ""] | bool | None = None,
+) -> tuple[State, Action, Value, Scalar]:
+    """One step of a rollout: what a trainer stores.
+
+    Args:
+        policy, state, observation, action_mask, is_first: as in `act`.
+        key: consumed. None gives the mode.
+
+    Returns:
+        The next state, the *policy action* (store it; `env_action` gives what `env.step`
+        takes), the value, and the log-probability of that very action (nats).
+
+    Example:
+        >>> import policy_core as pc
+        >>> config = pc.ActorCriticConfig(
+        ...     observation_space=pc.Box(shape=(4,)), action_space=pc.Discrete(2)
+        ... )
+        >>> policy = pc.init(config, key=jax.random.key(0))
+        >>> state, action, value, log_prob = pc.action_and_value(
+        ...     policy, pc.reset(policy), jnp.ones(4), key=jax.random.key(1)
+        ... )
+        >>> action.shape == value.shape == log_prob.shape == ()
+        True
+    """
+    state, distribution, value = _forward(policy, state, observation, action_mask, is_first)
+    check_key(key)
+    if key is None:
+        action = distribution.mode()
+        return state, action, value_of(value), distribution.log_prob(action)
+    action, log_prob = distribution.sample_and_log_prob(key=key)
+    return state, action, value_of(value), log_prob
+
+
+@jit
+def evaluate_action(
+    policy: Policy[Params, State, Observation, Action],
+    state: State,
+    observation: Observation,
+    action: Action,
+    *,
+    action_mask: Mask = None,
+    is_first: Bool[Array, ""] | bool | None = None,
+) -> tuple[State, Value, Scalar, Scalar]:
+    """Value, log-probability and entropy of a stored action: the terms of a policy-gradient loss.
+
+    Args:
+        policy, state, observation, action_mask, is_first: as in `act`.
+        action: a policy action, as `action_and_value` returned it.
+
+    Returns:
+        The next state, the value, the log-probability of the action and the entropy (nats).
+        For the policy that took the action the log-probability is the one it was stored
+        with, so that the importance ratio is 1.
+
+    Example:
+        >>> import policy_core as pc
+        >>> config = pc.ActorCriticConfig(
+        ...     observation_space=pc.Box(shape=(4,)), action_space=pc.Discrete(2)
+        ... )
+        >>> policy = pc.init(config, key=jax.random.key(0))
+        >>> def loss(policy):
+        ...     _, value, log_prob, entropy = pc.evaluate_action(policy, (), jnp.ones(4), 1)
+        ...     return jnp.square(value) - log_prob - 0.01 * entropy
+        >>> gradient, same_config = jax.grad(loss)(policy)
+        >>> same_config == config
+        True
+    """
+    state, distribution, value = _forward(policy, state, observation, action_mask, is_first)
+    return state, value_of(value), *score(distribution, action)
+
+
+@jit
+def value(
+    policy: Policy[Params, State, Observation, Action],
+    state: State,
+    observation: Observation,
+    *,
+    is_first: Bool[Array, ""] | bool | None = None,
+) -> tuple[State, Value]:
+    """The next state and the value of an observation. The actor is not computed.
+
+    Args:
+        policy, state, observation, is_first: as in `act`.
+
+    Example:
+        >>> import policy_core as pc
+        >>> config = pc.ActorCriticConfig(
+        ...     observation_space=pc.Box(shape=(4,)), action_space=pc.Discrete(2)
+        ... )
+        >>> policy = pc.init(config, key=jax.random.key(0))
+        >>> state, value = pc.value(policy, pc.reset(policy), jnp.ones(4))
+        >>> value.dtype, value.shape
+        (dtype('float32'), ())
+    """
+    state, _, value = _forward(policy, state, observation, None, is_first)
+    return state, value_of(value)
+
+
+@jit
+def action_distribution(
+    policy: Policy[Params, State, Observation, Action],
+    state: State,
+    observation: Observation,
+    *,
+    action_mask: Mask = None,
+    is_first: Bool[Array, ""] | bool | None = None,
+) -> tuple[State, Distribution[Action]]:
+    """The next state and the distribution over policy actions, parameters and all.
+
+    It is a pytree, and right wherever it goes: its methods may be called inside or outside
+    of the `vmap` or `jit` that made it.
+
+    Args:
+        policy, state, observation, action_mask, is_first: as in `act`.
+
+    Example:
+        >>> import policy_core as pc
+        >>> config = pc.ActorCriticConfig(
+        ...     observation_space=pc.Box(shape=(4,)), action_space=pc.Discrete(2)
+        ... )
+        >>> policy = pc.init(config, key=jax.random.key(0))
+        >>> batch = jnp.ones((5, 4))
+        >>> _, distribution = jax.vmap(lambda o: pc.action_distribution(policy, (), o))(batch)
+        >>> distribution.probs.shape, distribution.entropy().shape
+        ((5, 2), (5,))
+    """
+    state, distribution, _ = _forward(policy, state, observation, action_mask, is_first)
+    return state, distribution
+
+
+@jit
+def env_action(policy: Policy[Params, State, Observation, Action], action: Action) -> Any:
+    """The environment action of a policy action: inside the bounds, of the right dtype.
+
+    Example:
+        >>> import policy_core as pc
+        >>> config = pc.ActorCriticConfig(
+        ...     observation_space=pc.Box(shape=(4,)), action_space=pc.Box(low=-1.0, high=1.0, shape=(2,))
+        ... )
+        >>> policy = pc.init(config, key=jax.random.key(0))
+        >>> pc.env_action(policy, jnp.array([0.5, 7.0])).tolist()
+        [0.5, 1.0]
+    """
+    return pair(policy)[1].env_action(action)
+
+
+@jit
+def policy_action(policy: Policy[Params, State, Observation, Action], env_action: Any) -> Action:
+    """A policy action for data that was not collected by a policy of ours.
+
+    The inverse of `env_action`, clamped to what the distribution can represent: bounds
+    that a squashed distribution never reaches give the nearest action that it does.
+
+    Raises:
+        StructureError: for what is not of the structure of the action space.
+
+    Example:
+        >>> import policy_core as pc
+        >>> config = pc.ActorCriticConfig(
+        ...     observation_space=pc.Box(shape=(4,)), action_space=pc.Box(low=-1.0, high=1.0, shape=(2,))
+        ... )
+        >>> policy = pc.init(config, key=jax.random.key(0))
+        >>> pc.policy_action(policy, jnp.array([0.5, 7.0])).tolist()
+        [0.5, 1.0]
+    """
+    config = pair(policy)[1]
+    check_structure(env_action, config.action_space.struct(), "env_action")
+    return config.policy_action(env_action)
+
+
+def _forward(policy: Policy, state: Any, observation: Any, action_mask: Mask, is_first: Any) -> Any:
+    params, config = pair(policy)
+    check_inputs(config, observation, action_mask)
+    check_state(params, config, state)
+    if is_first is not None:
+        check_structure(is_first, jax.ShapeDtypeStruct((), jnp.bool_), "is_first")
+        state = jax.tree.map(
+            lambda first, old: jnp.where(is_first, first, old), config.initial_state(params), state
+        )
+    return config.forward(params, state, observation, action_mask=action_mask)
+
+
+def score(distribution: Distribution[Action], action: Action) -> tuple[Scalar, Scalar]:
+    """Log-probability of an action, and entropy."""
+    check_structure(action, jax.eval_shape(distribution.mode), "action")
+    return distribution.log_prob(action), distribution.entropy()

@@ -1,0 +1,100 @@
+"""The free functions around an optimiser: what it may move, and what is learned without it.
+
+They know the contract and no implementation.
+"""
+
+import functools
+from typing import Any
+
+import jax
+from jaxtyping import Array, Bool, PyTree
+
+from policy_core.checks.arguments import check_batch, pair
+from policy_core.contract import (
+    Action,
+    NormalizingActorCritic,
+    Observation,
+    Params,
+    Policy,
+    State,
+)
+
+
+def trainable(policy: Policy[Params, State, Observation, Action]) -> PyTree:
+    """Which leaves an optimiser may move: a pair of the structure of the policy, with bools for leaves.
+
+    False are running statistics and a temperature: their gradient is zero, yet weight decay or
+    the noise of an evolution strategy would move them. Give the function itself to optax, which
+    calls it on policies and on gradients:
+
+        optax.multi_transform({True: optimizer, False: optax.set_to_zero()}, pc.trainable)
+
+    Args:
+        policy: the pair, or a gradient or an update of one; traced or not, the bools are Python's.
+
+    Example:
+        >>> import policy_core as pc
+        >>> config = pc.ActorCriticConfig(
+        ...     observation_space=pc.Box(shape=(4,)), action_space=pc.Discrete(2),
+        ...     normalize=pc.Normalize(),
+        ... )
+        >>> policy = pc.init(config, key=jax.random.key(0))
+        >>> mask, _ = pc.trainable(policy)
+        >>> mask["normalize"], mask["actor"]["head"]
+        ({'count': False, 'mean': False, 'variance': False}, {'bias': True, 'kernel': True})
+        >>> def noise(moves, leaf):  # of an evolution strategy
+        ...     return 0.1 * jnp.ones_like(leaf) if moves else jnp.zeros_like(leaf)
+        >>> (noise_params, _) = jax.tree.map(noise, pc.trainable(policy), policy)
+    """
+    params, config = pair(policy)
+    if isinstance(config, NormalizingActorCritic):
+        return config.trainable(params), config
+    return jax.tree.map(lambda _: True, params), config
+
+
+def update_statistics(
+    policy: Policy[Params, State, Observation, Action],
+    observations: Observation,
+    *,
+    mask: Bool[Array, "..."] | None = None,
+    axis_name: str | tuple[str, ...] | None = None,
+) -> Policy[Params, State, Observation, Action]:
+    """The policy, with the running statistics of its observations brought up to date.
+
+    A policy without statistics is returned as it is, so a trainer may always call this. Call it
+    between the update from a rollout and the next rollout, so that the log-probabilities of a
+    rollout are those of the policy that is trained on it.
+
+    Args:
+        policy: the pair. For a population, `jax.vmap`.
+        observations: with any number of leading axes, the same everywhere; none for one observation.
+        mask: which observations count, in the shape of the leading axes; None for all.
+        axis_name: of a `shard_map`, `pmap` or `vmap`, over which observations are split and
+            the policy is not: the result is the same everywhere, as if they were together.
+
+    Raises:
+        StructureError: for observations or a mask of another structure, shape or dtype.
+
+    Example:
+        >>> import policy_core as pc
+        >>> config = pc.ActorCriticConfig(
+        ...     observation_space=pc.Box(shape=(2,)), action_space=pc.Discrete(2),
+        ...     normalize=pc.Normalize(),
+        ... )
+        >>> policy = pc.init(config, key=jax.random.key(0))
+        >>> rollout = jnp.arange(12.0).reshape(2, 3, 2)
+        >>> params, _ = pc.update_statistics(policy, rollout, mask=jnp.array([[True] * 3, [False] * 3]))
+        >>> params["normalize"]["count"].sum(0).tolist(), params["normalize"]["mean"][0].tolist()
+        ([3.0, 3.0], [2.0, 3.0])
+    """
+    check_batch(pair(policy)[1], observations, mask)
+    updated: Policy[Params, State, Observation, Action] = _updated(policy, observations, mask, axis_name)
+    return updated
+
+
+@functools.partial(jax.jit, static_argnames="axis_name", inline=True)
+def _updated(policy: Any, observations: Any, mask: Any, axis_name: Any) -> Any:
+    params, config = policy
+    if isinstance(config, NormalizingActorCritic):
+        params = config.update_statistics(params, observations, mask=mask, axis_name=axis_name)
+    return params, config

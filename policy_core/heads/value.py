@@ -1,0 +1,315 @@
+"""Value heads: from the features of the critic to a prediction of the return.
+
+Each gives a `ValuePrediction`, whose `value()` is in units of reward whatever the network puts out,
+and whose `loss(target)` is the one that the head is meant to be trained by. Numbers are float32
+or wider, whatever the network computes in.
+"""
+
+import math
+from typing import Any, NamedTuple, cast
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Float
+
+from policy_core._dtypes import widen
+from policy_core.configs import static
+from policy_core.configs.validation import check_at_least
+from policy_core.contract import Features, Key, ValueHead
+from policy_core.errors import ConfigError
+from policy_core.networks.layers import Layer, init_linear, linear
+
+
+@static
+class RegressionHead:
+    """The value is a linear function of the features, perhaps rescaled, and trained by squared errors.
+
+    With z the output of the linear layer, value = scale * z, or scale * symexp(z) with `symlog`,
+    where symexp(z) = sign(z) (exp|z| - 1) (Hafner et al. 2023). The loss is (z - z*)^2 / 2 for the
+    z* of the target: `scale`, or the symlog, makes it of order 1, whatever the returns are.
+    Beware that under a symlog the best prediction of a random return is not its mean but one that
+    is nearer to 0; `TwoHotHead(symlog=True)` predicts the mean.
+
+    Args:
+        objectives: None for a scalar value, or how many values there are, in a vector.
+        scale: of the returns; above 0.
+        symlog: whether large returns are compressed.
+
+    Raises:
+        ConfigError: for a scale that is not positive and finite, or fewer than 1 objective.
+
+    Example:
+        >>> import policy_core as pc
+        >>> config = pc.ActorCriticConfig(
+        ...     observation_space=pc.Box(shape=(4,)), action_space=pc.Discrete(2),
+        ...     value_head=pc.RegressionHead(objectives=3, scale=100.0),
+        ... )
+        >>> policy = pc.init(config, key=jax.random.key(0))
+        >>> state, value = pc.value(policy, pc.reset(policy), jnp.ones(4))
+        >>> value.shape
+        (3,)
+    """
+
+    objectives: int | None = None
+    scale: float = 1.0
+    symlog: bool = False
+
+    def __post_init__(self) -> None:
+        check_at_least(self, 1, "objectives", otherwise=", or None for a scalar")
+        if not 0 < self.scale < math.inf:
+            raise ConfigError(f"RegressionHead.scale: got {self.scale}, expected a positive number")
+
+    def init(self, in_size: int, *, key: Key, dtype: str, gain: float) -> Layer:
+        """A linear layer with an output for each objective."""
+        return init_linear(in_size, self.objectives or 1, key=key, dtype=dtype, gain=gain)
+
+    def predict(self, params: Layer, features: Features) -> "RegressedValue":
+        """The outputs of the layer."""
+        output = widen(linear(params, features))
+        return RegressedValue(jnp.squeeze(output, -1) if self.objectives is None else output, self)
+
+
+class RegressedValue(NamedTuple):
+    """A prediction of `RegressionHead`.
+
+    Args:
+        output: `[...]`, of the linear layer.
+        head: what it means.
+
+    Example:
+        >>> from policy_core.heads.value import RegressedValue, RegressionHead
+        >>> prediction = RegressedValue(jnp.array(0.25), RegressionHead(scale=100.0))
+        >>> float(prediction.value()), float(prediction.loss(jnp.array(125.0)))
+        (25.0, 0.5)
+    """
+
+    output: Float[Array, "..."]
+    head: RegressionHead
+
+    def value(self) -> Float[Array, "..."]:
+        """In units of reward."""
+        return self.head.scale * (symexp(self.output) if self.head.symlog else self.output)
+
+    def loss(self, target: Float[Array, "..."]) -> Float[Array, "..."]:
+        """Half the squared error of the output."""
+        target = jax.lax.stop_gradient(jnp.asarray(target, self.output.dtype)) / self.head.scale
+        return 0.5 * jnp.square(self.output - (symlog(target) if self.head.symlog else target))
+
+
+class _BinsOfReturn:
+    """What the heads of a categorical over bins of return share."""
+
+    low: float
+    high: float
+    bins: int
+    objectives: int | None
+    gain: float
+
+    def init(self, in_size: int, *, key: Key, dtype: str, gain: float) -> Layer:
+        """A linear layer with a logit for each bin of each objective."""
+        outputs = (self.objectives or 1) * self.bins
+        return init_linear(in_size, outputs, key=key, dtype=dtype, gain=gain * self.gain)
+
+    def predict(self, params: Layer, features: Features) -> "CategoricalValue":
+        """The logits of the layer."""
+        logits, head = widen(linear(params, features)), cast("TwoHotHead | HLGaussHead", self)
+        return CategoricalValue(logits if self.objectives is None else logits.reshape(-1, self.bins), head)
+
+    def _check_grid(self) -> None:
+        check_at_least(self, 1, "objectives", otherwise=", or None for a scalar")
+        check_at_least(self, 2, "bins")
+        if not -math.inf < self.low < self.high < math.inf:
+            name, got = type(self).__name__, f"got {self.low} to {self.high}"
+            raise ConfigError(f"{name}.low: {got}, expected finite bounds, low < high")
+
+
+@static
+class TwoHotHead(_BinsOfReturn):
+    """A categorical distribution over a grid of returns, trained by cross-entropy (Bellemare et al. 2017).
+
+    A target is put on its two neighbours in the grid so that its mean is kept (Schrittwieser et al.
+    2020), and the value is the mean of the distribution. So, unlike a regression of transformed
+    returns, it predicts the mean of a random return, even where the grid is even in the symlog and
+    reaches over many orders of magnitude (Hafner et al. 2023; they take 255 bins in +-4.9e8).
+    Targets beyond the grid count as its ends.
+
+    Args:
+        low: the first return of the grid.
+        high: the last one.
+        bins: how many there are.
+        symlog: whether they are even in symlog(x) = sign(x) log(1 + |x|), or in x.
+        objectives: None for a scalar value, or how many values there are, in a vector.
+        gain: factor of the initial kernel, on top of `critic_gain`: at 0 all bins are equally
+            likely at first, and the value is the middle of the grid (0 for one that is symmetric).
+
+    Raises:
+        ConfigError: unless low < high, both finite; for fewer than 2 bins or 1 objective.
+
+    Example:
+        >>> import policy_core as pc
+        >>> config = pc.ActorCriticConfig(
+        ...     observation_space=pc.Box(shape=(4,)), action_space=pc.Discrete(2),
+        ...     value_head=pc.TwoHotHead(low=-1e4, high=1e4, symlog=True),
+        ... )
+        >>> policy = pc.init(config, key=jax.random.key(0))
+        >>> state, distribution, critic = pc.forward(policy, pc.reset(policy), jnp.ones(4))
+        >>> critic.probs.shape, abs(float(critic.value())) < 1e-9
+        ((255,), True)
+    """
+
+    low: float
+    high: float
+    bins: int = 255
+    symlog: bool = False
+    objectives: int | None = None
+    gain: float = 0.0
+
+    def __post_init__(self) -> None:
+        self._check_grid()
+
+    def centers(self) -> np.ndarray:
+        """The returns of the bins, `[bins]`, ascending; float64."""
+        if not self.symlog:
+            return np.linspace(self.low, self.high, self.bins)
+        first, last = (math.copysign(math.log1p(abs(x)), x) for x in (self.low, self.high))
+        grid = np.linspace(first, last, self.bins)
+        return np.copysign(np.expm1(np.abs(grid)), grid)
+
+    def target_probs(self, target: Float[Array, "..."]) -> Float[Array, "... bins"]:
+        """The target on its two neighbours: probabilities whose mean it is."""
+        centers = self.centers()
+        gaps = jnp.asarray(np.diff(centers), target.dtype)
+        x, grid = _aligned(target, centers)
+        rises = (x - grid)[..., :-1] / _broadcast_row(gaps, x)  # how far it is from a bin to the next
+        ends = jnp.full_like(x[..., :1], jnp.inf)
+        up = jnp.concatenate([ends, rises], -1)  # 1 at the bin itself, 0 at the one before
+        down = jnp.concatenate([1 - rises, ends], -1)
+        return jnp.maximum(0, jnp.minimum(up, down))
+
+
+@static
+class HLGaussHead(_BinsOfReturn):
+    """A categorical distribution over even bins of return, trained by cross-entropy with a smooth target.
+
+    A target becomes the histogram of a normal distribution about it (Imani & White 2018), whose
+    width of 0.75 bins is that of Farebrother et al. 2024, "Stop Regressing". The value is the
+    mean of the distribution. Within three standard deviations of `low` or `high` the histogram
+    is cut, and its mean drawn inwards; targets beyond count as those ends: choose wider bounds
+    than the returns have.
+
+    Args:
+        low: the lower end of the first bin.
+        high: the upper end of the last one.
+        bins: how many there are.
+        sigma: standard deviation of the smoothed target, in widths of a bin.
+        objectives: None for a scalar value, or how many values there are, in a vector.
+        gain: factor of the initial kernel, on top of `critic_gain`: at 0 all bins are equally
+            likely at first, and the value is (low + high) / 2.
+
+    Raises:
+        ConfigError: unless low < high, both finite, and sigma > 0; for fewer than 2 bins or 1
+            objective.
+
+    Example:
+        >>> import policy_core as pc
+        >>> config = pc.ActorCriticConfig(
+        ...     observation_space=pc.Box(shape=(4,)), action_space=pc.Discrete(2),
+        ...     value_head=pc.HLGaussHead(low=-10.0, high=30.0),
+        ... )
+        >>> policy = pc.init(config, key=jax.random.key(0))
+        >>> state, value = pc.value(policy, pc.reset(policy), jnp.ones(4))
+        >>> round(float(value), 3)
+        10.0
+    """
+
+    low: float
+    high: float
+    bins: int = 101
+    sigma: float = 0.75
+    objectives: int | None = None
+    gain: float = 0.0
+
+    def __post_init__(self) -> None:
+        self._check_grid()
+        if not 0 < self.sigma < math.inf:
+            raise ConfigError(f"HLGaussHead.sigma: got {self.sigma}, expected a positive number")
+
+    def centers(self) -> np.ndarray:
+        """The middles of the bins, `[bins]`, ascending; float64."""
+        edges = np.linspace(self.low, self.high, self.bins + 1)
+        return np.asarray((edges[:-1] + edges[1:]) / 2)
+
+    def target_probs(self, target: Float[Array, "..."]) -> Float[Array, "... bins"]:
+        """The histogram of a normal distribution about the target, cut to the bins."""
+        edges = np.linspace(self.low, self.high, self.bins + 1)
+        x, grid = _aligned(target, edges)
+        width = (self.high - self.low) / self.bins
+        below = jax.scipy.special.ndtr((grid - x) / (self.sigma * width))
+        return jnp.diff(below) / (below[..., -1:] - below[..., :1])
+
+
+class CategoricalValue(NamedTuple):
+    """A prediction of `TwoHotHead` or `HLGaussHead`: a distribution over returns.
+
+    Args:
+        logits: `[..., bins]`.
+        head: what the bins mean.
+
+    Example:
+        >>> from policy_core import TwoHotHead
+        >>> from policy_core.heads.value import CategoricalValue
+        >>> head = TwoHotHead(low=0.0, high=10.0, bins=3)
+        >>> head.target_probs(jnp.array(6.0)).tolist()
+        [0.0, 0.800..., 0.200...]
+        >>> float(CategoricalValue(jnp.zeros(3), head).loss(jnp.array(6.0)))
+        1.098...
+    """
+
+    logits: Float[Array, "... bins"]
+    head: TwoHotHead | HLGaussHead
+
+    @property
+    def probs(self) -> Float[Array, "... bins"]:
+        """The probabilities of the bins."""
+        return jax.nn.softmax(self.logits)
+
+    def value(self) -> Float[Array, "..."]:
+        """The mean of the distribution, in units of reward."""
+        centers = self.head.centers()
+        # In two sums, so that what is equally likely on both sides of a symmetric grid cancels,
+        # however large it is: c = even + odd under reversal.
+        even, odd = (jnp.asarray(0.5 * (centers + s * centers[::-1]), self.logits.dtype) for s in (1, -1))
+        probs = self.probs
+        difference = 0.5 * (probs - probs[..., ::-1])
+        return jnp.sum(probs * _broadcast_row(even, probs) + difference * _broadcast_row(odd, probs), -1)
+
+    def loss(self, target: Float[Array, "..."]) -> Float[Array, "..."]:
+        """The cross-entropy to the spread target (nats): at its least, the entropy of that."""
+        probs = self.head.target_probs(jax.lax.stop_gradient(jnp.asarray(target, self.logits.dtype)))
+        return -jnp.sum(probs * jax.nn.log_softmax(self.logits), -1)
+
+
+def symlog(x: Float[Array, "..."]) -> Float[Array, "..."]:
+    """sign(x) log(1 + |x|) (Hafner et al. 2023)."""
+    return jnp.sign(x) * jnp.log1p(jnp.abs(x))
+
+
+def symexp(x: Float[Array, "..."]) -> Float[Array, "..."]:
+    """The inverse of `symlog`."""
+    return jnp.sign(x) * jnp.expm1(jnp.abs(x))
+
+
+def _aligned(target: Float[Array, "..."], grid: np.ndarray) -> tuple[Any, Any]:
+    """The target, within the grid, and the grid, in one shape `[..., points]`."""
+    x = jnp.clip(target, float(grid[0]), float(grid[-1]))
+    shape = (*x.shape, len(grid))
+    return jnp.broadcast_to(x[..., None], shape), jnp.broadcast_to(jnp.asarray(grid, x.dtype), shape)
+
+
+def _broadcast_row(row: Array, like: Array) -> Array:
+    """A row, once for each leading axis."""
+    return jnp.broadcast_to(row, (*like.shape[:-1], *row.shape))
+
+
+_: tuple[type[ValueHead], ...] = (RegressionHead, TwoHotHead, HLGaussHead)

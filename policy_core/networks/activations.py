@@ -1,0 +1,50 @@
+"""Activations by name."""
+
+from collections.abc import Callable
+from typing import TypeAlias
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from policy_core.configs.named import NamedFunctions
+
+Activation: TypeAlias = Callable[[Float[Array, "..."]], Float[Array, "..."]]
+
+ACTIVATIONS: NamedFunctions[Activation] = NamedFunctions(
+    "activation",
+    "policy_core.networks.register_activation",
+    {
+        "elu": jax.nn.elu,
+        "gelu": jax.nn.gelu,
+        "identity": lambda x: x,
+        "leaky_relu": jax.nn.leaky_relu,
+        "relu": jax.nn.relu,
+        "selu": jax.nn.selu,
+        "sigmoid": jax.nn.sigmoid,
+        "silu": jax.nn.silu,
+        "softplus": jax.nn.softplus,
+        "tanh": jnp.tanh,
+    },
+)
+
+
+def register_activation(name: str, function: Activation) -> None:
+    """Make a function available as `MLP(activation=name)`.
+
+    The name is what the config, its fingerprint and files hold; register the same function
+    under it wherever they are used.
+
+    Raises:
+        ConfigError: if the name is taken by another function.
+
+    Example:
+        >>> from policy_core import MLP
+        >>> from policy_core.networks import register_activation
+        >>> def squared_relu(x):
+        ...     return jnp.square(jax.nn.relu(x))
+        >>> register_activation("squared_relu", squared_relu)
+        >>> MLP((64,), activation="squared_relu").activation
+        'squared_relu'
+    """
+    ACTIVATIONS.add(name, function)

@@ -1,0 +1,59 @@
+"""Linear layers and layer norm: `init` and `apply` over plain dicts of arrays."""
+
+from typing import Any, TypeAlias
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float
+
+from policy_core._dtypes import widen
+from policy_core.contract import Key
+from policy_core.networks.activations import ACTIVATIONS
+from policy_core.networks.initializers import INITIALIZERS
+
+Layer: TypeAlias = dict[str, Float[Array, "..."]]
+
+MOST_LAYERS = 100  # of a network: each is traced by itself, and a file may ask for any number
+_EPSILON = 1e-5  # of a layer norm, added to the variance
+
+
+def init_linear(
+    in_size: int, out_size: int, *, key: Key, dtype: str, gain: float, kernel_init: str = "orthogonal"
+) -> Layer:
+    """Kernel `[inputs, outputs]`, times `gain`, and a bias of zeros. `key` is consumed."""
+    kernel = INITIALIZERS.find(kernel_init)(key, (in_size, out_size))
+    kind = jnp.result_type(kernel, gain)
+    # By lax: jnp traces a product anew for every shape, which takes as long as all the rest.
+    kernel = jax.lax.mul(jax.lax.convert_element_type(kernel, kind), kind.type(gain))
+    return {"kernel": kernel.astype(dtype), "bias": jnp.zeros(out_size, dtype)}
+
+
+def linear(layer: Layer, x: Float[Array, " inputs"]) -> Float[Array, " outputs"]:
+    """`x @ kernel + bias`, in the dtype of `x`."""
+    return jnp.matmul(x, layer["kernel"].astype(x.dtype)) + layer["bias"].astype(x.dtype)
+
+
+def init_norm(size: int, dtype: str) -> Layer:
+    """A scale of ones and a bias of zeros."""
+    return {"scale": jnp.ones(size, dtype), "bias": jnp.zeros(size, dtype)}
+
+
+def normalized(x: Float[Array, " size"]) -> Float[Array, " size"]:
+    """Mean 0, variance 1 (Ba et al. 2016)."""
+    centered = x - jnp.mean(x)
+    return centered * jax.lax.rsqrt(jnp.mean(jnp.square(centered)) + _EPSILON)
+
+
+def norm(layer: Layer, x: Float[Array, " size"]) -> Float[Array, " size"]:
+    """Layer norm, computed in float32 or wider and given in the dtype of `x`."""
+    wide = widen(x)
+    return (normalized(wide) * layer["scale"].astype(wide.dtype) + layer["bias"].astype(wide.dtype)).astype(
+        x.dtype
+    )
+
+
+def check_names(network: Any) -> None:
+    """Raise `ConfigError` unless the activation and the initializer of a network are registered."""
+    name = type(network).__name__
+    ACTIVATIONS.find(network.activation, f"{name}.activation: ")
+    INITIALIZERS.find(network.kernel_init, f"{name}.kernel_init: ")

@@ -1,0 +1,64 @@
+"""Discrete spaces as enumerations: the index of an element, and the element at an index."""
+
+import math
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jaxtyping import Array, Int
+
+from policy_core.contract import Space
+from policy_core.spaces.discrete import Discrete, MultiBinary, MultiDiscrete
+
+
+def count(space: Space) -> int | None:
+    """How many elements a space has; None if it is not discrete."""
+    radix = _radix(space)
+    return None if radix is None else math.prod(radix[0])
+
+
+def element_at(space: Any, index: Int[Array, "*batch"]) -> Int[Array, "*batch_shape"]:
+    """The int32 elements at indices from 0 to `count` - 1, in C order."""
+    nvec, starts, shape = _known(space)
+    strides = _strides(nvec)
+    digits = index[..., None] // _like(strides, index) % _like(nvec, index)
+    return (digits + _like(starts, index)).astype(jnp.int32).reshape(*index.shape, *shape)
+
+
+def index_of(space: Any, action: Any) -> Int[Array, "*batch"]:
+    """The indices of elements; -1 for what is not in the space."""
+    nvec, starts, shape = _known(space)
+    action = jnp.asarray(action).astype(jnp.int32)
+    batch = action.shape[: action.ndim - len(shape)]
+    digits = action.reshape(*batch, len(nvec))
+    rank = jnp.zeros(batch, jnp.int32)
+    digits = digits - _like(starts, rank)
+    inside = jnp.all((digits >= 0) & (digits < _like(nvec, rank)), -1)
+    return jnp.where(inside, jnp.sum(digits * _like(_strides(nvec), rank), -1), -1)
+
+
+def _radix(space: Any) -> tuple[list[int], list[int], tuple[int, ...]] | None:
+    """Sizes and first values of the digits, and the shape of an element."""
+    match space:
+        case Discrete(n=n, start=start):
+            return [n], [start], ()
+        case MultiDiscrete(nvec=nvec):
+            return list(nvec), space.starts().ravel().tolist(), space.struct().shape
+        case MultiBinary():
+            return [2] * space.flat_size, [0] * space.flat_size, space.struct().shape
+    return None
+
+
+def _known(space: Any) -> tuple[list[int], list[int], tuple[int, ...]]:
+    radix = _radix(space)
+    assert radix is not None, f"{type(space).__name__} is not discrete"
+    return radix
+
+
+def _strides(nvec: list[int]) -> list[int]:
+    return [math.prod(nvec[i + 1 :]) for i in range(len(nvec))]
+
+
+def _like(numbers: list[int], batch: Int[Array, "*batch"]) -> np.ndarray:
+    """One number a digit, with as many axes in front as `batch` has."""
+    return np.array(numbers, np.int32).reshape((1,) * batch.ndim + (len(numbers),))

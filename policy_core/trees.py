@@ -1,0 +1,57 @@
+"""Pytrees as leaves by path, and the dtype and shape of a leaf."""
+
+import functools
+from collections.abc import Mapping
+from typing import Any, TypeAlias
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax.core import Tracer
+from jaxtyping import PyTree
+
+from policy_core.errors import FileError, PolicyError
+
+Spec: TypeAlias = tuple[str, tuple[int, ...]]
+"""The name of a dtype, as files have it, and a shape."""
+
+# How JAX writes the dtypes of its keys.
+_KEY_NAMES = {"key<fry>": "threefry2x32", "key<rbg>": "rbg", "key<urbg>": "unsafe_rbg"}
+
+
+def by_path(tree: PyTree, what: str, error: type[PolicyError] = FileError) -> dict[str, Any]:
+    """Path to leaf: the keys joined by "/".
+
+    Args:
+        tree: any pytree.
+        what: what it is called in an error.
+        error: which error is raised if two leaves have one path.
+    """
+    leaves: dict[str, Any] = {}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        name = jax.tree_util.keystr(path, simple=True, separator="/")
+        if name in leaves:
+            raise error(f"{what}: two leaves have the path {name!r}; use keys without '/'")
+        leaves[name] = leaf
+    return leaves
+
+
+def spec(leaf: Any) -> Spec:
+    """The name of the dtype, as files say it, and the shape of an array or of what stands for one."""
+    return _dtype_name(leaf.dtype), tuple(leaf.shape)
+
+
+@functools.lru_cache(maxsize=256)
+def _dtype_name(dtype: Any) -> str:
+    if jnp.issubdtype(dtype, jax.dtypes.prng_key):
+        return f"key:{_KEY_NAMES.get(str(dtype), dtype)}"
+    return str(dtype)
+
+
+def check_arrays(leaves: Mapping[str, Any], what: str, error: type[PolicyError] = FileError) -> None:
+    """Raise `error` unless every leaf is an array whose numbers are there."""
+    for name, leaf in leaves.items():
+        if not isinstance(leaf, jax.Array | np.ndarray) or isinstance(leaf, Tracer):
+            raise error(f"{what}: the leaf {name!r} is {type(leaf).__name__}, expected an array")
+        if isinstance(leaf, jax.Array) and leaf.is_deleted():
+            raise error(f"{what}: the leaf {name!r} was deleted, perhaps as it was donated to a jit")
