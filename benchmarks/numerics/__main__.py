@@ -58,10 +58,11 @@ TEMPLATE = """\
 # Numerics
 
 The errors of the [distributions](actions.md#distributions) against references in extended precision
-(80-bit floats, quadrature, mpmath) that are given the same rounded inputs, and their speed. An error is |x - reference| / max(1, |reference|), the worst
-of the cases; a gradient counts in reverse and forward mode. *naive* is the textbook formula in plain
-JAX, *distrax* is distrax 0.1; both are given masked logits as -1e8 and -1e30, the usual ways. Empty:
-there is no such function. *non-finite*: NaN or infinity where the right number is finite.
+(80-bit floats, quadrature, mpmath) that are given the same rounded inputs, and their speed. An error
+is |x - reference| / max(1, |reference|), the worst of the cases; a gradient counts in reverse and
+forward mode. *naive* is the textbook formula in plain JAX, *distrax* is distrax 0.1; both are given
+masked logits as -1e8 and -1e30, the usual ways. Empty: there is no such function. *non-finite*: NaN or
+infinity where the right number is finite.
 
 ## Errors
 
