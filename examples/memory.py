@@ -1,4 +1,4 @@
-"""What memory is for: two tasks that need it, with and without, written to `docs/memory.md`.
+"""Two tasks that need a memory, with one and without, written to the results of `docs/memory.md`.
 
 `ppo.py` is unchanged, and so are its hyper-parameters between the two policies of a task: only
 the field `memory` of the config differs. Three seeds are one program.
@@ -20,6 +20,7 @@ from results import EPISODES, Result, Task, run, shown
 import policy_core as pc
 
 CHAIN_LENGTH = 30
+BEGIN, END = "<!-- results: written by examples/memory.py -->", "<!-- end of results -->"
 
 
 def memory_chain() -> Environment:
@@ -91,11 +92,11 @@ def plot(path: Path, results: list[Result]) -> None:
     figure.savefig(path, dpi=110)
 
 
-def page(results: list[Result], picture: str) -> str:
-    """The results as Markdown."""
+def section(results: list[Result], picture: str) -> str:
+    """The results as Markdown, between the two marks."""
     seeds = len(results[0].returns)
     lines = [
-        "# Memory",
+        BEGIN,
         "",
         "Written by `python examples/memory.py`, which trains everything here again.",
         "",
@@ -133,7 +134,7 @@ def page(results: list[Result], picture: str) -> str:
     for task in {result.task.title: result.task for result in results}.values():
         changed = ", ".join(f"{n}={v:g}" for n, v in task.hyper._asdict().items() if v != default[n])
         lines.append(f"- {task.title}: `{changed}`")
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, "", END]) + "\n"
 
 
 def main() -> int:
@@ -152,7 +153,11 @@ def main() -> int:
             task = task._replace(hyper=task.hyper._replace(num_updates=options.updates))
         results.append(run(task, options.seeds))
     plot(out / "memory.png", results)
-    (out / "memory.md").write_text(page(results, "memory.png"))
+    page, found = out / "memory.md", section(results, "memory.png")
+    if page.exists():  # what stands around the results is kept
+        before, _, rest = page.read_text().partition(BEGIN)
+        found = before + found + rest.partition(END)[2].lstrip("\n")
+    page.write_text(found)
     demo.console.print(f"wrote {out / 'memory.md'} and {out / 'memory.png'}")
     return 0
 

@@ -57,11 +57,14 @@ def main() -> None:
 TEMPLATE = """\
 # Numerics
 
-What the distributions compute, against references in extended precision (80-bit floats, quadrature,
-mpmath) that see the same rounded inputs. An error is |x - reference| / max(1, |reference|), the worst
-of the cases; a gradient counts in reverse and forward mode. *naive* is the textbook formula in plain
-JAX, *distrax* is distrax 0.1; both are given masked logits as -1e8 and -1e30, the usual ways. Empty:
-it does not have this. *non-finite*: NaN or infinity where the right number is finite.
+The errors of the [distributions](actions.md#distributions) against references in extended precision
+(80-bit floats, quadrature, mpmath) that are given the same rounded inputs, and their speed. An error
+is |x - reference| / max(1, |reference|), the worst of the cases; a gradient counts in reverse and
+forward mode. *naive* is the textbook formula in plain JAX, *distrax* is distrax 0.1; both are given
+masked logits as -1e8 and -1e30, the usual ways. Empty: there is no such function. *non-finite*: NaN or
+infinity where the right number is finite.
+
+## Errors
 
 | quantity | cases | asked | ours float32 | ours float64 | naive | distrax |
 |---|---|---|---|---|---|---|
@@ -92,6 +95,8 @@ them again and writes this page, except for the next section, which it keeps.
 Two CPU cores, shared with other work, jax 0.10. All contestants take turns in one process; ratios are
 of medians, of minima in brackets. Below 1: ours is faster.
 
+### Sampling a categorical
+
 `benchmarks/categorical.py`, rows with keys of their own under `vmap`:
 
 | n | batch | sample, us | / jax.random | / distrax | with log_prob / jax | / distrax |
@@ -108,6 +113,8 @@ of medians, of minima in brackets. Below 1: ours is faster.
 | 1024 | 1 | 31 | 0.44 (0.37) | 0.37 (0.33) | 0.47 (0.51) | 0.42 (0.45) |
 | 1024 | 64 | 190 | 0.18 (0.17) | 0.17 (0.15) | 0.23 (0.19) | 0.21 (0.17) |
 | 1024 | 4096 | 7581 | 0.08 (0.08) | 0.08 (0.07) | 0.24 (0.16) | 0.21 (0.13) |
+
+### The entropy of a squashed normal
 
 `benchmarks/squashed_entropy.py`, loss and gradient of `evaluate_action` for a batch of 4096 actions
 of 8 numbers (17-64-64 towers). The exact entropy against one more draw and its log-density:
