@@ -44,6 +44,8 @@ class Normalize:
         ConfigError: unless both are positive, and `epsilon` is finite.
 
     Example:
+        >>> import jax
+        >>> import jax.numpy as jnp
         >>> import policy_core as pc
         >>> config = pc.ActorCriticConfig(
         ...     observation_space=pc.Box(shape=(2,)), action_space=pc.Discrete(2),

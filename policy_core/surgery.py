@@ -27,6 +27,7 @@ class LeafReport(NamedTuple):
         target: likewise.
 
     Example:
+        >>> from policy_core.surgery import LeafReport
         >>> LeafReport("a/kernel", "copy", "a/*", "float32(4, 2)", "float32(4, 2)").action
         'copy'
     """
@@ -63,6 +64,7 @@ def transplant(
             that matches nothing, and so for every leaf that would be dropped in silence.
 
     Example:
+        >>> import jax
         >>> import policy_core as pc
         >>> def config(actions):
         ...     return pc.ActorCriticConfig(
@@ -106,6 +108,8 @@ def actor_only(policy: Policy) -> Policy:
         StructureError: if the config does not offer `DetachableActorCritic`.
 
     Example:
+        >>> import jax
+        >>> import jax.numpy as jnp
         >>> import policy_core as pc
         >>> space = pc.Dict({"seen": pc.Box(shape=(2,)), "hidden": pc.Box(shape=(9,))})
         >>> config = pc.ActorCriticConfig(

@@ -30,7 +30,9 @@ class AutoregressiveJoint(NamedTuple):
         graph: which parts depend on which, static.
 
     Example:
-        >>> import jax, policy_core as pc
+        >>> import jax
+        >>> import policy_core as pc
+        >>> import jax.numpy as jnp
         >>> config = pc.ActorCriticConfig(
         ...     observation_space=pc.Box(shape=(2,)),
         ...     action_space=pc.Dict({"tool": pc.Discrete(2), "force": pc.Box(shape=(3,))}),

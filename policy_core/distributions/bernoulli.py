@@ -27,7 +27,9 @@ class Bernoulli(NamedTuple):
         space: the space of the actions, static.
 
     Example:
+        >>> import jax.numpy as jnp
         >>> from policy_core import MultiBinary
+        >>> from policy_core.distributions import Bernoulli
         >>> d = Bernoulli(jnp.array([0.0, 30.0]), None, MultiBinary(2))
         >>> d.mode().tolist(), round(float(d.entropy()), 4)
         ([0, 1], 0.6931)

@@ -36,7 +36,9 @@ class Beta(NamedTuple):
         Chou, Maturana & Scherer 2017, for policies; `numerics.beta` for the numerics.
 
     Example:
+        >>> import jax.numpy as jnp
         >>> from policy_core import Box
+        >>> from policy_core.distributions import Beta
         >>> d = Beta(jnp.full(1, 2.0), jnp.full(1, 2.0), Box(low=0.0, high=1.0, shape=(1,)))
         >>> round(float(jnp.exp(d.log_prob(jnp.zeros(1)))), 4)
         1.5

@@ -25,7 +25,9 @@ class Categorical(NamedTuple):
         space: the space of the actions, static.
 
     Example:
+        >>> import jax.numpy as jnp
         >>> from policy_core import Discrete
+        >>> from policy_core.distributions import Categorical
         >>> d = Categorical(jnp.zeros(3), jnp.array([True, True, False]), Discrete(3))
         >>> d.probs.tolist(), round(float(d.entropy()), 4)
         ([0.5, 0.5, 0.0], 0.6931)
@@ -88,7 +90,9 @@ class MultiCategorical(NamedTuple):
         space: the space of the actions, static.
 
     Example:
+        >>> import jax.numpy as jnp
         >>> from policy_core import MultiDiscrete
+        >>> from policy_core.distributions import MultiCategorical
         >>> d = MultiCategorical(jnp.zeros(5), None, MultiDiscrete((2, 3)))
         >>> round(float(jnp.exp(d.entropy())), 4)
         6.0

@@ -17,8 +17,9 @@ class Joint(NamedTuple):
         parts: name, or place, to distribution.
 
     Example:
+        >>> import jax.numpy as jnp
         >>> from policy_core import Box, Discrete
-        >>> from policy_core.distributions import Categorical, Normal
+        >>> from policy_core.distributions import Categorical, Joint, Normal
         >>> d = Joint({
         ...     "tool": Categorical(jnp.zeros(4), None, Discrete(4)),
         ...     "force": Normal(jnp.zeros(()), jnp.zeros(()), Box()),

@@ -24,7 +24,9 @@ class Normal(NamedTuple):
         space: the space of the actions, static; it gives the shape of an action.
 
     Example:
+        >>> import jax.numpy as jnp
         >>> from policy_core import Box
+        >>> from policy_core.distributions import Normal
         >>> d = Normal(jnp.zeros(2), jnp.zeros(2), Box(shape=(2,)))
         >>> round(float(d.log_prob(jnp.zeros(2))), 4)
         -1.8379

@@ -28,7 +28,9 @@ class ProductCategorical(NamedTuple):
         space: the space of the actions, static.
 
     Example:
+        >>> import jax.numpy as jnp
         >>> from policy_core import MultiDiscrete
+        >>> from policy_core.distributions import ProductCategorical
         >>> from policy_core.spaces import JointMask
         >>> different = JointMask(~jnp.eye(3, dtype=bool))
         >>> d = ProductCategorical(jnp.zeros(6), different, MultiDiscrete((3, 3)))

@@ -33,7 +33,9 @@ class SquashedNormal(NamedTuple):
         they estimate by a sample, is computed here (`numerics.tanh_normal`).
 
     Example:
+        >>> import jax.numpy as jnp
         >>> from policy_core import Box
+        >>> from policy_core.distributions import SquashedNormal
         >>> d = SquashedNormal(jnp.zeros(1), jnp.zeros(1), Box(low=-1.0, high=1.0, shape=(1,)))
         >>> round(float(d.log_prob(jnp.array([1e4]))), 1), round(float(d.entropy()), 4)
         (-49980000.0, 0.6698)

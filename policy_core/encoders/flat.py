@@ -22,6 +22,7 @@ class Flatten:
     It is `space.flatten`, for every space. Images are not rescaled.
 
     Example:
+        >>> import jax.numpy as jnp
         >>> from policy_core import Box, Dict, Discrete, Flatten
         >>> space = Dict({"x": Box(shape=(2,)), "gear": Discrete(3)})
         >>> observation = {"x": jnp.array([0.5, -1.0]), "gear": jnp.array(1)}
@@ -56,6 +57,8 @@ class Embedding:
         ConfigError: for a size below 1.
 
     Example:
+        >>> import jax
+        >>> import jax.numpy as jnp
         >>> from policy_core import Embedding, MultiDiscrete
         >>> space, embedding = MultiDiscrete((5, 7)), Embedding(4)
         >>> params = embedding.init(space, key=jax.random.key(0), dtype="float32")

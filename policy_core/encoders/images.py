@@ -95,6 +95,7 @@ class ImpalaCNN:
         ConfigError: without stages, or for a number below 1.
 
     Example:
+        >>> import jax
         >>> from policy_core import Box, ImpalaCNN
         >>> space, encoder = Box(low=0, high=255, shape=(8, 8, 3), dtype="uint8"), ImpalaCNN(size=16)
         >>> params = jax.eval_shape(lambda: encoder.init(space, key=jax.random.key(0), dtype="float32"))
@@ -170,6 +171,8 @@ class MinAtarCNN:
         ConfigError: for a number below 1.
 
     Example:
+        >>> import jax
+        >>> import jax.numpy as jnp
         >>> from policy_core import Box, MinAtarCNN
         >>> space, encoder = Box(low=0.0, high=1.0, shape=(10, 10, 4)), MinAtarCNN()
         >>> params = encoder.init(space, key=jax.random.key(0), dtype="float32")

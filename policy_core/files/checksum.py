@@ -21,6 +21,7 @@ def checksum(parts: Sequence[Buffer]) -> bytes:
     """The checksum of the parts joined, which are not copied.
 
     Example:
+        >>> from policy_core.files.checksum import checksum
         >>> checksum([b"ab", b"c"]) == checksum([b"abc"])
         True
     """

@@ -57,6 +57,7 @@ def save(
         OSError: if the file cannot be written; an old file stays as it was.
 
     Example:
+        >>> import jax
         >>> import tempfile, policy_core as pc
         >>> config = pc.ActorCriticConfig(
         ...     observation_space=pc.Box(shape=(4,)), action_space=pc.Discrete(2)
@@ -97,6 +98,8 @@ def load(
         OSError: if there is no such file, or it cannot be read.
 
     Example:
+        >>> import jax
+        >>> import jax.numpy as jnp
         >>> import tempfile, policy_core as pc
         >>> config = pc.ActorCriticConfig(
         ...     observation_space=pc.Box(shape=(4,)), action_space=pc.Discrete(2)
@@ -132,6 +135,7 @@ def load_extra(path: PathLike, like: T) -> T:
         OSError: if there is no such file, or it cannot be read.
 
     Example:
+        >>> import jax
         >>> import tempfile, policy_core as pc
         >>> config = pc.ActorCriticConfig(
         ...     observation_space=pc.Box(shape=(4,)), action_space=pc.Discrete(2)
@@ -175,6 +179,7 @@ def verify(path: PathLike, config: Any = None, *, tolerance: float = 1e-3) -> Ve
         OSError: if there is no such file, or it cannot be read.
 
     Example:
+        >>> import jax
         >>> import tempfile, policy_core as pc
         >>> config = pc.ActorCriticConfig(
         ...     observation_space=pc.Box(shape=(4,)), action_space=pc.Discrete(2)
@@ -202,6 +207,7 @@ def to_bytes(
         FileError: if the params are not those of the config.
 
     Example:
+        >>> import jax
         >>> import policy_core as pc
         >>> config = pc.ActorCriticConfig(
         ...     observation_space=pc.Box(shape=(4,)), action_space=pc.Discrete(2)
@@ -219,6 +225,7 @@ def from_bytes(
     """The policy that `to_bytes` packed; see `load` for the errors.
 
     Example:
+        >>> import jax
         >>> import policy_core as pc
         >>> config = pc.ActorCriticConfig(
         ...     observation_space=pc.Box(shape=(4,)), action_space=pc.Discrete(2)
@@ -249,6 +256,7 @@ class FileInfo(NamedTuple):
         nbytes: size of the file.
 
     Example:
+        >>> from policy_core.files import FileInfo
         >>> FileInfo._fields[:3]
         ('config', 'fingerprint', 'version')
     """
@@ -272,6 +280,7 @@ def inspect(path: PathLike) -> FileInfo:
         OSError: if there is no such file, or it cannot be read.
 
     Example:
+        >>> import jax
         >>> import tempfile, policy_core as pc
         >>> config = pc.ActorCriticConfig(
         ...     observation_space=pc.Box(shape=(4,)), action_space=pc.Discrete(2)

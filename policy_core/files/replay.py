@@ -35,6 +35,7 @@ class Verification(NamedTuple):
         where: the output with that difference.
 
     Example:
+        >>> from policy_core.files import Verification
         >>> Verification(8, 0.0, "value").deviation
         0.0
     """

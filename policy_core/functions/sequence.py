@@ -49,8 +49,9 @@ def forward_sequence(
             shape or dtype, when traced.
 
     Example:
-        >>> import policy_core as pc
+        >>> import jax
         >>> import jax.numpy as jnp
+        >>> import policy_core as pc
         >>> config = pc.ActorCriticConfig(
         ...     observation_space=pc.Box(shape=(4,)), action_space=pc.Discrete(2)
         ... )
@@ -113,8 +114,9 @@ def evaluate_sequence(
             shape or dtype, when traced.
 
     Example:
-        >>> import policy_core as pc
+        >>> import jax
         >>> import jax.numpy as jnp
+        >>> import policy_core as pc
         >>> config = pc.ActorCriticConfig(
         ...     observation_space=pc.Box(shape=(4,)), action_space=pc.Discrete(2)
         ... )

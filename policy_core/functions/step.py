@@ -60,6 +60,7 @@ def init(
         have a leading axis.
 
     Example:
+        >>> import jax
         >>> import policy_core as pc
         >>> config = pc.ActorCriticConfig(
         ...     observation_space=pc.Box(shape=(4,)), action_space=pc.Discrete(2)
@@ -82,6 +83,7 @@ def reset(policy: Policy[Params, State, Observation, Action], *, key: Key | None
         key: consumed, for policies whose first state is random; None for the deterministic one.
 
     Example:
+        >>> import jax
         >>> import policy_core as pc
         >>> config = pc.ActorCriticConfig(
         ...     observation_space=pc.Box(shape=(4,)), action_space=pc.Discrete(2)
@@ -114,6 +116,8 @@ def forward(
         `value()` is what `value` gives and whose `loss(target)` trains it, or None without a critic.
 
     Example:
+        >>> import jax
+        >>> import jax.numpy as jnp
         >>> import policy_core as pc
         >>> config = pc.ActorCriticConfig(
         ...     observation_space=pc.Box(shape=(4,)), action_space=pc.Discrete(2),
@@ -156,6 +160,8 @@ def act(
         StructureError: for an argument of the wrong structure, shape or dtype, when traced.
 
     Example:
+        >>> import jax
+        >>> import jax.numpy as jnp
         >>> import policy_core as pc
         >>> config = pc.ActorCriticConfig(
         ...     observation_space=pc.Box(shape=(4,)), action_space=pc.Discrete(2)
@@ -193,6 +199,8 @@ def action_and_value(
         takes), the value, and the log-probability of that very action (nats).
 
     Example:
+        >>> import jax
+        >>> import jax.numpy as jnp
         >>> import policy_core as pc
         >>> config = pc.ActorCriticConfig(
         ...     observation_space=pc.Box(shape=(4,)), action_space=pc.Discrete(2)
@@ -235,6 +243,8 @@ def evaluate_action(
         with, so that the importance ratio is 1.
 
     Example:
+        >>> import jax
+        >>> import jax.numpy as jnp
         >>> import policy_core as pc
         >>> config = pc.ActorCriticConfig(
         ...     observation_space=pc.Box(shape=(4,)), action_space=pc.Discrete(2)
@@ -265,6 +275,8 @@ def value(
         policy, state, observation, is_first: as in `act`.
 
     Example:
+        >>> import jax
+        >>> import jax.numpy as jnp
         >>> import policy_core as pc
         >>> config = pc.ActorCriticConfig(
         ...     observation_space=pc.Box(shape=(4,)), action_space=pc.Discrete(2)
@@ -296,6 +308,8 @@ def action_distribution(
         policy, state, observation, action_mask, is_first: as in `act`.
 
     Example:
+        >>> import jax
+        >>> import jax.numpy as jnp
         >>> import policy_core as pc
         >>> config = pc.ActorCriticConfig(
         ...     observation_space=pc.Box(shape=(4,)), action_space=pc.Discrete(2)
@@ -315,6 +329,8 @@ def env_action(policy: Policy[Params, State, Observation, Action], action: Actio
     """The environment action of a policy action: inside the bounds, of the right dtype.
 
     Example:
+        >>> import jax
+        >>> import jax.numpy as jnp
         >>> import policy_core as pc
         >>> config = pc.ActorCriticConfig(
         ...     observation_space=pc.Box(shape=(4,)), action_space=pc.Box(low=-1.0, high=1.0, shape=(2,))
@@ -337,6 +353,8 @@ def policy_action(policy: Policy[Params, State, Observation, Action], env_action
         StructureError: for what is not of the structure of the action space.
 
     Example:
+        >>> import jax
+        >>> import jax.numpy as jnp
         >>> import policy_core as pc
         >>> config = pc.ActorCriticConfig(
         ...     observation_space=pc.Box(shape=(4,)), action_space=pc.Box(low=-1.0, high=1.0, shape=(2,))

@@ -33,6 +33,8 @@ def trainable(policy: Policy[Params, State, Observation, Action]) -> PyTree:
         policy: the pair, or a gradient or an update of one; traced or not, the bools are Python's.
 
     Example:
+        >>> import jax
+        >>> import jax.numpy as jnp
         >>> import policy_core as pc
         >>> config = pc.ActorCriticConfig(
         ...     observation_space=pc.Box(shape=(4,)), action_space=pc.Discrete(2),
@@ -76,6 +78,8 @@ def update_statistics(
         StructureError: for observations or a mask of another structure, shape or dtype.
 
     Example:
+        >>> import jax
+        >>> import jax.numpy as jnp
         >>> import policy_core as pc
         >>> config = pc.ActorCriticConfig(
         ...     observation_space=pc.Box(shape=(2,)), action_space=pc.Discrete(2),

@@ -37,6 +37,7 @@ def register_mask_function(name: str, function: MaskFunction) -> None:
         ConfigError: if the name is taken by another function.
 
     Example:
+        >>> import jax.numpy as jnp
         >>> import policy_core as pc
         >>> def another(mask, parents):
         ...     others = jnp.arange(3) != parents["first"]
@@ -70,6 +71,8 @@ class Autoregressive:
         the entropy from a sample; here it is summed out.
 
     Example:
+        >>> import jax
+        >>> import jax.numpy as jnp
         >>> import policy_core as pc
         >>> config = pc.ActorCriticConfig(
         ...     observation_space=pc.Box(shape=(2,)),

@@ -142,6 +142,8 @@ class SquashedNormalHead:
         scale: parameterization of the standard deviation before the squash.
 
     Example:
+        >>> import jax
+        >>> import jax.numpy as jnp
         >>> import policy_core as pc
         >>> config = pc.ActorCriticConfig(
         ...     observation_space=pc.Box(shape=(3,)),

@@ -80,6 +80,8 @@ class BinsHead:
             A box of integers has all of its integers as values, whatever `bins` is.
 
     Example:
+        >>> import jax
+        >>> import jax.numpy as jnp
         >>> import policy_core as pc
         >>> config = pc.ActorCriticConfig(
         ...     observation_space=pc.Box(shape=(3,)),

@@ -40,6 +40,8 @@ class RegressionHead:
         ConfigError: for a scale that is not positive and finite, or fewer than 1 objective.
 
     Example:
+        >>> import jax
+        >>> import jax.numpy as jnp
         >>> import policy_core as pc
         >>> config = pc.ActorCriticConfig(
         ...     observation_space=pc.Box(shape=(4,)), action_space=pc.Discrete(2),
@@ -78,6 +80,7 @@ class RegressedValue(NamedTuple):
         head: what it means.
 
     Example:
+        >>> import jax.numpy as jnp
         >>> from policy_core.heads.value import RegressedValue, RegressionHead
         >>> prediction = RegressedValue(jnp.array(0.25), RegressionHead(scale=100.0))
         >>> float(prediction.value()), float(prediction.loss(jnp.array(125.0)))
@@ -147,6 +150,8 @@ class TwoHotHead(_BinsOfReturn):
         ConfigError: unless low < high, both finite; for fewer than 2 bins or 1 objective.
 
     Example:
+        >>> import jax
+        >>> import jax.numpy as jnp
         >>> import policy_core as pc
         >>> config = pc.ActorCriticConfig(
         ...     observation_space=pc.Box(shape=(4,)), action_space=pc.Discrete(2),
@@ -212,6 +217,8 @@ class HLGaussHead(_BinsOfReturn):
             objective.
 
     Example:
+        >>> import jax
+        >>> import jax.numpy as jnp
         >>> import policy_core as pc
         >>> config = pc.ActorCriticConfig(
         ...     observation_space=pc.Box(shape=(4,)), action_space=pc.Discrete(2),
@@ -257,6 +264,7 @@ class CategoricalValue(NamedTuple):
         head: what the bins mean.
 
     Example:
+        >>> import jax.numpy as jnp
         >>> from policy_core import TwoHotHead
         >>> from policy_core.heads.value import CategoricalValue
         >>> head = TwoHotHead(low=0.0, high=10.0, bins=3)

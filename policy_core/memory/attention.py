@@ -44,6 +44,8 @@ class WindowAttention:
         ConfigError: for a size or window below 1, or heads that do not divide the size.
 
     Example:
+        >>> import jax
+        >>> import jax.numpy as jnp
         >>> from policy_core import WindowAttention
         >>> memory = WindowAttention(8, window=3, heads=2)
         >>> params = memory.init(5, key=jax.random.key(0), dtype="float32")

@@ -35,6 +35,8 @@ class GRU:
         ConfigError: for a size below 1.
 
     Example:
+        >>> import jax
+        >>> import jax.numpy as jnp
         >>> from policy_core import GRU
         >>> gru = GRU(8)
         >>> params = gru.init(3, key=jax.random.key(0), dtype="float32")

@@ -37,6 +37,8 @@ class LSTM:
         ConfigError: for a size below 1.
 
     Example:
+        >>> import jax
+        >>> import jax.numpy as jnp
         >>> from policy_core import LSTM
         >>> lstm = LSTM(8)
         >>> params = lstm.init(3, key=jax.random.key(0), dtype="float32")

@@ -39,6 +39,8 @@ class MinGRU:
         ConfigError: for a size below 1 or a horizon below 2.
 
     Example:
+        >>> import jax
+        >>> import jax.numpy as jnp
         >>> from policy_core import MinGRU
         >>> memory = MinGRU(8)
         >>> params = memory.init(3, key=jax.random.key(0), dtype="float32")

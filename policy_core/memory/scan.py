@@ -17,6 +17,8 @@ def scan_steps(
     """The sequence form of a memory, as a scan of its steps.
 
     Example:
+        >>> import jax
+        >>> import jax.numpy as jnp
         >>> from policy_core import GRU
         >>> from policy_core.memory import scan_steps
         >>> gru = GRU(8)

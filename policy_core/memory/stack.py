@@ -26,6 +26,8 @@ class Stack:
         ConfigError: without a layer; when it is used, for a residual layer that changes the width.
 
     Example:
+        >>> import jax
+        >>> import jax.numpy as jnp
         >>> from policy_core import GRU, MinGRU, Stack
         >>> memory = Stack((GRU(8), MinGRU(8)), residual=True)
         >>> params = memory.init(3, key=jax.random.key(0), dtype="float32")

@@ -39,6 +39,8 @@ def register_activation(name: str, function: Activation) -> None:
         ConfigError: if the name is taken by another function.
 
     Example:
+        >>> import jax
+        >>> import jax.numpy as jnp
         >>> from policy_core import MLP
         >>> from policy_core.networks import register_activation
         >>> def squared_relu(x):

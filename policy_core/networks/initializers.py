@@ -32,6 +32,9 @@ def orthogonal(key: Key, shape: tuple[int, int]) -> Float[Array, "inputs outputs
         shape: (inputs, outputs).
 
     Example:
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> from policy_core.networks.initializers import orthogonal
         >>> q = orthogonal(jax.random.key(0), (8, 3))
         >>> bool(jnp.allclose(q.T @ q, jnp.eye(3), atol=1e-6))
         True
@@ -74,6 +77,7 @@ def register_initializer(name: str, function: Initializer) -> None:
         ConfigError: if the name is taken by another function.
 
     Example:
+        >>> import jax
         >>> from policy_core import MLP
         >>> from policy_core.networks import register_initializer
         >>> def small(key, shape):

@@ -30,6 +30,8 @@ class MLP:
         ConfigError: for an unknown name, a width below 1, or more than 100 layers.
 
     Example:
+        >>> import jax
+        >>> import jax.numpy as jnp
         >>> from policy_core import MLP
         >>> torso = MLP((64, 32), activation="relu")
         >>> params = torso.init(4, key=jax.random.key(0), dtype="float32")

@@ -35,6 +35,8 @@ class ResidualMLP:
         ConfigError: for an unknown name, a number below 1, or more than 100 blocks.
 
     Example:
+        >>> import jax
+        >>> import jax.numpy as jnp
         >>> from policy_core import ResidualMLP
         >>> torso = ResidualMLP(32)
         >>> params = torso.init(4, key=jax.random.key(0), dtype="float32")

@@ -37,6 +37,7 @@ class Box:
         ConfigError: for bounds that do not fit the shape, cross, or are not of the dtype.
 
     Example:
+        >>> import jax.numpy as jnp
         >>> from policy_core import Box
         >>> torque = Box(low=(-2.0, -1.0), high=(2.0, 1.0), shape=(2,))
         >>> torque.flat_size, torque.bounded

@@ -28,6 +28,7 @@ class Discrete:
     The flat form is one-hot. A mask is `Bool[n]`.
 
     Example:
+        >>> import jax.numpy as jnp
         >>> from policy_core import Discrete
         >>> Discrete(3).flatten(jnp.array(1)).tolist()
         [0.0, 1.0, 0.0]
@@ -95,6 +96,7 @@ class MultiDiscrete:
     `Bool[nvec[i]]`, or a `JointMask` over the combinations.
 
     Example:
+        >>> import jax.numpy as jnp
         >>> from policy_core import MultiDiscrete
         >>> MultiDiscrete((2, 3)).flatten(jnp.array([1, 0])).tolist()
         [0.0, 1.0, 1.0, 0.0, 0.0]
@@ -200,6 +202,7 @@ class MultiBinary:
     A mask has the same shape: true = the bit may be 1, false = it is 0.
 
     Example:
+        >>> import jax
         >>> from policy_core import MultiBinary
         >>> MultiBinary(4).sample(key=jax.random.key(0)).shape
         (4,)

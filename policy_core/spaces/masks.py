@@ -22,7 +22,9 @@ class JointMask(NamedTuple):
         allowed: booleans of shape `nvec`; `allowed[i, j]` is about i first and j second.
 
     Example:
-        >>> import jax, policy_core as pc
+        >>> import jax
+        >>> import policy_core as pc
+        >>> import jax.numpy as jnp
         >>> config = pc.ActorCriticConfig(
         ...     observation_space=pc.Box(shape=(2,)), action_space=pc.MultiDiscrete((2, 2))
         ... )
@@ -70,6 +72,7 @@ def rows_of_mask(mask: Any, nvec: tuple[int, ...]) -> tuple[Any, ...]:
             combinations see `JointMask`.)
 
     Example:
+        >>> import numpy as np
         >>> from policy_core.spaces import rows_of_mask
         >>> flat = np.array([True, False, True, True, False])
         >>> [row.tolist() for row in rows_of_mask(flat, (2, 3))]
@@ -102,6 +105,8 @@ def checked_mask(space: Space, mask: Mask) -> Mask:
         JaxRuntimeError: from `error.throw()`, for a row that allows nothing.
 
     Example:
+        >>> import jax
+        >>> import jax.numpy as jnp
         >>> from jax.experimental import checkify
         >>> from policy_core import Discrete
         >>> from policy_core.spaces import checked_mask
