@@ -7,7 +7,7 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from policy_core.checks.arguments import check_config, pair
+from policy_core.checks.arguments import check_config, check_params, pair
 from policy_core.contract import DetachableActorCritic, Policy
 from policy_core.errors import StructureError
 from policy_core.trees import by_path, check_arrays, spec
@@ -123,6 +123,7 @@ def actor_only(policy: Policy) -> Policy:
     params, config = pair(policy)
     if not isinstance(config, DetachableActorCritic):
         raise StructureError(f"config: {type(config).__name__} does not offer DetachableActorCritic")
+    check_params(params, config)
     params, config = config.actor_only(params)
     check_config(config)
     return params, config

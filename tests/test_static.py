@@ -22,6 +22,7 @@ import policy_core as pc
 from policy_core.configs import codec, registry, validation
 from policy_core.distributions.graph import Graph
 from policy_core.errors import ConfigError
+from policy_core.functions import step
 from policy_core.heads.discrete import LogitsHead
 
 unchecked = pytest.mark.usefixtures("unchecked")
@@ -569,6 +570,6 @@ def test_init_compiles_once_for_equal_configs():
         )  # fmt: skip
 
     pc.init(build(), key=jax.random.key(0))
-    before = pc.init._cache_size()
+    before = step._init._cache_size()
     pc.init(build(), key=jax.random.key(1))
-    assert pc.init._cache_size() == before
+    assert step._init._cache_size() == before

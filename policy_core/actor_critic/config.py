@@ -11,6 +11,7 @@ from jaxtyping import Array, Bool, PyTree
 
 from policy_core._dtypes import wide_float
 from policy_core.actor_critic.plan import BranchName, Keys, Plan, action_head, check_keys, plan_branches
+from policy_core.checks.structure import check_structure
 from policy_core.configs import added, set_field, static
 from policy_core.contract import (
     Distribution,
@@ -150,7 +151,8 @@ class ActorCriticConfig:
         branches = plan_branches(
             self.observation_space, keys, encoder, self.trunk, self.memory, self.memory_sharing
         )
-        return Plan(*branches, action_head(self.action_space, self.box_head, self.autoregressive))
+        head = action_head(self.action_space, self.box_head, self.autoregressive)
+        return Plan(*branches, head, head.policy_space(self.action_space))
 
     def init(self, *, key: Key) -> Params:
         """Params `actor`, `critic` (each a `tower` and a `head`), perhaps `encoder` and more.
@@ -274,6 +276,7 @@ class ActorCriticConfig:
 
     def env_action(self, action: PyTree) -> PyTree:
         """By the head: clipped for a `Box`, the action itself otherwise."""
+        check_structure(action, self.plan.policy_space.struct(), "action")
         return self.plan.head.env_action(self.action_space, action)
 
     def policy_action(self, env_action: PyTree) -> PyTree:

@@ -92,12 +92,14 @@ class Plan:
         memories: the branches that have a memory, none without one.
         in_sizes: tower to the number of features that go into it.
         head: the head for the action space, which it serves.
+        policy_space: the space of the policy actions.
     """
 
     encoders: tuple[EncoderBranch, ...]
     memories: tuple[MemoryBranch, ...]
     in_sizes: Mapping[str, int]
     head: Head
+    policy_space: Space
 
 
 def plan_branches(

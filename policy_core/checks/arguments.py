@@ -1,6 +1,8 @@
 """Trace-time argument validation of the free functions."""
 
-from typing import Any, TypeVar
+import functools
+from collections.abc import Hashable
+from typing import Any, TypeVar, cast
 
 import jax
 import jax.numpy as jnp
@@ -29,6 +31,47 @@ def check_config(config: Any) -> None:
             f"config: got {type(config).__name__}, expected a config that offers ActorCritic; a "
             "policy is the pair (params, config), in this order"
         )
+
+
+def check_params(params: Any, config: ActorCritic) -> None:
+    """The params have the paths, shapes and kinds of dtype of `init`; else says whose they may be."""
+    if getattr(config, "params_unchecked", False):
+        return
+    x64 = bool(jax.config.jax_enable_x64)  # type: ignore[attr-defined]
+    struct = _params_struct(cast("Hashable", config), x64)
+    try:
+        check_structure(params, struct, "params")
+    except StructureError as error:
+        whose = "of another config: policy_core.transplant carries leaves over"
+        if (axes := _population_axes(params, struct)) is not None:
+            whose = f"of a population of {axes}: use jax.vmap over it, or take one member"
+        first = str(error).partition(";")[0]
+        raise StructureError(f"{first}; these are the params {whose}") from None
+
+
+@functools.lru_cache(maxsize=1024)
+def _params_struct(config: Any, x64: bool) -> PyTree:
+    """Shapes and dtypes of fresh params; traced once for a config."""
+    del x64  # what it decides is decided in `init`
+    try:
+        return jax.eval_shape(lambda: config.init(key=jax.random.key(0)))
+    except (TypeError, jax.errors.JAXTypeError) as error:
+        name, why = type(config).__name__, str(error).partition("\n")[0]
+        raise StructureError(
+            f"config: {name}.init cannot be traced, so its params cannot be checked ({why}); set "
+            "params_unchecked = True on the class to act without"
+        ) from error
+
+
+def _population_axes(params: Any, struct: PyTree) -> tuple[int, ...] | None:
+    """The leading axes that every leaf has in front of those of `struct`, if there are some."""
+    trees: list[Any] = [jax.tree.structure(tree) for tree in (params, struct)]
+    pairs = zip(*map(jax.tree.leaves, (params, struct)), strict=False) if trees[0] == trees[1] else ()
+    axes = set()
+    for leaf, single in pairs:
+        front = len(jnp.shape(leaf)) - len(single.shape)
+        axes.add(jnp.shape(leaf)[:front] if front > 0 and jnp.shape(leaf)[front:] == single.shape else ())
+    return axes.pop() or None if len(axes) == 1 else None
 
 
 def check_inputs(config: ActorCritic, observation: Any, action_mask: Mask) -> None:

@@ -7,6 +7,7 @@ continuous actions and the three numbers, all of them for the *kept* actions: wh
 choices are equally good, another machine may prefer the other one, and is not wrong for it.
 """
 
+import functools
 import math
 from typing import Any, NamedTuple
 
@@ -20,7 +21,7 @@ from policy_core.contract import ActorCritic, Policy
 from policy_core.errors import FileError, SelfTestError, StructureError
 from policy_core.files.arrays import arrays_of, check_specs, rows_of
 from policy_core.files.rows import Row
-from policy_core.functions.step import forward, jit, reset
+from policy_core.functions.step import forward, reset
 from policy_core.trees import by_path, spec
 
 OBSERVATIONS = 8
@@ -120,12 +121,8 @@ def check(policy: Policy, batch: tuple[int, ...], rows: tuple[Row, ...], toleran
     return Verification(count, worst, where)
 
 
+@functools.partial(jax.jit, static_argnums=0)
 def _drawn(config: ActorCritic) -> PyTree:
-    return _draw(config)
-
-
-@jit
-def _draw(config: ActorCritic) -> Any:
     keys = jax.random.split(jax.random.key(0), OBSERVATIONS)
     return jax.vmap(lambda key: config.observation_space.sample(key=key))(keys)
 
@@ -141,10 +138,11 @@ def _joined(config: ActorCritic, drawn: PyTree, given: PyTree) -> PyTree:
 
 def _run(params: Any, config: Any, observations: Any, actions: Any, axes: int) -> _Outputs:
     """The outputs for a sequence of observations; `actions` are the modes unless they are given."""
-    return _compiled(params, config, observations, actions, (0,) * axes)
+    outputs: _Outputs = _compiled(params, config, observations, actions, (0,) * axes)
+    return outputs
 
 
-@jit
+@functools.partial(jax.jit, static_argnums=1)
 def _compiled(params: Any, config: Any, observations: Any, actions: Any, axes: tuple[Any, ...]) -> _Outputs:
     def one(params: Any, actions: Any) -> _Outputs:
         def step(state: Any, inputs: Any) -> tuple[Any, _Outputs]:

@@ -5,7 +5,15 @@ from typing import Any
 import jax
 from jaxtyping import Array, Bool, Float
 
-from policy_core.checks.arguments import check_inputs, check_state, check_time, pair, predicted, value_of
+from policy_core.checks.arguments import (
+    check_inputs,
+    check_params,
+    check_state,
+    check_time,
+    pair,
+    predicted,
+    value_of,
+)
 from policy_core.contract import (
     Action,
     Distribution,
@@ -64,6 +72,7 @@ def forward_sequence(
     """
     check_time(is_first, observations=observations, action_masks=action_masks)
     params, config = pair(policy)
+    check_params(params, config)
     if isinstance(config, SequenceActorCritic):
         check_state(params, config, state)
         jax.vmap(lambda x, mask, _: check_inputs(config, x, mask))(observations, action_masks, is_first)

@@ -4,6 +4,8 @@ Each takes the pair `(params, config)`, is jitted, pure and unbatched, and may b
 inside `jit`, `grad`, `vmap` and `scan`. They know the contract and no implementation.
 """
 
+import functools
+import inspect
 from collections.abc import Callable
 from typing import Any, ParamSpec, TypeVar, cast
 
@@ -15,6 +17,7 @@ from policy_core.checks.arguments import (
     check_config,
     check_inputs,
     check_key,
+    check_params,
     check_state,
     pair,
     predicted,
@@ -41,11 +44,39 @@ _R = TypeVar("_R")
 
 
 def jit(function: Callable[_P, _R], /) -> Callable[_P, _R]:
-    """`jax.jit` whose result keeps the signature of `function` for type checkers."""
-    return cast("Callable[_P, _R]", jax.jit(function, inline=True))
+    """`jax.jit` of a function of a policy, whose config is a static argument.
+
+    JAX hashes the structure of a pair without its config, so that the configs of pairs of one
+    structure would be searched one by one at every call. A static argument is found by its hash.
+    The signature is kept for type checkers, and `lower`, `trace` and `eval_shape` are those of `jax.jit`.
+    """
+
+    def apart(params: Any, config: Any, *arguments: Any, **options: Any) -> Any:
+        return cast(Any, function)((params, config), *arguments, **options)
+
+    def with_pair(method: Any) -> Any:
+        @functools.wraps(function)
+        def call(policy: Any, *arguments: Any, **options: Any) -> Any:
+            try:
+                params, config = policy
+                return method(params, config, *arguments, **options)
+            except Exception:
+                pair(policy)  # says so if it is none
+                raise
+
+        return call
+
+    _, *others = inspect.signature(function).parameters.values()
+    first = [inspect.Parameter(name, inspect.Parameter.POSITIONAL_ONLY) for name in ("params", "config")]
+    # For the errors of JAX, and the name of the compiled module in a profile.
+    apart.__name__, apart.__signature__ = function.__name__, inspect.Signature([*first, *others])  # type: ignore[attr-defined]
+    compiled = jax.jit(apart, static_argnums=1, inline=True)
+    jitted = with_pair(compiled)
+    for name in ("lower", "trace", "eval_shape"):
+        setattr(jitted, name, with_pair(getattr(compiled, name)))
+    return cast("Callable[_P, _R]", jitted)
 
 
-@jit
 def init(
     config: ActorCritic[Params, State, Observation, Action], *, key: Key
 ) -> Policy[Params, State, Observation, Action]:
@@ -70,6 +101,12 @@ def init(
         (64, 2)
     """
     check_config(config)
+    policy: Policy[Params, State, Observation, Action] = _init(config, key)
+    return policy
+
+
+@functools.partial(jax.jit, static_argnums=0, inline=True)
+def _init(config: Any, key: Any) -> Any:
     check_key(key)
     return config.init(key=key), config
 
@@ -93,6 +130,7 @@ def reset(policy: Policy[Params, State, Observation, Action], *, key: Key | None
         ()
     """
     params, config = pair(policy)
+    check_params(params, config)
     check_key(key)
     return config.initial_state(params, key=key)
 
@@ -370,6 +408,7 @@ def policy_action(policy: Policy[Params, State, Observation, Action], env_action
 
 def _forward(policy: Policy, state: Any, observation: Any, action_mask: Mask, is_first: Any) -> Any:
     params, config = pair(policy)
+    check_params(params, config)
     check_inputs(config, observation, action_mask)
     check_state(params, config, state)
     if is_first is not None:

@@ -9,7 +9,7 @@ from typing import Any
 import jax
 from jaxtyping import Array, Bool, PyTree
 
-from policy_core.checks.arguments import check_batch, pair
+from policy_core.checks.arguments import check_batch, check_params, pair
 from policy_core.contract import (
     Action,
     NormalizingActorCritic,
@@ -91,7 +91,9 @@ def update_statistics(
         >>> params["normalize"]["count"].sum(0).tolist(), params["normalize"]["mean"][0].tolist()
         ([3.0, 3.0], [2.0, 3.0])
     """
-    check_batch(pair(policy)[1], observations, mask)
+    params, config = pair(policy)
+    check_params(params, config)
+    check_batch(config, observations, mask)
     updated: Policy[Params, State, Observation, Action] = _updated(policy, observations, mask, axis_name)
     return updated
 
