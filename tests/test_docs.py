@@ -13,7 +13,11 @@ import pytest
 import policy_core
 
 ROOT = Path(__file__).parent.parent
-PAGES = ["README.md", "CONTRIBUTING.md", *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md")))]
+PAGES = [
+    "README.md",
+    "CONTRIBUTING.md",
+    *(f"docs/{path.name}" for path in sorted((ROOT / "docs").glob("*.md"))),
+]
 MODULES = ["policy_core"] + [
     module.name
     for module in pkgutil.walk_packages(policy_core.__path__, "policy_core.")
