@@ -62,6 +62,13 @@ def test_the_api_page_has_every_public_name() -> None:
     assert public == []
 
 
+@pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md"])
+def test_links_of_a_page_lead_to_files(page: str) -> None:
+    """Those of docs/ are checked by `make docs`."""
+    links = re.findall(r"\]\(([^)\s]+)", (ROOT / page).read_text())
+    assert [link for link in links if not (link.startswith("https:") or (ROOT / link).exists())] == []
+
+
 @pytest.mark.parametrize("page", PAGES)
 def test_links_to_tests_name_tests_that_are_there(page: str) -> None:
     """`[yes](tests/test_x.py "test_y")`: the title is a test of the file."""
