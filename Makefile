@@ -6,33 +6,36 @@ PIP := $(RUN)python -m pip install --quiet --disable-pip-version-check -c constr
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check bench build clean
+.PHONY: help demo test check docs bench build clean
 
 help:  ## Show this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## /  make \1\t/' | expand -t 16
 
-$(VENV)/installed: pyproject.toml constraints.txt
+$(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
-	$(PIP) -e '.[demo,test,check]'
+
+# $(VENV)/has-NAME: the environment with the extra NAME.
+$(VENV)/has-%: pyproject.toml constraints.txt | $(VENV)/bin/python
+	$(PIP) -e '.[$*]'
 	@touch $@
 
-$(VENV)/installed-bench: $(VENV)/installed
-	$(PIP) -e '.[bench]'
-	@touch $@
-
-demo: $(VENV)/installed  ## Train five CartPole policies, save them, evaluate the file in a fresh process
+demo: $(VENV)/has-demo  ## Train five CartPole policies, save them, evaluate the file in a fresh process
 	$(RUN)python examples/demo.py
 
-test: $(VENV)/installed  ## Run the tests
+test: $(VENV)/has-test  ## Run the tests
 	$(RUN)python -m pytest -n $(WORKERS) --dist worksteal
 
-check: $(VENV)/installed  ## Lint, format and type-check
+check: $(VENV)/has-check docs  ## Lint, format and type-check; build the site
 	$(RUN)ruff check .
 	$(RUN)ruff format --check .
 	$(RUN)mypy
 	$(RUN)pyright
 
-bench: $(VENV)/installed-bench  ## Measure latency, compile time and speed against peers
+# Not with --quiet: then mkdocs counts no warning, and --strict lets all of them pass.
+docs: $(VENV)/has-docs  ## Build the site into build/site; a broken link is an error
+	NO_MKDOCS_2_WARNING=1 $(RUN)mkdocs build --strict
+
+bench: $(VENV)/has-bench  ## Measure latency, compile time and speed against peers
 	$(RUN)python benchmarks/latency.py
 	$(RUN)python benchmarks/categorical.py
 	$(RUN)python benchmarks/squashed_entropy.py
@@ -41,7 +44,7 @@ bench: $(VENV)/installed-bench  ## Measure latency, compile time and speed again
 	$(RUN)python benchmarks/numpy_runner.py
 	$(RUN)python benchmarks/files.py
 
-build: $(VENV)/installed  ## Build the wheel and the source distribution into dist/
+build: $(VENV)/bin/python  ## Build the wheel and the source distribution into dist/
 	$(PIP) build
 	$(RUN)python -m build --outdir dist .
 

@@ -66,27 +66,30 @@ def train(
     return runner.policy, steps * np.arange(1, chunks + 1), np.stack(curves, axis=1)
 
 
-def plot(path: Path, steps: np.ndarray, returns: np.ndarray) -> None:
-    """The learning curves as a picture."""
+def plot(path: Path, steps: np.ndarray, returns: np.ndarray, target: float) -> None:
+    """The learning curves as a picture, over the logarithm of the steps: most is learned early."""
     import matplotlib
 
     matplotlib.use("Agg")
     from matplotlib import pyplot
 
-    figure, axes = pyplot.subplots(figsize=(7, 4.2), layout="constrained")
+    figure, axes = pyplot.subplots(figsize=(7, 3.6), layout="constrained")
     for seed, curve in enumerate(returns):
-        axes.plot(steps, curve, lw=1, alpha=0.55, label=f"seed {seed}")
-    axes.plot(steps, np.nanmean(returns, axis=0), color="black", lw=2.2, label="mean")
-    axes.axhline(500, color="gray", lw=0.8, ls=":")
+        axes.plot(steps, curve, color="tab:blue", lw=1, alpha=0.5, label=None if seed else "each seed")
+    axes.plot(steps, np.nanmean(returns, axis=0), color="black", lw=2, label="mean")
+    axes.axhline(target, color="tab:red", lw=1, ls="--", label=f"target: {target:g}")
+    axes.set_xscale("log", base=2)
+    axes.xaxis.set_major_formatter("{x:,.0f}")
     axes.set(
-        xlabel="environment steps",
-        ylabel="return of the episodes that ended",
-        title="PPO on CartPole-v1, one jitted program",
-        ylim=(0, 520),
+        xlabel="environment steps of each seed",
+        ylabel="return of ended episodes",
+        title=f"PPO, {len(returns)} seeds in one jitted program",
+        xlim=(steps[0], steps[-1]),
+        ylim=(0, None),
     )
-    axes.legend(frameon=False, loc="lower right", ncols=2)
+    axes.legend(frameon=False, loc="lower right")
     axes.spines[["top", "right"]].set_visible(False)
-    figure.savefig(path, dpi=150)
+    figure.savefig(path, dpi=130)
 
 
 def main() -> int:
@@ -106,7 +109,7 @@ def main() -> int:
     policies, steps, returns = train(config, env, hyper, options.seeds, math.gcd(8, options.updates))
 
     picture, file = options.out / "learning_curve.png", options.out / "policies.msgpack"
-    plot(picture, steps, returns)
+    plot(picture, steps, returns, options.target)
     pc.save(file, policies, metadata={"environment": options.env})
     console.print(f"learning curves: {picture}")
     console.print(f"saved {file}, {file.stat().st_size:,} bytes; loading it in a fresh process")
