@@ -12,7 +12,7 @@ from policy_core_adapters import numpy_runner
 
 import policy_core as pc
 
-ADAPTERS = Path(numpy_runner.__file__).parent.parent
+ADAPTERS = Path(numpy_runner.__file__).parents[2]
 
 
 def seconds_to_import(module: str) -> float:
