@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import policy_core as pc
+from benchmarks.table import markdown
 from policy_core.distributions import SquashedNormal
 
 BATCH, OBSERVATION, ACTION = 4096, 17, 8
@@ -62,11 +63,11 @@ def main() -> None:
             jax.block_until_ready(calls[kind](params, observations, actions, keys))
             times[kind][i] = (time.perf_counter() - start) * 1e3
     print(f"loss and gradient, batch {BATCH} x {ACTION}: ratio to one sample, median (min)\n")
-    print("| entropy | median ms | min ms | ratio |\n|---|---|---|---|")
-    other = times["one sample"]
+    other, rows = times["one sample"], []
     for kind, values in times.items():
         ratio = f"{np.median(values) / np.median(other):.2f} ({values.min() / other.min():.2f})"
-        print(f"| {kind} | {np.median(values):.2f} | {values.min():.2f} | {ratio} |")
+        rows.append([kind, f"{np.median(values):.2f}", f"{values.min():.2f}", ratio])
+    print(markdown(("entropy", "median ms", "min ms", "ratio"), rows))
 
 
 if __name__ == "__main__":
