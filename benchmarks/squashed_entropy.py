@@ -29,10 +29,11 @@ def terms(params: Any, observation: Any, action: Any, key: Any, kind: str) -> tu
     """The value, the log-probability, and the entropy of that kind."""
     if kind == "exact":
         return pc.evaluate_action((params, CONFIG), (), observation, action)[1:]
-    _, distribution, value = CONFIG.forward(params, (), observation)
+    _, distribution, prediction = CONFIG.forward(params, (), observation)
     assert isinstance(distribution, SquashedNormal)
+    assert prediction is not None
     entropy = distribution.entropy_estimate(key=key) if kind == "one sample" else jnp.zeros(())
-    return value, distribution.log_prob(action), entropy
+    return prediction.value(), distribution.log_prob(action), entropy
 
 
 def gradient(kind: str) -> Any:
