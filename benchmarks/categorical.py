@@ -6,7 +6,7 @@ take turns in every round; a ratio below 1 says that ours is faster.
 
 import importlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import policy_core as pc
+from benchmarks.table import lines
 from policy_core.distributions import Categorical
 
 distrax: Any = importlib.import_module("distrax")  # untyped, and of the `bench` extra only
@@ -62,17 +63,22 @@ def ratio(times: dict[str, np.ndarray], what: str, other: str) -> str:
     return f"{np.median(a) / np.median(b):.2f} ({a.min() / b.min():.2f})"
 
 
-def main() -> None:
-    print("ours / theirs, median (min)\n")
-    print("| n | batch | sample, us | / jax.random | / distrax | with log_prob / jax | / distrax |")
-    print("|---|---|---|---|---|---|---|")
+def rows() -> Iterator[list[str]]:
+    """Those of the table, in the order of its columns."""
     for n in CLASSES:
         for batch in BATCHES:
             logits = 2 * jax.random.normal(jax.random.key(0), (batch, n))
             times = microseconds(logits, jax.random.split(jax.random.key(1), batch))
             cells = [ratio(times, what, other) for what in ("sample", "both") for other in ("jax", "distrax")]
             middle = np.median(times["sample, ours"])
-            print(f"| {n} | {batch} | {middle:.0f} | {' | '.join(cells)} |", flush=True)
+            yield [f"{n}", f"{batch}", f"{middle:.0f}", *cells]
+
+
+def main() -> None:
+    print("ours / theirs, median (min)\n")
+    header = ("n", "batch", "sample, us", "/ jax.random", "/ distrax", "with log_prob / jax", "/ distrax")
+    for line in lines(header, rows()):
+        print(line, flush=True)
 
 
 if __name__ == "__main__":

@@ -8,7 +8,7 @@ each minibatch, here two, and the time of one of them.
 
 import importlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import policy_core as pc
+from benchmarks.table import lines
 
 linen: Any = importlib.import_module("flax.linen")  # untyped, and of the `bench` extra only
 
@@ -96,9 +97,8 @@ def measured(contestants: dict[str, tuple[Any, Apply]], what: str) -> dict[str, 
     return {name: (compilation[name], running[name] / steps) for name in contestants}
 
 
-def main() -> None:
-    print(f"batch {BATCH} of {SHAPE}, bytes; least of {COMPILATIONS} compilations, {ROUNDS} runs\n")
-    print("| | compile, ms | / flax | run, ms | / flax |\n|---|--:|--:|--:|--:|")
+def rows() -> Iterator[list[str]]:
+    """Those of the table, in the order of its columns."""
     for title, encoder, module in (
         ("Nature", pc.NatureCNN(), Nature()),
         ("IMPALA", pc.ImpalaCNN(), Impala()),
@@ -107,11 +107,20 @@ def main() -> None:
         for what in ("forward", "gradient", "gradient in a scan"):
             times = measured(contestants, what)
             (compilation, running), (compilation_flax, running_flax) = times["ours"], times["flax"]
-            print(
-                f"| {title}, {what} | {compilation * 1e3:.0f} | {compilation / compilation_flax:.2f} "
-                f"| {running * 1e3:.1f} | {running / running_flax:.2f} |",
-                flush=True,
-            )
+            yield [
+                f"{title}, {what}",
+                f"{compilation * 1e3:.0f}",
+                f"{compilation / compilation_flax:.2f}",
+                f"{running * 1e3:.1f}",
+                f"{running / running_flax:.2f}",
+            ]
+
+
+def main() -> None:
+    print(f"batch {BATCH} of {SHAPE}, bytes; least of {COMPILATIONS} compilations, {ROUNDS} runs\n")
+    header = ("", "compile, ms", "/ flax", "run, ms", "/ flax")
+    for line in lines(header, rows(), "<>>>>"):
+        print(line, flush=True)
 
 
 if __name__ == "__main__":

@@ -23,6 +23,7 @@ import jax
 import numpy as np
 
 import policy_core as pc
+from benchmarks.table import aligned
 
 SIZES = {"50k": 60, "5M": 1540, "250M": 11160}
 
@@ -144,10 +145,11 @@ def compare(size: str, rounds: int) -> None:
         memory = {way: peak_memory(size, Path(folder) / "ours", way) for way in ("load", "save")}
         nbytes = (Path(folder) / "ours").stat().st_size
     print(f"\n{size}: {count:,} parameters, the least of {rounds} rounds")
-    print(f"{'':26s}{'save ms':>10s}{'ratio':>8s}{'load ms':>10s}{'ratio':>8s}")
-    base = best["by hand: bytes + sha256"]
+    base, rows = best["by hand: bytes + sha256"], []
     for name, (save, load) in best.items():
-        print(f"{name:26s}{save * 1e3:10.2f}{save / base[0]:8.2f}{load * 1e3:10.2f}{load / base[1]:8.2f}")
+        ratios = f"{save / base[0]:.2f}", f"{load / base[1]:.2f}"
+        rows.append([name, f"{save * 1e3:.2f}", ratios[0], f"{load * 1e3:.2f}", ratios[1]])
+    print(aligned(("", "save ms", "ratio", "load ms", "ratio"), rows))
     ratio, extra = memory["load"] / nbytes, memory["save"] / 2**20
     print(f"policy_core, peak extra memory: load {ratio:.2f} of the file, save {extra:.0f} MiB")
 

@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import policy_core as pc
+from benchmarks.table import aligned
 
 ROUNDS, CALLS = 15, 400
 
@@ -46,7 +47,7 @@ def main() -> None:
     )
     start = time.perf_counter()
     policy = jax.block_until_ready(pc.init(config, key=jax.random.key(0)))
-    print(f"init, first call          {time.perf_counter() - start:8.2f} s")
+    first = [["init", f"{time.perf_counter() - start:.2f}"]]
     observation = np.ones(17, np.float32)
     state = pc.reset(policy)
     key = jax.random.key(1)
@@ -60,13 +61,15 @@ def main() -> None:
     for name, call in contestants.items():
         start = time.perf_counter()
         jax.block_until_ready(call())
-        print(f"{name + ', first call':26s}{time.perf_counter() - start:8.2f} s")
+        first.append([name, f"{time.perf_counter() - start:.2f}"])
+    print(aligned(("first call", "s"), first))
     times = microseconds(contestants)
     reference = np.median(times["by hand, jax.jit"])
-    print(f"\n{'one call, 17-64-64-6':26s}{'median us':>10s}{'min us':>10s}{'ratio':>8s}")
-    for name, values in times.items():
-        ratio = np.median(values) / reference
-        print(f"{name:26s}{np.median(values):10.1f}{np.min(values):10.1f}{ratio:8.2f}")
+    rows = [
+        [name, f"{np.median(x):.1f}", f"{np.min(x):.1f}", f"{np.median(x) / reference:.2f}"]
+        for name, x in times.items()
+    ]
+    print(f"\n{aligned(('one call, 17-64-64-6', 'median us', 'min us', 'ratio'), rows)}")
 
 
 if __name__ == "__main__":

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import policy_core as pc
+from benchmarks.table import markdown
 
 linen: Any = importlib.import_module("flax.linen")  # untyped, and of the `bench` extra only
 equinox: Any = importlib.import_module("equinox")
@@ -107,19 +108,16 @@ def milliseconds(length: int, gradient: bool) -> dict[str, float]:
 
 def main() -> None:
     print(f"size {SIZE}, batch {BATCH}; milliseconds, least of at least {LEAST} rounds\n")
-    rows = []
+    pairs = [(a, f"{a}, {b}") for a in ("GRU", "LSTM") for b in ("flax", "equinox")]
+    pairs, rows = [*pairs, ("MinGRU", "GRU")], []
     for length in TIMES:
         for gradient in (False, True):
             least = milliseconds(length, gradient)
             what = f"T = {length}, {'gradient' if gradient else 'forward'}"
             print(f"{what:22s}" + ", ".join(f"{name} {ms:.2f}" for name, ms in least.items()), flush=True)
-            rows.append((what, least))
-    print(
-        "\n| | GRU / flax | / equinox | LSTM / flax | / equinox | MinGRU / GRU |\n|---|---|---|---|---|---|"
-    )
-    for what, t in rows:
-        ratios = [t[a] / t[f"{a}, {b}"] for a in ("GRU", "LSTM") for b in ("flax", "equinox")]
-        print(f"| {what} | " + " | ".join(f"{x:.2f}" for x in (*ratios, t["MinGRU"] / t["GRU"])) + " |")
+            rows.append([what, *(f"{least[a] / least[b]:.2f}" for a, b in pairs)])
+    header = ("", "GRU / flax", "/ equinox", "LSTM / flax", "/ equinox", "MinGRU / GRU")
+    print(f"\n{markdown(header, rows)}")
 
 
 if __name__ == "__main__":

@@ -11,8 +11,9 @@ import numpy as np
 from policy_core_adapters import numpy_runner
 
 import policy_core as pc
+from benchmarks.table import aligned
 
-ADAPTERS = Path(numpy_runner.__file__).parent.parent
+ADAPTERS = Path(numpy_runner.__file__).parents[2]
 
 
 def seconds_to_import(module: str) -> float:
@@ -33,9 +34,6 @@ def main() -> None:
     print(f"numpy {seconds_to_import('numpy'):.3f} s; jax {seconds_to_import('jax'):.3f} s")
     rng, observation = np.random.default_rng(0), np.ones(17, np.float32)
     box = pc.Box(low=-1.0, high=1.0, shape=(6,))
-    print(
-        f"\n{'one call, 17-(64-)64-64-6':28s}{'mode us':>10s}{'sample us':>10s}  (target 25 without a memory)"
-    )
     heads = (pc.NormalHead(), pc.SquashedNormalHead(), pc.BetaHead(), pc.BinsHead(5))
     cases: list[tuple[str, pc.contract.Space, pc.contract.Head, pc.contract.Memory | None]] = [
         ("Discrete(6)", pc.Discrete(6), pc.NormalHead(), None),
@@ -45,6 +43,7 @@ def main() -> None:
         ("NormalHead, MinGRU(64)", box, pc.NormalHead(), pc.MinGRU(64)),
         ("NormalHead, attention(64)", box, pc.NormalHead(), pc.WindowAttention(64)),
     ]
+    rows = []
     for name, space, head, memory in cases:
         config = pc.ActorCriticConfig(
             observation_space=pc.Box(shape=(17,)), action_space=space, box_head=head, memory=memory
@@ -61,7 +60,9 @@ def main() -> None:
                     runner.act(state, observation, rng=draws)
                 best = min(best, (time.perf_counter() - start) / 300 * 1e6)
             times.append(best)
-        print(f"{name:28s}{times[0]:10.1f}{times[1]:10.1f}")
+        rows.append([name, *(f"{best:.1f}" for best in times)])
+    print("\nThe target is 25 us without a memory.")
+    print(aligned(("one call, 17-(64-)64-64-6", "mode us", "sample us"), rows))
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import policy_core as pc
+from benchmarks.table import markdown
 from policy_core.distributions import SquashedNormal
 
 BATCH, OBSERVATION, ACTION = 4096, 17, 8
@@ -28,10 +29,11 @@ def terms(params: Any, observation: Any, action: Any, key: Any, kind: str) -> tu
     """The value, the log-probability, and the entropy of that kind."""
     if kind == "exact":
         return pc.evaluate_action((params, CONFIG), (), observation, action)[1:]
-    _, distribution, value = CONFIG.forward(params, (), observation)
+    _, distribution, prediction = CONFIG.forward(params, (), observation)
     assert isinstance(distribution, SquashedNormal)
+    assert prediction is not None
     entropy = distribution.entropy_estimate(key=key) if kind == "one sample" else jnp.zeros(())
-    return value, distribution.log_prob(action), entropy
+    return prediction.value(), distribution.log_prob(action), entropy
 
 
 def gradient(kind: str) -> Any:
@@ -62,11 +64,11 @@ def main() -> None:
             jax.block_until_ready(calls[kind](params, observations, actions, keys))
             times[kind][i] = (time.perf_counter() - start) * 1e3
     print(f"loss and gradient, batch {BATCH} x {ACTION}: ratio to one sample, median (min)\n")
-    print("| entropy | median ms | min ms | ratio |\n|---|---|---|---|")
-    other = times["one sample"]
+    other, rows = times["one sample"], []
     for kind, values in times.items():
         ratio = f"{np.median(values) / np.median(other):.2f} ({values.min() / other.min():.2f})"
-        print(f"| {kind} | {np.median(values):.2f} | {values.min():.2f} | {ratio} |")
+        rows.append([kind, f"{np.median(values):.2f}", f"{values.min():.2f}", ratio])
+    print(markdown(("entropy", "median ms", "min ms", "ratio"), rows))
 
 
 if __name__ == "__main__":

@@ -11,6 +11,7 @@ from pathlib import Path
 from benchmarks.numerics.common import has_distrax
 from benchmarks.numerics.measure import errors, of_row
 from benchmarks.numerics.rows import ROWS
+from benchmarks.table import markdown
 
 ROOT = Path(__file__).parent.parent.parent
 
@@ -33,14 +34,15 @@ def report() -> str:
         text=True,
     )
     double = json.loads(wide.stdout)
-    lines = []
+    rows = []
     for row in ROWS:
         found = [narrow[row.family].get(name, {}) for name in ("ours", "naive", "distrax")]
         ours, naive, theirs = (_cell(of_row(row, worst)) for worst in found)
         ours_64 = _cell(of_row(row, double[row.family]["ours"]))
-        cells = (f"{row.family} {row.quantity}", row.cases, _cell(row.asked), ours, ours_64, naive, theirs)
-        lines.append(f"| {' | '.join(cells)} |")
-    return TEMPLATE.replace("@ROWS@", "\n".join(lines))
+        quantity = f"{row.family} {row.quantity}"
+        rows.append((quantity, row.cases, _cell(row.asked), ours, ours_64, naive, theirs))
+    header = ("quantity", "cases", "asked", "ours float32", "ours float64", "naive", "distrax")
+    return TEMPLATE.replace("@ERRORS@", markdown(header, rows))
 
 
 def main() -> None:
@@ -66,9 +68,7 @@ infinity where the right number is finite.
 
 ## Errors
 
-| quantity | cases | asked | ours float32 | ours float64 | naive | distrax |
-|---|---|---|---|---|---|---|
-@ROWS@
+@ERRORS@
 
 ## What is weaker than was asked
 
