@@ -83,6 +83,7 @@ class ActorCriticConfig:
             float32 in any case (float64 for float64), and so is the state of a memory.
         value_head: from the features of the critic to the value: `RegressionHead`, `TwoHotHead`,
             `HLGaussHead`, or one of your own.
+        name: of the policy, for people: `inspect` and `summary` show it.
 
     Raises:
         ConfigError: for what is not static, an action space that no head serves, an
@@ -121,6 +122,7 @@ class ActorCriticConfig:
     param_dtype: Dtype = "float32"
     compute_dtype: Dtype = "float32"
     value_head: ValueHead = added(RegressionHead())
+    name: str = added("ActorCriticConfig")
 
     def __post_init__(self) -> None:
         for name in ("actor", "critic", "trunk"):

@@ -82,7 +82,10 @@ def check_inputs(config: ActorCritic, observation: Any, action_mask: Mask) -> No
 
 def check_state(params: Any, config: ActorCritic, state: Any) -> None:
     """The state has the structure of the first state of the config."""
-    check_structure(state, jax.eval_shape(lambda: config.initial_state(params)), "state")
+    try:
+        check_structure(state, jax.eval_shape(lambda: config.initial_state(params)), "state")
+    except StructureError as error:
+        raise StructureError(f"{error}; the first one is policy_core.reset(policy)") from None
 
 
 def check_batch(config: ActorCritic, observations: PyTree, mask: Any) -> None:

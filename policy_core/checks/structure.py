@@ -1,5 +1,6 @@
 """Trace-time checks of pytrees against shapes and dtypes, with errors that say what to do."""
 
+from collections.abc import Mapping
 from typing import Any, TypeAlias
 
 import jax
@@ -19,6 +20,8 @@ def check_structure(value: Any, struct: Any, name: str) -> None:
     The width of a dtype is free (a bfloat16 where float32 is expected); its kind is not. A
     bool passes for an integer. Costs nothing at run time.
     """
+    if advice := _container_advice(value, struct, name):
+        raise StructureError(f"{name}: got {type(value).__name__}, expected {advice}")
     expected = {keystr(path): leaf for path, leaf in tree_flatten_with_path(struct)[0]}
     got = {keystr(path): leaf for path, leaf in tree_flatten_with_path(value)[0]}
     for path in got:
@@ -53,6 +56,22 @@ def is_array(value: object) -> TypeIs[ArrayLike]:
 def describe(leaf: Any) -> str:
     """`float32(4,)`: dtype and shape, never the numbers."""
     return f"{jnp.result_type(leaf)}{jnp.shape(leaf)}"
+
+
+def _container_advice(value: Any, struct: Any, name: str) -> str | None:
+    """What to write for a container of another type, which is another tree; None for the right one."""
+    match struct:
+        case dict() if isinstance(value, Mapping) and type(value) is not dict:
+            return f"a dict; use dict({name})"
+        case dict() if hasattr(value, "_asdict"):
+            return f"a dict; use {name}._asdict()"
+        case tuple() if isinstance(value, list) or (
+            isinstance(value, tuple) and type(value) is not type(struct)
+        ):
+            return f"a tuple; use tuple({name})"
+        case jax.ShapeDtypeStruct() if isinstance(value, list | tuple):
+            return f"an array {describe(struct)}; use jnp.array({name})"
+    return None
 
 
 def _check_leaf(value: Any, expected: Any, path: str) -> None:

@@ -4,6 +4,8 @@ import hashlib
 from typing import Any
 
 from policy_core.configs.codec import encoding_of, to_data
+from policy_core.configs.registry import is_static
+from policy_core.errors import ConfigError
 
 
 def fingerprint(config: object) -> bytes:
@@ -24,7 +26,7 @@ def fingerprint(config: object) -> bytes:
         >>> len(fingerprint(MLP()))
         32
     """
-    return fingerprint_of_encoding(encoding_of(config))
+    return fingerprint_of_encoding(encoding_of(_checked(config)))
 
 
 def fingerprint_of_encoding(encoding: bytes) -> bytes:
@@ -40,7 +42,14 @@ def diff(left: object, right: object) -> list[tuple[str, str, str]]:
         >>> diff(MLP((64,)), MLP((64,), activation="relu"))
         [('activation', "'tanh'", "'relu'")]
     """
-    return diff_data(to_data(left), to_data(right))
+    return diff_data(to_data(_checked(left)), to_data(_checked(right)))
+
+
+def _checked(config: object) -> object:
+    if is_static(config):
+        return config
+    advice = "use policy[1]" if isinstance(config, tuple) else "decorate its class with @policy_core.static"
+    raise ConfigError(f"config: got {type(config).__name__}, expected a config; {advice}")
 
 
 def diff_data(left: Any, right: Any) -> list[tuple[str, str, str]]:

@@ -10,12 +10,15 @@ a policy file is a hash of that same encoding: equality and fingerprint cannot d
 """
 
 import dataclasses
+import functools
+import inspect
 from collections.abc import Callable
 from typing import Any, TypeVar
 
 import jax
 from typing_extensions import dataclass_transform
 
+from policy_core.configs.advice import signature_of
 from policy_core.configs.codec import ADDED, build, encoding_of, pack, to_data
 from policy_core.configs.registry import register
 from policy_core.configs.validation import fields_of, validate_fields
@@ -88,10 +91,30 @@ def static(cls: type[_T], /) -> type[_T]:
     ):
         setattr(cls, name, method)
     config = dataclasses.dataclass(frozen=True, kw_only=True, eq=False)(cls)
+    _explain_arguments(config)
     # Run-time type checkers leave the constructor alone: what it takes is checked here.
     config.__no_type_check__ = True  # type: ignore[attr-defined]
     register(config)
     return jax.tree_util.register_static(config)
+
+
+def _explain_arguments(config: Any) -> None:
+    """Turn the TypeError of an argument that the constructor does not have into a `ConfigError`."""
+    construct = config.__init__
+
+    @functools.wraps(construct)
+    def init(self: Any, *arguments: Any, **fields: Any) -> None:
+        try:
+            construct(self, *arguments, **fields)
+        except TypeError:
+            try:
+                inspect.signature(construct).bind(self, *arguments, **fields)
+            except TypeError as error:
+                name = type(self).__name__
+                raise ConfigError(f"{name}: {error}; write {signature_of(type(self))}") from None
+            raise
+
+    config.__init__ = init
 
 
 def added(default: _T) -> _T:

@@ -9,10 +9,9 @@ import typing
 from collections.abc import Callable, Mapping
 from typing import Any, cast
 
+from policy_core.configs.advice import advise, describe
 from policy_core.configs.registry import is_static
 from policy_core.errors import ConfigError
-
-_LEGAL = "bool, int, float, str, None, a tuple of these, or a static config"
 
 
 def validate_fields(config: Any) -> None:
@@ -29,7 +28,7 @@ def exact(value: Any, hint: Any, path: str) -> Any:
     matched, result = _match(value, hint, path)
     if matched:
         return result
-    raise ConfigError(f"{path}: got {_describe(value)}, expected {_name(hint)}; {_advice(value)}")
+    raise ConfigError(f"{path}: got {describe(value)}, expected {_name(hint)}; {advise(value, hint)}")
 
 
 @functools.cache
@@ -106,31 +105,6 @@ def _match_float(value: Any, path: str) -> tuple[bool, Any]:
 
 def _name(hint: Any) -> str:
     return hint.__name__ if isinstance(hint, type) and not typing.get_args(hint) else str(hint)
-
-
-def _describe(value: Any) -> str:
-    text = repr(value)
-    if hasattr(value, "shape") and hasattr(value, "dtype"):  # an array, of whatever library
-        text = f"of shape {value.shape} and dtype {value.dtype}"
-    return f"{type(value).__name__} {text if len(text) <= 60 else text[:57] + '...'}"
-
-
-def _advice(value: Any) -> str:
-    """What to write instead."""
-    match value:
-        case list():
-            return "use a tuple"
-        case dict() | set():
-            return f"use {_LEGAL}"
-        case bool():
-            return "use an int or a float: True and 1 would share a compiled program"
-    if hasattr(value, "dtype"):
-        if getattr(value, "ndim", 0):
-            return "use a tuple of Python numbers; arrays that learn belong in the params"
-        return "use a Python number, such as `.item()` gives; a traced value belongs in the params"
-    if callable(value) and not is_static(value):
-        return "refer to functions by their registered name, such as 'tanh'"
-    return f"a config holds only {_LEGAL}"
 
 
 def check_at_least(config: Any, least: int, *names: str, of: str = "", otherwise: str = "") -> None:

@@ -105,6 +105,9 @@ def default_encoder(space: Space) -> Encoder:
     A `Box` of uint8 and three axes is an image: `NatureCNN` from 36 x 36, `MinAtarCNN` from
     3 x 3. A `Dict` or `Tuple` with an image in it has `Parts`. Floats are never taken for an image.
 
+    Raises:
+        ConfigError: for uint8 of two or four axes, which may or may not be an image.
+
     Example:
         >>> from policy_core import Box, Dict
         >>> from policy_core.encoders import default_encoder
@@ -116,6 +119,11 @@ def default_encoder(space: Space) -> Encoder:
     if isinstance(space, Box) and space.dtype == "uint8" and len(space.shape) == 3:
         sides = sorted(space.shape)[1:]  # both, wherever the channels are
         return NatureCNN() if sides[0] >= 36 else MinAtarCNN() if sides[0] >= 3 else Flatten()
+    if isinstance(space, Box) and space.dtype == "uint8" and len(space.shape) in (2, 4):
+        raise ConfigError(
+            f"observation_space: got a Box of uint8 and shape {space.shape}: if it is an image, give it three "
+            "axes (height, width, channels), of which frames are channels; if not, give encoder=Flatten()"
+        )
     if isinstance(space, Dict | Tuple):
         parts = {part: default_encoder(inner) for part, inner in parts_of(space).items()}
         if any(not isinstance(encoder, Flatten) for encoder in parts.values()):

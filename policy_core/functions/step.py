@@ -41,6 +41,7 @@ from policy_core.contract import (
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
+_Config = TypeVar("_Config", bound=ActorCritic)
 
 
 def jit(function: Callable[_P, _R], /) -> Callable[_P, _R]:
@@ -77,9 +78,7 @@ def jit(function: Callable[_P, _R], /) -> Callable[_P, _R]:
     return cast("Callable[_P, _R]", jitted)
 
 
-def init(
-    config: ActorCritic[Params, State, Observation, Action], *, key: Key
-) -> Policy[Params, State, Observation, Action]:
+def init(config: _Config, *, key: Key) -> tuple[Any, _Config]:
     """A fresh policy: the pair `(params, config)`.
 
     Args:
@@ -101,7 +100,7 @@ def init(
         (64, 2)
     """
     check_config(config)
-    policy: Policy[Params, State, Observation, Action] = _init(config, key)
+    policy: tuple[Any, _Config] = _init(config, key)
     return policy
 
 

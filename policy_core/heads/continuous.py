@@ -158,9 +158,14 @@ class SquashedNormalHead:
     scale: Scale = field(default=Scale(), kw_only=False)
 
     def check_space(self, space: Any) -> None:
-        """A float box whose finite bounds do not meet."""
+        """A float box with an entry of two finite bounds, which do not meet."""
         _check_float(space)
         _check_width(space)
+        if space.flat_size and not bounded_entries(space).any():
+            raise ConfigError(
+                "action_space: got a Box without bounds, which nothing can be squashed into; give it low and "
+                "high, or use NormalHead()"
+            )
 
     def policy_space(self, space: Box) -> Box:
         """The draws before the squash: any number."""
