@@ -396,6 +396,34 @@ def test_kl_where_the_other_masks() -> None:
     assert float(wider) == pytest.approx((np.exp(log_p) * (log_p - log_q)).sum(), rel=1e-5)
 
 
+def test_kl_of_bits_where_one_of_the_two_masks() -> None:
+    """A masked bit is zero for certain: what the other allows at a masked bit of ours costs, and inversely."""
+    p, q = jnp.array([0.3, -1.0, 2.0, -200.0]), jnp.array([-0.5, 1.5, 0.0, 3.0])
+    mask, space = jnp.array([True, False, True, False]), pc.MultiBinary(4)
+
+    @jax.jit
+    def divergences(p: Any, q: Any) -> Any:
+        def of(ours: Any, theirs: Any) -> Any:
+            call = lambda p, q: Bernoulli(p, ours, space).kl(Bernoulli(q, theirs, space))
+            return jax.value_and_grad(call, (0, 1))(p, q)
+
+        return of(None, mask), of(mask, None), of(mask, mask)
+
+    narrower, wider, both = divergences(p, q)
+    one, other = (scipy.special.expit(np.asarray(x, np.float64)) for x in (p, q))
+    bits = one * np.log(one / other) + (1 - one) * np.log((1 - one) / (1 - other))
+    free = bits[0] + bits[2]
+    assert float(narrower[0]) == pytest.approx(1e30 * one[1], rel=1e-6)
+    assert float(wider[0]) == pytest.approx(free - np.log1p(-other[[1, 3]]).sum(), rel=1e-5)
+    assert float(both[0]) == pytest.approx(free, rel=1e-5)
+    sure = Bernoulli(p.at[1].set(-200.0), None, space).kl(Bernoulli(q, mask, space))
+    assert float(sure) == pytest.approx(free, rel=1e-5)  # who never picks what the other masks pays nothing
+    for _, slopes in (narrower, wider, both):
+        assert all(np.isfinite(slope).all() for slope in slopes)
+    np.testing.assert_array_equal(narrower[1][1][~mask], 0)  # nothing flows to what is masked
+    np.testing.assert_array_equal(wider[1][0][~mask], 0)
+
+
 def test_impossible_actions() -> None:
     logits, mask = jnp.array([0.0, 1.0, 2.0]), jnp.array([True, True, False])
     d = Categorical(logits, mask, pc.Discrete(3, start=5))

@@ -82,7 +82,8 @@ def check(
     """Run the self-test.
 
     Raises:
-        FileError: if an output is off by more than the tolerance; with the largest deviation.
+        FileError: if an output is off by more than the tolerance, with the largest deviation; or
+            if it is NaN or infinite and was not, at any tolerance.
     """
     if not tolerance >= 0:  # nothing is above NaN
         raise FileError(f"tolerance: got {tolerance}, expected a number of at least 0")
@@ -115,7 +116,7 @@ def check(
             continue
         if (off := _deviation(then.astype(np.float64), now.astype(np.float64))) > worst:
             worst, where = off, name
-    if worst > tolerance:
+    if worst > tolerance or worst == math.inf:  # what is not finite and was so is within no tolerance
         raise FileError(
             f"self-test: {where!r} is off by {worst:.3g}, at most {tolerance:g} is allowed, over "
             f"{count} observations; the policy does not act here as it did where it was saved"
