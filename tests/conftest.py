@@ -28,7 +28,7 @@ def _knows(flag: str) -> bool:
 
 
 if "XLA_FLAGS" not in os.environ:  # the workers of xdist have those of the process that started them
-    # The emitters of fusions on CPUs take as long as all the rest of a compilation.
+    # The emitters of fusions on CPUs are a large part of compiling, too.
     if _knows("xla_cpu_use_fusion_emitters"):
         FLAGS.append("--xla_cpu_use_fusion_emitters=false")
     os.environ["XLA_FLAGS"] = " ".join(FLAGS)

@@ -19,6 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 import scipy.stats
+from compiling import AS_USERS
 
 import policy_core as pc
 from benchmarks import numerics
@@ -192,10 +193,7 @@ def _stack(a: Any, b: Any) -> Any:
     return jax.tree.map(lambda x, y: jnp.stack([x, y]), a, b)
 
 
-# Whether two sums of products cancel exactly depends on how they are fused: as users compile, then.
-AS_USERS = (
-    {"xla_cpu_use_fusion_emitters": True} if "fusion_emitters=false" in os.environ["XLA_FLAGS"] else None
-)
+# Whether two sums of products cancel exactly depends on how they are fused.
 _kl_of_beta = jax.jit(lambda p, q: p.kl(q), compiler_options=AS_USERS)
 
 

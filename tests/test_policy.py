@@ -8,6 +8,7 @@ import numpy as np
 import optax
 import pytest
 from cases import CONFIGS, SPACES, config
+from compiling import AS_USERS
 from jax.experimental import checkify
 
 import policy_core as pc
@@ -122,10 +123,10 @@ def test_an_action_out_of_range_has_probability_zero(policy: Any, action: int) -
 
 def test_box_rollouts_store_the_unclipped_action_and_act_returns_the_clipped(box_policy: Any) -> None:
     keys = jax.random.split(jax.random.key(1), 200)
-    _, stored, _, log_probs = jax.vmap(lambda key: pc.action_and_value(box_policy, (), OBSERVATION, key=key))(
-        keys
-    )
-    _, acted = jax.vmap(lambda key: pc.act(box_policy, (), OBSERVATION, key=key))(keys)
+    steps = jax.vmap(lambda key: pc.action_and_value(box_policy, (), OBSERVATION, key=key))
+    _, stored, _, log_probs = jax.jit(steps, compiler_options=AS_USERS)(keys)
+    acts = jax.vmap(lambda key: pc.act(box_policy, (), OBSERVATION, key=key)[1])
+    acted = jax.jit(acts, compiler_options=AS_USERS)(keys)
     space = box_policy[1].action_space
     assert not bool(jnp.all(jax.vmap(space.contains)(stored)))
     assert bool(jnp.all(jax.vmap(space.contains)(acted)))
