@@ -91,9 +91,10 @@ for name in ("act discrete", "squashed, mixed bounds"):
 
 def test_the_ratio_is_one_as_users_compile() -> None:
     """The rest of the suite is compiled without some optimisations, see `conftest`."""
-    env = {**os.environ, "XLA_FLAGS": ""}
+    tests = Path(__file__).parent
+    env = {**os.environ, "XLA_FLAGS": "", "PYTHONPATH": str(tests.parent)}  # not what may be installed
     done = subprocess.run(
-        [sys.executable, "-c", OPTIMISED], env=env, cwd=Path(__file__).parent, capture_output=True, text=True
+        [sys.executable, "-c", OPTIMISED], env=env, cwd=tests, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
 

@@ -1,6 +1,5 @@
 """The toy environments: what is claimed of their optimum, and that everything stays in its space."""
 
-import functools
 import itertools
 from typing import Any
 
@@ -8,13 +7,9 @@ import environments
 import jax
 import jax.numpy as jnp
 import numpy as np
-import optax
-import ppo
 import pytest
-import results
 from policy_core_adapters.environment import Environment
-
-import policy_core as pc
+from small_ppo import ppo_runs_on
 
 pytestmark = [
     pytest.mark.filterwarnings("default"),  # other people's warnings are theirs
@@ -137,24 +132,6 @@ def test_random_walks_stay_in_the_spaces(name: str) -> None:
     assert (done.sum(1) >= 200 // 16).all()
 
 
-@pytest.mark.parametrize(
-    "name", ["pendulum-beta", "pendulum-normalized", "breakout-hl-gauss", "hybrid", "masked_grid"]
-)
+@pytest.mark.parametrize("name", ["hybrid", "masked_grid"])
 def test_ppo_runs_on(name: str) -> None:
-    task = results.TASKS[name]
-    env = task.make()
-    hyper = task.hyper._replace(num_envs=4, num_steps=16, num_updates=3, num_epochs=2, num_minibatches=2)
-    init, update = ppo.make_train(task.config(env), env, hyper)
-
-    @functools.partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})  # compiles sooner
-    def run(key: Any) -> Any:
-        return jax.lax.scan(lambda r, _: update(r), init(key), None, hyper.num_updates)
-
-    before, _ = pc.init(task.config(env), key=jax.random.key(0))
-    runner, _ = run(jax.random.key(0))
-    params, _ = runner.policy
-    assert jax.tree.structure(params) == jax.tree.structure(before)
-    assert all(bool(jnp.isfinite(leaf).all()) for leaf in jax.tree.leaves(params))
-    counts = optax.tree_utils.tree_get_all_with_path(runner.optimizer_state, "count")
-    steps = [int(count) for _, count in counts if not isinstance(count, optax.MaskedNode)]  # of a statistic
-    assert set(steps) == {3 * 2 * 2}
+    ppo_runs_on(name)

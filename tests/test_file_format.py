@@ -16,7 +16,7 @@ from by_hand import TABLES, checksum, closed, opened
 import policy_core as pc
 from policy_core.configs import codec
 from policy_core.errors import FileError, FingerprintError
-from policy_core.files import arrays, configs, document, rows, wire
+from policy_core.files import arrays, configs, document, replay, rows, wire
 
 pytestmark = pytest.mark.usefixtures("unchecked")  # beartype doubles the time to trace
 
@@ -256,6 +256,39 @@ def test_a_self_test_that_fails_says_by_how_much(name, tmp_path):
     for tolerance in (math.nan, -1.0):
         with pytest.raises(FileError, match=r"^tolerance: got (nan|-1.0), expected a number of at least 0$"):
             pc.verify(tmp_path / "file", tolerance=tolerance)
+
+
+def _with_bias_of_the_critic(data: bytes, number: float) -> bytes:
+    read = opened(data)
+    row = next(row for row in read["leaves"] if row[0] == "critic/head/bias")
+    row[3] = np.full(2, number, "<f4").tobytes()
+    return closed(read)
+
+
+@pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
+def test_what_is_not_finite_is_off_unless_it_was_recorded_there(number, tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(_with_bias_of_the_critic(DATA, number))
+    for tolerance in (1e-3, math.inf):
+        with pytest.raises(FileError, match=r"^self-test: 'value' is off by inf"):
+            pc.verify(path, tolerance=tolerance)
+    params = jax.tree.map(jnp.asarray, _params((2,)))
+    params["critic"]["head"]["bias"] = jnp.full((2, 1), number)
+    pc.save(path, (params, CONFIG))
+    assert pc.verify(path).deviation == 0
+    for other in {0.0, math.nan, math.inf} - {number}:
+        path.write_bytes(_with_bias_of_the_critic(path.read_bytes(), other))
+        with pytest.raises(FileError, match=r"^self-test: 'value' is off by inf"):
+            pc.verify(path)
+
+
+def test_a_nan_at_another_place_is_another():
+    nan, inf = math.nan, math.inf
+    of = lambda then, now: replay._deviation(np.array(then), np.array(now))
+    assert of([nan, 1.0, inf], [nan, 1.0, inf]) == 0
+    for then, now in (([nan, 1.0], [1.0, nan]), ([1.0, 1.0], [1.0, nan]), ([nan], [1.0]), ([inf], [-inf])):
+        assert of(then, now) == inf
+    assert of([1.0, 4.0], [1.5, 5.0]) == 0.5
 
 
 @pytest.mark.usefixtures("unchecked")

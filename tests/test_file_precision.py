@@ -1,5 +1,6 @@
 """Files of policies in 64 bits, read by processes whose JAX has 64, and by those whose JAX has 32."""
 
+import math
 import os
 import subprocess
 import sys
@@ -110,6 +111,34 @@ def test_what_32_bits_cannot_hold_is_refused(wide):
     message = r"^leaves: the leaf 'actor/head/bias' holds 1e\+39, which is beyond float32; set jax_enable_x64"
     with pytest.raises(FileError, match=message):
         pc.load(wide / "beyond", narrow=True)
+
+
+LARGEST = float(np.finfo(np.float32).max)
+HALFWAY = LARGEST + 2.0**103  # to 2^128, to which it is rounded: infinity
+
+
+def test_a_float_is_rounded_or_refused_and_never_becomes_infinite(tmp_path):
+    params = jax.tree.map(jnp.zeros_like, jax.eval_shape(lambda: NARROW.init(key=jax.random.key(0))))
+    data = pc.to_bytes((params, NARROW))
+
+    def load(table: str, path: str, numbers: list[float]) -> Any:
+        """The policy of a file of which one row is float64, with these numbers."""
+        document = opened(data)
+        row = next(row for row in document[table] if row[0] == path)
+        row[1], row[3] = "float64", np.resize(numbers, row[2]).tobytes()
+        (tmp_path / "file").write_bytes(closed(document))
+        return pc.load(tmp_path / "file", narrow=True)
+
+    for held in ([math.inf, -math.inf, LARGEST], [math.nan, 1e-60, -LARGEST]):
+        bias = load("leaves", "actor/head/bias", held)[0]["actor"]["head"]["bias"]
+        np.testing.assert_array_equal(bias, np.array(held, np.float32))
+    for number in (HALFWAY, -HALFWAY, 1e39):
+        with pytest.raises(FileError, match=r"^leaves: the leaf 'actor/head/bias' holds .*beyond float32"):
+            load("leaves", "actor/head/bias", [0.0, number, math.inf])
+    with pytest.raises(
+        FileError, match=r"^self_test: the leaf 'value' holds 1e\+39, which is beyond float32"
+    ):
+        load("self_test", "value", [1e39])
 
 
 def test_nothing_is_done_to_a_policy_in_32_bits(tmp_path):

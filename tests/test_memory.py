@@ -13,6 +13,7 @@ from cases import config
 import policy_core as pc
 from policy_core.errors import ConfigError, ContractError, StructureError
 from policy_core.memory import scan_steps
+from policy_core.memory.gates import apply_map
 from policy_core.testing.checks import Case, check_memory
 
 pytestmark = pytest.mark.usefixtures("unchecked")  # beartype doubles the time to trace
@@ -253,6 +254,41 @@ def test_layer_norm_takes_out_the_size_of_the_kernels(name: str) -> None:
     np.testing.assert_allclose(a, b, atol=1e-4)
     plain = type(memory)(SIZE)
     assert not np.allclose(plain.step(params, state, x)[1], a, atol=0.01)
+
+
+@pytest.mark.parametrize("name", ["gru, normalised, learned start", "lstm, normalised, learned start"])
+def test_the_layer_norm_of_a_memory_has_an_epsilon_of_a_hundred_thousandth(name: str) -> None:
+    """By hand, gate by gate, where that is about the variance."""
+    memory, x, h = MEMORIES[name], 2e-3 * numbers(INPUTS, seed=1), 2e-3 * numbers(SIZE, seed=2)
+    p, gates = params_of(memory), 4 if isinstance(memory, pc.LSTM) else 3
+
+    def mapped(layer: Any, x: np.ndarray) -> np.ndarray:
+        y = (x.astype(np.float64) @ np.asarray(layer["kernel"], np.float64)).reshape(gates, SIZE)
+        variance = y.var(1, keepdims=True)
+        assert (variance < 1e-4).all()
+        y = (y - y.mean(1, keepdims=True)) / np.sqrt(variance + 1e-5)
+        return (y.ravel() * np.asarray(layer["scale"], np.float64)).reshape(gates, SIZE)
+
+    for part, seen in (("input", x), ("recurrent", h)):
+        got = apply_map(p[part], jnp.asarray(seen), gates, jnp.float32, True)
+        np.testing.assert_allclose(got, mapped(p[part], seen).ravel(), rtol=1e-4, atol=1e-6)
+    if gates == 3:
+        sigmoid = lambda x: 1 / (1 + np.exp(-x))
+        seen = mapped(p["input"], x) + np.asarray(p["input"]["bias"], np.float64).reshape(3, SIZE)
+        recalled = mapped(p["recurrent"], h)
+        r, z = sigmoid(seen[0] + recalled[0]), sigmoid(seen[1] + recalled[1])
+        n = np.tanh(seen[2] + r * (recalled[2] + np.asarray(p["recurrent"]["bias"])))
+        np.testing.assert_allclose(
+            memory.step(p, jnp.asarray(h), jnp.asarray(x))[1], (1 - z) * n + z * h, atol=1e-5
+        )
+
+
+def test_attention_to_tiny_numbers_shows_the_epsilon_of_its_norm() -> None:
+    memory = MEMORIES["attention"]
+    params, xs = params_of(memory), 3e-3 * numbers(2, INPUTS)
+    params = {**params, "embedding": {**params["embedding"], "bias": jnp.zeros(SIZE)}}
+    _, ys = scan_steps(memory, params, memory.initial_state(params), jnp.asarray(xs), jnp.zeros(2, bool))
+    np.testing.assert_allclose(ys[-1], attended(memory, params, xs), rtol=0, atol=2e-6)
 
 
 def test_fresh_params_are_as_documented() -> None:

@@ -368,6 +368,19 @@ def test_normed_and_residual_networks_are_those_of_flax(network: Any, module: An
     np.testing.assert_allclose(half.astype(jnp.float32), got, atol=0.15)
 
 
+def test_a_layer_norm_of_tiny_numbers_shows_its_epsilon() -> None:
+    """Where the variance is about the 1e-5 that is added to it."""
+    x = 4e-3 * np.array([0.5, -1.0, 2.0, 0.1])
+    expected = (x - x.mean()) / np.sqrt(x.var() + 1e-5)
+    assert 0.5 < np.abs(expected).max() < 1.2  # 1.6 without an epsilon
+    got = networks.norm(networks.init_norm(4, "float32"), jnp.asarray(x, jnp.float32))
+    np.testing.assert_allclose(got, expected, rtol=1e-5)
+    flax = linen.LayerNorm(epsilon=1e-5).apply(
+        {"params": networks.init_norm(4, "float32")}, x.astype("float32")
+    )
+    np.testing.assert_allclose(got, flax, rtol=1e-4)
+
+
 def test_layers_of_a_residual_block_that_are_activated_have_the_gain() -> None:
     params = pc.ResidualMLP(6, expansion=3, gain=3.0).init(4, key=jax.random.key(0), dtype="float32")
     for name, factor in (("up", 9.0), ("down", 1.0)):

@@ -8,6 +8,7 @@ import numpy as np
 import optax
 import pytest
 from cases import CONFIGS, SPACES, config
+from compiling import AS_USERS
 from jax.experimental import checkify
 
 import policy_core as pc
@@ -122,10 +123,10 @@ def test_an_action_out_of_range_has_probability_zero(policy: Any, action: int) -
 
 def test_box_rollouts_store_the_unclipped_action_and_act_returns_the_clipped(box_policy: Any) -> None:
     keys = jax.random.split(jax.random.key(1), 200)
-    _, stored, _, log_probs = jax.vmap(lambda key: pc.action_and_value(box_policy, (), OBSERVATION, key=key))(
-        keys
-    )
-    _, acted = jax.vmap(lambda key: pc.act(box_policy, (), OBSERVATION, key=key))(keys)
+    steps = jax.vmap(lambda key: pc.action_and_value(box_policy, (), OBSERVATION, key=key))
+    _, stored, _, log_probs = jax.jit(steps, compiler_options=AS_USERS)(keys)
+    acts = jax.vmap(lambda key: pc.act(box_policy, (), OBSERVATION, key=key)[1])
+    acted = jax.jit(acts, compiler_options=AS_USERS)(keys)
     space = box_policy[1].action_space
     assert not bool(jnp.all(jax.vmap(space.contains)(stored)))
     assert bool(jnp.all(jax.vmap(space.contains)(acted)))
@@ -347,6 +348,30 @@ def test_a_temperature_is_the_root_of_the_density() -> None:
 
         difference = log_prob(2.0) - log_prob(1.0) / 2
         np.testing.assert_allclose(difference, difference[0], atol=1e-5)
+
+
+def test_beta_concentrations_are_clipped_at_every_temperature() -> None:
+    """softplus plus a minimum, its power, and bounds that hold afterwards."""
+    space = pc.Box(low=0.0, high=1.0, shape=(3,))
+    outputs = np.array(
+        [-30.0, 0.0, 30.0, 30.0, 0.0, -30.0], np.float32
+    )  # of three first and three second ones
+    layer = {"kernel": jnp.zeros((1, 6)), "bias": jnp.asarray(outputs)}
+    for low, high in ((0.5, 4.0), (1e-3, 1e4), (1.0, 20.0)):
+        for temperature in (None, 0.01, 1.0, 2.0):
+            heat = None if temperature is None else jnp.float32(temperature)
+            got = pc.BetaHead(low=low, high=high).distribution(space, layer, jnp.ones(1), None, heat)
+            exact = low + np.logaddexp(0, outputs.astype(np.float64))
+            exact = 1 + (exact - 1) / (temperature or 1.0)  # the root of x^(a - 1)
+            wanted = np.clip(exact, min(low, 1e-2), high)
+            np.testing.assert_allclose(jnp.concatenate([got.alpha, got.beta]), wanted, rtol=1e-4)
+
+
+def test_each_head_starts_with_its_own_gain() -> None:
+    params, _ = pc.init(config(pc.Discrete(3), actor_gain=0.5, critic_gain=3.0), key=jax.random.key(0))
+    for owner, gain in (("actor", 0.5), ("critic", 3.0)):
+        kernel = params[owner]["head"]["kernel"]
+        np.testing.assert_allclose(kernel.T @ kernel, gain**2 * np.eye(kernel.shape[1]), atol=1e-5)
 
 
 def test_checked_mask_reports_a_row_that_allows_nothing() -> None:

@@ -121,7 +121,7 @@ def default_encoder(space: Space) -> Encoder:
         return NatureCNN() if sides[0] >= 36 else MinAtarCNN() if sides[0] >= 3 else Flatten()
     if isinstance(space, Box) and space.dtype == "uint8" and len(space.shape) in (2, 4):
         raise ConfigError(
-            f"observation_space: got a Box of uint8 and shape {space.shape}: if it is an image, give it three "
+            f"observation_space: got a Box of uint8 and shape {space.shape}; if it is an image, give three "
             "axes (height, width, channels), of which frames are channels; if not, give encoder=Flatten()"
         )
     if isinstance(space, Dict | Tuple):

@@ -80,7 +80,8 @@ def check(policy: Policy, batch: tuple[int, ...], rows: tuple[Row, ...], toleran
     """Run the self-test.
 
     Raises:
-        SelfTestError: if an output is off by more than the tolerance; with the largest deviation.
+        SelfTestError: if an output is off by more than the tolerance, with the largest deviation; or
+            if it is NaN or infinite and was not, at any tolerance.
     """
     if not tolerance >= 0:  # nothing is above NaN
         raise FileError(f"tolerance: got {tolerance}, expected a number of at least 0")
@@ -113,7 +114,7 @@ def check(policy: Policy, batch: tuple[int, ...], rows: tuple[Row, ...], toleran
             continue
         if (off := _deviation(then.astype(np.float64), now.astype(np.float64))) > worst:
             worst, where = off, name
-    if worst > tolerance:
+    if worst > tolerance or worst == math.inf:  # what is not finite and was so is within no tolerance
         raise SelfTestError(
             f"self-test: {where!r} is off by {worst:.3g}, at most {tolerance:g} is allowed, over "
             f"{count} observations; the policy does not act here as it did where it was saved"

@@ -1,0 +1,12 @@
+"""What a test needs that compares two programs bit by bit."""
+
+import os
+from typing import Any
+
+# How products and sums are fused decides their last bits: with the emitters of users, which `conftest`
+# leaves out. For `jax.jit(..., compiler_options=AS_USERS)`.
+AS_USERS: dict[str, Any] | None = (
+    {"xla_cpu_use_fusion_emitters": True}
+    if "fusion_emitters=false" in os.environ.get("XLA_FLAGS", "")
+    else None
+)

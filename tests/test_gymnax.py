@@ -1,0 +1,131 @@
+"""The adapter of gymnax on both of its lines, and the example trainer on its environments."""
+
+import functools
+from typing import Any
+
+import environments
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from cases import config
+from policy_core_adapters import gymnax as adapter
+from small_ppo import TINY, ppo_runs_on, train
+
+import policy_core as pc
+
+gymnax = pytest.importorskip("gymnax", reason="gymnax is not installed")
+
+pytestmark = [
+    pytest.mark.filterwarnings("default"),  # other people's warnings are theirs
+    pytest.mark.usefixtures("unchecked", "lenient"),
+]
+
+
+@functools.cache
+def cartpole() -> tuple[Any, Any]:
+    return gymnax.make("CartPole-v1")
+
+
+class LegacyCartPole:
+    """CartPole with the five-value interface of gymnax 0.x, where `done` merges both ends."""
+
+    def __init__(self, env: Any) -> None:
+        self.env = env
+        self.action_space, self.observation_space = env.action_space, env.observation_space
+        self.reset, self.reset_env = env.reset, env.reset_env
+
+    def step_env(self, key: Any, state: Any, action: Any, params: Any) -> Any:
+        observation, state, reward, terminated, info = self.env.step_env(key, state, action, params)
+        return observation, state, reward, terminated | self.env.is_truncated(state, params), info
+
+    def step(self, key: Any, state: Any, action: Any, params: Any) -> Any:
+        observation, state, reward, done, info = self.step_env(key, state, action, params)
+        first, fresh = self.reset_env(key, params)
+        state = jax.tree.map(lambda a, b: jnp.where(done, a, b), fresh, state)
+        return jnp.where(done, first, observation), state, reward, done, info
+
+
+@pytest.mark.parametrize("line", ["1.x", "1.x behind its five-value wrapper", "0.x"])
+def test_gymnax_steps_tell_termination_from_truncation(line: str) -> None:
+    env, params = cartpole()
+    if line == "0.x":
+        env = LegacyCartPole(env)
+    elif line != "1.x":
+        from gymnax.wrappers.compat import LegacyStepAPIWrapper
+
+        env = LegacyStepAPIWrapper(env)
+    ours = adapter.from_gymnax(env, params.replace(max_steps_in_episode=5))
+    assert ours.action_space == pc.Discrete(2)
+    assert ours.observation_space.struct().shape == (4,)
+    key = jax.random.key(0)
+    observation, state = jax.jit(ours.reset)(key)
+    step = jax.jit(ours.step)
+    for t in range(5):
+        result = step(key, state, jnp.int32(t % 2))
+        assert bool(result.truncated) == (t == 4)
+        assert not bool(result.terminated)
+        observation, state = result.observation, result.state
+    assert int(state.time) == 0
+    assert not np.allclose(result.final_observation, observation)
+
+    ours = adapter.from_gymnax(env, params)
+    observation, state = jax.jit(ours.reset)(key)
+    step = jax.jit(ours.step)
+    for _ in range(50):
+        result = step(key, state, jnp.int32(1))
+        state = result.state
+        if bool(result.terminated):
+            break
+    assert bool(result.terminated)
+    assert not bool(result.truncated)
+
+
+def test_hidden_velocities_are_the_odd_numbers_and_nothing_else_changes() -> None:
+    whole = adapter.from_gymnax(*cartpole())
+    ours = environments.hidden_velocity(whole)
+    assert ours.observation_space == pc.Box(
+        low=whole.observation_space.low[::2], high=whole.observation_space.high[::2], shape=(2,)
+    )
+    key = jax.random.key(0)
+    observation, state = ours.reset(key)
+    np.testing.assert_array_equal(observation, whole.reset(key)[0][::2])
+    got, expected = (env.step(key, state, jnp.int32(1)) for env in (ours, whole))
+    for name in ("observation", "final_observation"):
+        np.testing.assert_array_equal(getattr(got, name), getattr(expected, name)[::2])
+    assert got.reward == expected.reward
+
+
+def test_gymnax_spaces_are_converted() -> None:
+    spaces = gymnax.environments.spaces
+    box = spaces.Box(np.array([-1.0, -2.0]), np.array([1.0, np.inf]), (2,), jnp.float32)
+    space = spaces.Dict({"b": spaces.Discrete(3), "a": box})
+    assert adapter.space_of(space) == pc.Dict(
+        {"a": pc.Box(low=(-1.0, -2.0), high=(1.0, float("inf")), shape=(2,)), "b": pc.Discrete(3)}
+    )
+    with pytest.raises(ValueError, match="got object, expected Discrete, Box, Dict or Tuple"):
+        adapter.space_of(object())
+
+
+@pytest.mark.parametrize("name", ["Breakout-MinAtar", "Pendulum-v1"])
+def test_the_same_file_trains_on_images_and_on_normalised_observations(name: str) -> None:
+    env = adapter.make(name)
+    images = name == "Breakout-MinAtar"
+    encoder, normalize = (pc.MinAtarCNN(filters=2, size=8), None) if images else (None, pc.Normalize())
+    configuration = config(env.action_space, env.observation_space, encoder=encoder, normalize=normalize)
+    hyper = TINY._replace(num_steps=8, num_updates=2, num_epochs=1, sequence_length=1)
+    (params, _), _ = train(env, configuration, hyper)
+    before, _ = pc.init(configuration, key=jax.random.split(jax.random.key(0), 3)[0])
+    if images:
+        moved = jax.tree.map(lambda a, b: bool((a != b).any()), params["encoder"], before["encoder"])
+        assert jax.tree.all(moved)
+    else:
+        statistics = params["normalize"]
+        assert (statistics["count"].sum(0) == 2 * 8 * 4).all()  # nothing was counted twice, nothing decayed
+        assert (jnp.abs(statistics["mean"][0]) <= jnp.array([1.0, 1.0, 8.0])).all()
+        assert (statistics["variance"][0] > 0).all()
+
+
+@pytest.mark.parametrize("name", ["pendulum-beta", "pendulum-normalized", "breakout-hl-gauss"])
+def test_ppo_runs_on(name: str) -> None:
+    ppo_runs_on(name)
