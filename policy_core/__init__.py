@@ -24,6 +24,7 @@ from policy_core.configs import added, diff, fingerprint, static
 from policy_core.contract import Policy
 from policy_core.encoders import Embedding, Flatten, ImpalaCNN, MinAtarCNN, NatureCNN, Parts
 from policy_core.files import from_bytes, inspect, load, load_extra, save, to_bytes, verify
+from policy_core.functions.describe import batch_shape, summary
 from policy_core.functions.sequence import evaluate_sequence, forward_sequence
 from policy_core.functions.step import (
     act,
@@ -62,10 +63,10 @@ __all__ = [
     "Flatten", "GRU", "HLGaussHead", "ImpalaCNN", "LSTM", "MLP", "MinAtarCNN", "MinGRU", "MultiBinary",
     "MultiDiscrete", "NatureCNN", "NormalHead", "Normalize", "Parts", "Policy", "RegressionHead",
     "ResidualMLP", "Scale", "SquashedNormalHead", "Stack", "Tuple", "TwoHotHead", "WindowAttention",
-    "act", "action_and_value", "action_distribution", "actor_only", "added", "diff", "env_action",
-    "evaluate_action", "evaluate_sequence", "fingerprint", "forward", "forward_sequence", "from_bytes",
-    "init", "inspect", "load", "load_extra", "policy_action", "reset", "save", "static", "to_bytes",
-    "trainable", "transplant", "update_statistics", "value", "verify",
+    "act", "action_and_value", "action_distribution", "actor_only", "added", "batch_shape", "diff",
+    "env_action", "evaluate_action", "evaluate_sequence", "fingerprint", "forward", "forward_sequence",
+    "from_bytes", "init", "inspect", "load", "load_extra", "policy_action", "reset", "save", "static",
+    "summary", "to_bytes", "trainable", "transplant", "update_statistics", "value", "verify",
 ]  # fmt: skip
 _MODULES = (
     contract, distributions, encoders, errors, files, heads, memory, networks, spaces, surgery,

@@ -33,10 +33,19 @@ def from_gymnax(env: Any, params: Any) -> Environment:
 
     def reset(key: jax.Array) -> tuple[Any, Any]:
         observation, state = env.reset(key, params)
-        return observation, state
+        return declared(observation), state
+
+    def declared(observation: Any) -> Any:
+        """In the dtypes of the space: some environments give floats for integers, or the reverse."""
+        return jax.tree.map(
+            lambda x, leaf: jnp.asarray(x).astype(leaf.dtype), observation, observation_space.struct()
+        )
 
     key = jax.eval_shape(lambda: jax.random.key(0))
-    action_space = space_of(env.action_space(params))
+    with jax.ensure_compile_time_eval():  # a trainer may make its environment inside of a jit
+        action_space, observation_space = (
+            space_of(space(params)) for space in (env.action_space, env.observation_space)
+        )
     _, state = jax.eval_shape(reset, key)
     outcome = jax.eval_shape(env.step, key, state, action_space.struct(), params)
     if len(outcome) not in (5, 6):
@@ -44,24 +53,34 @@ def from_gymnax(env: Any, params: Any) -> Environment:
     modern = "final_observation" in outcome[-1]
 
     def step(key: jax.Array, state: Any, action: Any) -> Step:
-        if not modern:
-            return _legacy_step(env, params, key, state, action)
-        observation, state, reward, *_, info = env.step(key, state, action, params)
-        terminated = info["terminated"]
-        truncated = info["truncated"] & ~terminated
-        return Step(observation, state, reward, terminated, truncated, info["final_observation"])
+        if modern:
+            observation, state, reward, *_, info = env.step(key, state, action, params)
+            end, final = (info["terminated"], info["truncated"]), info["final_observation"]
+        else:
+            observation, state, reward, *flags, final = _legacy_step(env, params, key, state, action)
+            end = flags[0], flags[1]
+        terminated, truncated = (jnp.asarray(flag).astype(bool) for flag in end)
+        reward = jnp.asarray(reward).astype(jnp.float32)
+        return Step(
+            declared(observation), state, reward, terminated, truncated & ~terminated, declared(final)
+        )
 
-    return Environment(space_of(env.observation_space(params)), action_space, reset, step)
+    return Environment(observation_space, action_space, reset, step)
 
 
 def space_of(space: Any) -> pc.contract.Space:
-    """The policy_core space of a gymnax space, recognised by what it has.
+    """The policy_core space of a gymnax or gymnasium space, recognized by its attributes.
 
     Raises:
-        ValueError: for a space that is none of Discrete, Box, Dict and Tuple.
+        ValueError: for a space that is none of Discrete, MultiDiscrete, MultiBinary, Box, Dict and Tuple.
     """
+    if type(space).__name__ == "MultiBinary":  # whose `n` is a shape
+        return pc.MultiBinary(tuple(int(size) for size in space.shape))
     if hasattr(space, "n"):
-        return pc.Discrete(int(space.n))
+        return pc.Discrete(int(space.n), start=int(getattr(space, "start", 0)))
+    if hasattr(space, "nvec"):
+        nvec, start = (np.ravel(x).astype(int).tolist() for x in (space.nvec, space.start))
+        return pc.MultiDiscrete(tuple(nvec), shape=np.shape(space.nvec), start=tuple(start))
     if hasattr(space, "low"):
         dtype: Any = np.dtype(space.dtype).name
         return pc.Box(
@@ -74,10 +93,13 @@ def space_of(space: Any) -> pc.contract.Space:
         if hasattr(space.spaces, "items"):
             return pc.Dict({str(name): space_of(part) for name, part in space.spaces.items()})
         return pc.Tuple(tuple(space_of(part) for part in space.spaces))
-    raise ValueError(f"space: got {type(space).__name__}, expected Discrete, Box, Dict or Tuple")
+    raise ValueError(
+        f"space: got {type(space).__name__}, expected Discrete, MultiDiscrete, MultiBinary, Box, Dict or "
+        "Tuple"
+    )
 
 
-def _legacy_step(env: Any, params: Any, key: jax.Array, state: Any, action: Any) -> Step:
+def _legacy_step(env: Any, params: Any, key: jax.Array, state: Any, action: Any) -> tuple[Any, ...]:
     """One step of gymnax 0.x with the last observation kept and time limits told apart."""
     step_key, reset_key = jax.random.split(key)
     final, stepped, reward, done, _ = env.step_env(step_key, state, action, params)
@@ -90,7 +112,7 @@ def _legacy_step(env: Any, params: Any, key: jax.Array, state: Any, action: Any)
         return jax.tree.map(lambda a, b: jnp.where(done, a, b), a, b)
 
     observation, state = pick(first, final), pick(fresh, stepped)
-    return Step(observation, state, reward, done & ~timed_out, done & timed_out, final)
+    return observation, state, reward, done & ~timed_out, done & timed_out, final
 
 
 def _bound(bound: Any) -> float | tuple[float, ...]:

@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import PyTree
 
-from policy_core.checks.structure import check_structure, describe
+from policy_core.checks.structure import check_structure, describe, is_array
 from policy_core.contract import ActorCritic, Mask, PointValue, ValuePrediction
 from policy_core.errors import StructureError
 
@@ -35,18 +35,36 @@ def check_config(config: Any) -> None:
 
 def check_params(params: Any, config: ActorCritic) -> None:
     """The params have the paths, shapes and kinds of dtype of `init`; else says whose they may be."""
-    if getattr(config, "params_unchecked", False):
-        return
+    if not getattr(config, "params_unchecked", False) and (axes := batch_axes(params, config)):
+        path, leaf = jax.tree_util.tree_leaves_with_path(params)[0]
+        shape, where = jnp.shape(leaf), jax.tree_util.keystr(path)
+        raise StructureError(
+            f"params{where}: got shape {shape}, expected {shape[len(axes) :]}; these are the params of a "
+            f"population of {axes}: use jax.vmap over it, or take one member"
+        )
+
+
+def batch_axes(params: Any, config: ActorCritic) -> tuple[int, ...]:
+    """The leading axes that all leaves have in front of those of `init`.
+
+    Raises:
+        StructureError: for params that are not those of the config.
+    """
     x64 = bool(jax.config.jax_enable_x64)  # type: ignore[attr-defined]
     struct = _params_struct(cast("Hashable", config), x64)
+    pairs = zip(jax.tree.leaves(params), jax.tree.leaves(struct), strict=False)
+    axes = {
+        jnp.shape(leaf)[: max(jnp.ndim(leaf) - len(one.shape), 0)] for leaf, one in pairs if is_array(leaf)
+    }
+    front = axes.pop() if len(axes) == 1 else ()
+    batch = jax.tree.map(lambda one: jax.ShapeDtypeStruct((*front, *one.shape), one.dtype), struct)
     try:
-        check_structure(params, struct, "params")
+        check_structure(params, batch, "params")
     except StructureError as error:
-        whose = "of another config: policy_core.transplant carries leaves over"
-        if (axes := _population_axes(params, struct)) is not None:
-            whose = f"of a population of {axes}: use jax.vmap over it, or take one member"
         first = str(error).partition(";")[0]
-        raise StructureError(f"{first}; these are the params {whose}") from None
+        whose = "these are the params of another config: policy_core.transplant carries leaves over"
+        raise StructureError(f"{first}; {whose}") from None
+    return front
 
 
 @functools.lru_cache(maxsize=1024)
@@ -61,17 +79,6 @@ def _params_struct(config: Any, x64: bool) -> PyTree:
             f"config: {name}.init cannot be traced, so its params cannot be checked ({why}); set "
             "params_unchecked = True on the class to act without"
         ) from error
-
-
-def _population_axes(params: Any, struct: PyTree) -> tuple[int, ...] | None:
-    """The leading axes that every leaf has in front of those of `struct`, if there are some."""
-    trees: list[Any] = [jax.tree.structure(tree) for tree in (params, struct)]
-    pairs = zip(*map(jax.tree.leaves, (params, struct)), strict=False) if trees[0] == trees[1] else ()
-    axes = set()
-    for leaf, single in pairs:
-        front = len(jnp.shape(leaf)) - len(single.shape)
-        axes.add(jnp.shape(leaf)[:front] if front > 0 and jnp.shape(leaf)[front:] == single.shape else ())
-    return axes.pop() or None if len(axes) == 1 else None
 
 
 def check_inputs(config: ActorCritic, observation: Any, action_mask: Mask) -> None:
