@@ -240,14 +240,14 @@ class SequenceActorCritic(ActorCritic[Params, State, Observation, Action], Proto
 
 @runtime_checkable
 class NormalizingActorCritic(ActorCritic[Params, State, Observation, Action], Protocol):
-    """A policy some of whose params are not for an optimiser, such as running statistics.
+    """A policy some of whose params are not for an optimizer, such as running statistics.
 
     Optional: for a config without these methods `trainable` is true everywhere, and
     `update_statistics` changes nothing.
     """
 
     def trainable(self, params: Params) -> PyTree:
-        """Which leaves an optimiser may move: Python bools in the structure of `params`."""
+        """Which leaves an optimizer may move: Python bools in the structure of `params`."""
         ...
 
     def update_statistics(
@@ -388,7 +388,7 @@ class Head(Protocol):
         """The distribution over policy actions.
 
         With a temperature T it is the one whose density is the T-th root of what it would
-        be, renormalised: T above 1 is flatter, T near 0 is the mode.
+        be, renormalized: T above 1 is flatter, T near 0 is the mode.
         """
         ...
 

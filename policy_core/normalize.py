@@ -31,13 +31,13 @@ class Normalize:
     and the variance 1. A NaN in an observation stays NaN; an infinity is clipped.
 
     The statistics are leaves of the params, so a file holds them and inference leaves them as
-    they are. They have no gradient, and `trainable` says that no optimiser should move them.
+    they are. They have no gradient, and `trainable` says that no optimizer should move them.
     A count, a mean and a variance are each a pair of floats `[2, ...]` whose sum is meant, the
     first of which is that sum rounded: float32 alone stops counting at 2^24, and a mean at
     1000 stops moving when its steps are below 3e-5.
 
     Args:
-        clip: the largest size of a normalised number; inf for none.
+        clip: the largest size of a normalized number; inf for none.
         epsilon: added to the variance; what is constant becomes 0.
 
     Raises:
@@ -78,7 +78,7 @@ class Normalize:
         return jax.tree.map(fresh, space.struct())
 
     def apply(self, statistics: Statistics, observation: PyTree) -> PyTree:
-        """The observation, normalised, without a gradient to the statistics."""
+        """The observation, normalized, without a gradient to the statistics."""
 
         def normalized(x: Array, seen: dict[str, Float[Array, "2 ..."]]) -> Array:
             if not seen:

@@ -4,7 +4,7 @@ import os
 from collections.abc import Iterator
 
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
-# Compiling is most of the time of this suite, and the optimisations of LLVM are half of that. XLA's
+# Compiling is most of the time of this suite, and the optimizations of LLVM are half of that. XLA's
 # own stay; `tests/test_distributions.py` measures its figures with everything on.
 os.environ.setdefault(
     "XLA_FLAGS", "--xla_force_host_platform_device_count=2 --xla_backend_optimization_level=0"

@@ -79,7 +79,7 @@ def test_a_variant_acts_and_scores(name: str) -> None:
     assert bool(inside)
 
 
-OPTIMISED = """
+OPTIMIZED = """
 from cases import CONFIGS
 from policy_core import testing
 from policy_core.testing import checks
@@ -90,10 +90,10 @@ for name in ("act discrete", "squashed, mixed bounds"):
 
 
 def test_the_ratio_is_one_as_users_compile() -> None:
-    """The rest of the suite is compiled without some optimisations, see `conftest`."""
+    """The rest of the suite is compiled without some optimizations, see `conftest`."""
     env = {**os.environ, "XLA_FLAGS": ""}
     done = subprocess.run(
-        [sys.executable, "-c", OPTIMISED], env=env, cwd=Path(__file__).parent, capture_output=True, text=True
+        [sys.executable, "-c", OPTIMIZED], env=env, cwd=Path(__file__).parent, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
 

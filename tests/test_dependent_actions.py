@@ -37,13 +37,13 @@ TRIPLES = np.array(list(itertools.product(*(range(n) for n in ODD.nvec))), np.in
 
 
 def _law(logits: np.ndarray, allowed: np.ndarray) -> np.ndarray:
-    """The probabilities of all triples, in float64: rows multiplied, cut to the mask, normalised."""
+    """The probabilities of all triples, in float64: rows multiplied, cut to the mask, normalized."""
     rows = np.split(np.exp(logits.astype(float)), np.cumsum(ODD.nvec)[:-1], -1)
     table = np.einsum("bi,bj,bk->bijk", *rows) * allowed
     return table / table.sum((1, 2, 3), keepdims=True)
 
 
-def test_a_joint_mask_cuts_the_product_and_renormalises() -> None:
+def test_a_joint_mask_cuts_the_product_and_renormalizes() -> None:
     d = ProductCategorical(LOGITS, pc.spaces.JointMask(jnp.asarray(ALLOWED)), ODD)
     law = _law(np.asarray(LOGITS), ALLOWED)
     np.testing.assert_allclose(d.probs, law, atol=3e-7)

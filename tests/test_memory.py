@@ -21,8 +21,8 @@ INPUTS, SIZE, TIME = 3, 6, 8
 LINEAR: Any = {"actor": pc.MLP(()), "critic": pc.MLP(())}
 
 MEMORIES: dict[str, Any] = {
-    "gru, normalised, learned start": pc.GRU(SIZE, layer_norm=True, learned_start=True),
-    "lstm, normalised, learned start": pc.LSTM(SIZE, layer_norm=True, learned_start=True),
+    "gru, normalized, learned start": pc.GRU(SIZE, layer_norm=True, learned_start=True),
+    "lstm, normalized, learned start": pc.LSTM(SIZE, layer_norm=True, learned_start=True),
     "min gru": pc.MinGRU(SIZE, learned_start=True),
     "attention": pc.WindowAttention(SIZE, window=3, heads=2),
     "attention longer than the sequence": pc.WindowAttention(SIZE, window=11, heads=3),
@@ -241,7 +241,7 @@ def test_the_count_of_a_ring_stays_small() -> None:
 # WHAT THE CONFIGS SAY ----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["gru, normalised, learned start", "lstm, normalised, learned start"])
+@pytest.mark.parametrize("name", ["gru, normalized, learned start", "lstm, normalized, learned start"])
 def test_layer_norm_takes_out_the_size_of_the_kernels(name: str) -> None:
     memory = MEMORIES[name]
     params, x = params_of(memory), jnp.array(10 * numbers(INPUTS))

@@ -223,7 +223,7 @@ def test_gymnax_spaces_are_converted() -> None:
 
 @pytest.mark.usefixtures("unchecked")  # beartype doubles the time to trace
 @pytest.mark.parametrize("name", ["Breakout-MinAtar", "Pendulum-v1"])
-def test_the_same_file_trains_on_images_and_on_normalised_observations(name: str) -> None:
+def test_the_same_file_trains_on_images_and_on_normalized_observations(name: str) -> None:
     pytest.importorskip("gymnax")
     env = adapter.make(name)
     images = name == "Breakout-MinAtar"

@@ -55,7 +55,7 @@ def from_gymnax(env: Any, params: Any) -> Environment:
 
 
 def space_of(space: Any) -> pc.contract.Space:
-    """The policy_core space of a gymnax space, recognised by what it has.
+    """The policy_core space of a gymnax space, recognized by what it has.
 
     Raises:
         ValueError: for a space that is none of Discrete, Box, Dict and Tuple.

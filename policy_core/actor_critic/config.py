@@ -40,7 +40,7 @@ Dtype: TypeAlias = Literal["bfloat16", "float16", "float32", "float64"]
 class ActorCriticConfig:
     """An actor and a critic on one observation.
 
-    The observation is normalised if so asked, encoded as a vector, passes the trunk and the
+    The observation is normalized if so asked, encoded as a vector, passes the trunk and the
     memory if there are any, then the tower of the actor and that of the critic; a head on each
     gives the distribution and the prediction of the value.
 
@@ -60,7 +60,7 @@ class ActorCriticConfig:
             `ImpalaCNN`, `MinAtarCNN`, `Parts` of a `Dict` or `Tuple`, or one of your own. None
             is replaced by what `default_encoder` finds for the space: an image of uint8 gets a
             CNN, everything else is flattened.
-        normalize: whether and how arrays of floats are normalised by running statistics of the
+        normalize: whether and how arrays of floats are normalized by running statistics of the
             observations, which `update_statistics` moves; None for not.
         memory: what is carried from step to step: `GRU`, `LSTM`, `MinGRU`, `WindowAttention`,
             a `Stack` of these, one of your own, or None.
@@ -75,7 +75,7 @@ class ActorCriticConfig:
             (above 1) or sharpens (below 1) the distribution. It has no gradient: set it,
             member by member in a population if you like.
         actor_gain: factor of the initial kernel of the actor's head, 0.01 by default: the
-            first policy is nearly uniform, or centred.
+            first policy is nearly uniform, or centered.
         critic_gain: factor of the initial kernel of the critic's head.
         param_dtype: dtype of the params.
         compute_dtype: dtype of the towers; distribution parameters and the value are

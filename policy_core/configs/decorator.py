@@ -32,7 +32,7 @@ def static(cls: type[_T], /) -> type[_T]:
     a field holds is declared by its annotation and checked exactly when a config is built
     (an int is accepted for a float, nothing else is converted). Functions are referred
     to by registered name. A `__post_init__` of the class runs after the check, and may
-    raise `ConfigError` or normalise a field with `set_field`.
+    raise `ConfigError` or normalize a field with `set_field`.
 
     The config is registered with JAX as a tree without leaves, so `(params, config)` goes
     through `jit`, `grad`, `vmap` and `scan` as it is. It is also registered under the name
@@ -103,7 +103,7 @@ def added(default: _T) -> _T:
     default; an ordinary default may.
 
     Args:
-        default: the value that leaves the behaviour of old configs as it was.
+        default: the value that leaves the behavior of old configs as it was.
 
     Example:
         >>> from policy_core import added, fingerprint, static

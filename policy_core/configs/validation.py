@@ -44,7 +44,7 @@ def fields_of(config: Any) -> dict[str, Any]:
 
 
 def set_field(config: object, name: str, value: object) -> None:
-    """Normalise one field; only from `__init__` or `__post_init__` of a static class."""
+    """Normalize one field; only from `__init__` or `__post_init__` of a static class."""
     object.__setattr__(config, name, value)
 
 

@@ -19,7 +19,7 @@ class Categorical(NamedTuple):
     """One of `space.n` categories.
 
     Args:
-        logits: unnormalised log-probabilities `[..., n]`.
+        logits: unnormalized log-probabilities `[..., n]`.
         mask: true = allowed, or None. A row that allows nothing counts as one that allows
             everything. Logits of what is masked may be anything, also NaN.
         space: the space of the actions, static.
@@ -39,7 +39,7 @@ class Categorical(NamedTuple):
 
     @property
     def log_probs(self) -> Float[Array, "*batch n"]:
-        """Normalised log-probabilities; `MASKED_LOG_PROB` for what is masked."""
+        """Normalized log-probabilities; `MASKED_LOG_PROB` for what is masked."""
         return rows.log_softmax(self._clean())
 
     @property
@@ -69,7 +69,7 @@ class Categorical(NamedTuple):
         return rows.kl(self._clean(), other._clean())
 
     def sample_and_log_prob(self, *, key: Key) -> tuple[Int[Array, "*batch"], Float[Array, "*batch"]]:
-        """A category and its log-probability, one normalisation for both."""
+        """A category and its log-probability, one normalization for both."""
         shifted = rows.shift(self._clean())
         index = sample(shifted, key)
         return self.space.start + index, rows.log_prob(shifted, index)
@@ -104,7 +104,7 @@ class MultiCategorical(NamedTuple):
 
     @property
     def log_probs(self) -> tuple[Float[Array, "*batch _"], ...]:
-        """Normalised log-probabilities of each row; `MASKED_LOG_PROB` for what is masked."""
+        """Normalized log-probabilities of each row; `MASKED_LOG_PROB` for what is masked."""
         return self._unpad(rows.log_softmax(self._clean()))
 
     @property
@@ -133,7 +133,7 @@ class MultiCategorical(NamedTuple):
         return jnp.sum(rows.kl(self._clean(), other._clean()), -1)
 
     def sample_and_log_prob(self, *, key: Key) -> tuple[Int[Array, "*batch_shape"], Float[Array, "*batch"]]:
-        """A sample and its log-probability, one normalisation for both."""
+        """A sample and its log-probability, one normalization for both."""
         shifted = rows.shift(self._clean())
         index = sample(shifted, key)
         return self._action(index), total(rows.log_prob(shifted, index))

@@ -44,7 +44,7 @@ class ProductCategorical(NamedTuple):
 
     @property
     def log_probs(self) -> Float[Array, "..."]:
-        """Normalised log-probabilities `[..., *nvec]`; `MASKED_LOG_PROB` for what is masked."""
+        """Normalized log-probabilities `[..., *nvec]`; `MASKED_LOG_PROB` for what is masked."""
         return self._unravel(self._combinations().log_probs)
 
     @property
@@ -73,7 +73,7 @@ class ProductCategorical(NamedTuple):
         return self._combinations().kl(other._combinations())
 
     def sample_and_log_prob(self, *, key: Key) -> tuple[Int[Array, "*batch_shape"], Float[Array, "*batch"]]:
-        """A sample and its log-probability, one normalisation for both."""
+        """A sample and its log-probability, one normalization for both."""
         index, log_prob = self._combinations().sample_and_log_prob(key=key)
         return element_at(self.space, index), log_prob
 

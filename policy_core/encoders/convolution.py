@@ -43,7 +43,7 @@ def check_image(space: Space, least: int, encoder: str, name: str) -> None:
 
 
 def seems_channel_first(shape: tuple[int, ...]) -> bool:
-    """Whether the first axis is as short as that of colours, and shorter than both others."""
+    """Whether the first axis is as short as that of colors, and shorter than both others."""
     return shape[0] <= _COLORS and shape[0] < min(shape[1:])
 
 

@@ -47,7 +47,7 @@ def save(
         policy: the pair. Params with common leading axes are saved as a population.
         metadata: free text by name, at most 1 MiB.
         extra: a pytree of arrays and Python numbers to keep beside the policy, such as the state
-            of an optimiser; `load_extra` gives it back.
+            of an optimizer; `load_extra` gives it back.
         self_test: whether to keep what the policy gives for 8 observations of its space, which
             `verify` checks. It costs one compilation for each config.
         observations: a batch of observations `[n, ...]` to keep for that as well.
@@ -123,7 +123,7 @@ def load_extra(path: PathLike, like: T) -> T:
     """What was saved as `extra`, in the structure of `like`.
 
     A file holds arrays by path and no code: how optax or a trainer nests its NamedTuples is said
-    by `like`, such as `jax.eval_shape(optimiser.init, params)`.
+    by `like`, such as `jax.eval_shape(optimizer.init, params)`.
 
     Args:
         path: the file.

@@ -1,4 +1,4 @@
-"""The free functions around an optimiser: what it may move, and what is learned without it.
+"""The free functions around an optimizer: what it may move, and what is learned without it.
 
 They know the contract and no implementation.
 """
@@ -21,7 +21,7 @@ from policy_core.contract import (
 
 
 def trainable(policy: Policy[Params, State, Observation, Action]) -> PyTree:
-    """Which leaves an optimiser may move: a pair of the structure of the policy, with bools for leaves.
+    """Which leaves an optimizer may move: a pair of the structure of the policy, with bools for leaves.
 
     False are running statistics and a temperature: their gradient is zero, yet weight decay or
     the noise of an evolution strategy would move them. Give the function itself to optax, which

@@ -131,7 +131,7 @@ class _BinsOfReturn:
 class TwoHotHead(_BinsOfReturn):
     """A categorical distribution over a grid of returns, trained by cross-entropy (Bellemare et al. 2017).
 
-    A target is put on its two neighbours in the grid so that its mean is kept (Schrittwieser et al.
+    A target is put on its two neighbors in the grid so that its mean is kept (Schrittwieser et al.
     2020), and the value is the mean of the distribution. So, unlike a regression of transformed
     returns, it predicts the mean of a random return, even where the grid is even in the symlog and
     reaches over many orders of magnitude (Hafner et al. 2023; they take 255 bins in +-4.9e8).
@@ -182,7 +182,7 @@ class TwoHotHead(_BinsOfReturn):
         return np.copysign(np.expm1(np.abs(grid)), grid)
 
     def target_probs(self, target: Float[Array, "..."]) -> Float[Array, "... bins"]:
-        """The target on its two neighbours: probabilities whose mean it is."""
+        """The target on its two neighbors: probabilities whose mean it is."""
         centers = self.centers()
         gaps = jnp.asarray(np.diff(centers), target.dtype)
         x, grid = _aligned(target, centers)

@@ -27,8 +27,8 @@ class GRU:
 
     Args:
         size: how many numbers the state and the output have.
-        layer_norm: whether W x and U h are normalised, each gate by itself, with a learned
-            scale (Ba et al. 2016, who normalise r and z together).
+        layer_norm: whether W x and U h are normalized, each gate by itself, with a learned
+            scale (Ba et al. 2016, who normalize r and z together).
         learned_start: whether the state at the start of an episode is learned; else zeros.
 
     Raises:

@@ -27,8 +27,8 @@ class LSTM:
 
     Args:
         size: how many numbers the cell and the output have.
-        layer_norm: whether W x and U h, each gate by itself, and c' are normalised, with
-            learned scales (Ba et al. 2016, who normalise the four gates together).
+        layer_norm: whether W x and U h, each gate by itself, and c' are normalized, with
+            learned scales (Ba et al. 2016, who normalize the four gates together).
         learned_start: whether the state at the start of an episode is learned; else zeros.
 
     The bias of the forget gate starts at 1 (Jozefowicz et al. 2015), the others at 0.

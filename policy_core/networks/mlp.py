@@ -16,7 +16,7 @@ from policy_core.networks.layers import MOST_LAYERS, Layer, check_names, init_li
 
 @static
 class MLP:
-    """A multi-layer perceptron whose every layer is linear, perhaps normalised, then activated.
+    """A multi-layer perceptron whose every layer is linear, perhaps normalized, then activated.
 
     Args:
         hidden: the width of each layer; `()` for none.
@@ -24,7 +24,7 @@ class MLP:
         kernel_init: "orthogonal", "lecun_normal", "lecun_uniform", or registered.
         gain: factor of the initial kernels; sqrt(2) by default, as in Andrychowicz et al.
             2021 and Huang et al. 2022. Biases start at zero.
-        layer_norm: whether each layer is normalised before it is activated (Ba et al. 2016).
+        layer_norm: whether each layer is normalized before it is activated (Ba et al. 2016).
 
     Raises:
         ConfigError: for an unknown name, a width below 1, or more than 100 layers.

@@ -31,7 +31,7 @@ def drawn(function: Draw, /) -> Draw:
     return draw
 
 
-def _spelt_out(keys: Any, *, function: Draw, shape: tuple[int, int]) -> Any:
+def _expanded(keys: Any, *, function: Draw, shape: tuple[int, int]) -> Any:
     draw: Any = lambda key: function(key, shape)  # noqa: E731
     for _ in _axes_of(keys):
         draw = jax.vmap(draw)
@@ -56,6 +56,6 @@ def _axes_of(keys: Any) -> tuple[int, ...]:
 
 _drawn = Primitive("drawn")
 _drawn.def_abstract_eval(_shape_and_dtype)
-_drawn.def_impl(jax.jit(_spelt_out, static_argnames=("function", "shape")))
-mlir.register_lowering(_drawn, mlir.lower_fun(_spelt_out, multiple_results=False))
+_drawn.def_impl(jax.jit(_expanded, static_argnames=("function", "shape")))
+mlir.register_lowering(_drawn, mlir.lower_fun(_expanded, multiple_results=False))
 batching.primitive_batchers[_drawn] = _batched

@@ -20,7 +20,7 @@ class ResidualMLP:
     """Blocks of x + linear(f(linear(layer_norm(x)))) after a linear layer, and a layer norm at the end.
 
     The residual network of SimBa (Lee et al. 2025), which goes on gaining where a plain
-    MLP loses from depth. It is meant to see normalised observations: `normalize=Normalize()`.
+    MLP loses from depth. It is meant to see normalized observations: `normalize=Normalize()`.
 
     Args:
         width: of x.
@@ -80,7 +80,7 @@ class ResidualMLP:
         return self.width
 
     def apply(self, params: dict[str, Any], x: Float[Array, " inputs"]) -> Float[Array, " outputs"]:
-        """The normalised sum of all blocks."""
+        """The normalized sum of all blocks."""
         activation = ACTIVATIONS.find(self.activation)
         x = linear(params["input"], x)
         for i in range(self.blocks):

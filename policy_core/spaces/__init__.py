@@ -1,7 +1,7 @@
 """Spaces of observations and actions, as static configs.
 
 Bounds, sizes and dtypes are part of a config and so of the fingerprint; nothing here is
-an array that an optimiser could move. An element of a space is an array (`Box`,
+an array that an optimizer could move. An element of a space is an array (`Box`,
 `Discrete`, `MultiDiscrete`, `MultiBinary`), a plain dict (`Dict`) or a tuple (`Tuple`).
 
 Masks are boolean, true = allowed, in the structure that `full_mask` shows. A row of a

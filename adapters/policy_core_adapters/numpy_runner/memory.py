@@ -14,7 +14,7 @@ from policy_core_adapters.numpy_runner.networks import (
     find,
     layer_norm_of,
     linear,
-    normalised,
+    normalized,
     only,
     shaped,
 )
@@ -42,13 +42,13 @@ def _gate(x: Array) -> Array:
 
 
 def _map(part: Any, size: int, gates: int, layer_norm: bool, dtype: Any) -> Callable[[Array], Array]:
-    """`x @ kernel`, perhaps normalised gate by gate."""
+    """`x @ kernel`, perhaps normalized gate by gate."""
     kernel = shaped(part["kernel"], len(part["kernel"]), gates * size)
     rows = np.ascontiguousarray(kernel.T, dtype)
     if not layer_norm:
         return rows.dot
     scale = shaped(part["scale"], gates * size).astype(dtype)
-    return lambda x: normalised(rows.dot(x).reshape(gates, size)).ravel() * scale
+    return lambda x: normalized(rows.dot(x).reshape(gates, size)).ravel() * scale
 
 
 def _start(fields: dict[str, Any], params: Any, shape: tuple[int, ...], dtype: Any) -> Array:

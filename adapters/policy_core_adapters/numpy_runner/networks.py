@@ -55,17 +55,17 @@ def shaped(leaf: Array, *shape: int) -> Array:
     return leaf
 
 
-def normalised(x: Array) -> Array:
+def normalized(x: Array) -> Array:
     """Rows of mean 0 and variance 1."""
-    centred = x - x.mean(-1, keepdims=True)
-    y: Array = centred / np.sqrt(np.square(centred).mean(-1, keepdims=True) + np.asarray(1e-5, x.dtype))
+    centered = x - x.mean(-1, keepdims=True)
+    y: Array = centered / np.sqrt(np.square(centered).mean(-1, keepdims=True) + np.asarray(1e-5, x.dtype))
     return y
 
 
 def layer_norm_of(part: dict[str, Array], size: int, dtype: Any) -> Callable[[Array], Array]:
     """The layer norm of a vector, with its scale and bias."""
     scale, bias = (shaped(part[name], size).astype(dtype) for name in ("scale", "bias"))
-    return lambda x: normalised(x) * scale + bias
+    return lambda x: normalized(x) * scale + bias
 
 
 def _mlp(fields: dict[str, Any], params: dict[str, Any], dtype: Any, names: dict[str, Any]) -> Any:

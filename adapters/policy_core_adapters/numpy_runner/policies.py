@@ -51,9 +51,9 @@ def _features(
 ) -> Callable[[Any], tuple[Array, Array]]:
     """From an observation to what actor and critic see."""
     space, config = fields["observation_space"], fields["encoder"]
-    normalise: Callable[[Any], Any] = lambda observation: observation  # noqa: E731
+    normalize: Callable[[Any], Any] = lambda observation: observation  # noqa: E731
     if fields["normalize"] is not None:
-        normalise = normalizer_of(space, fields["normalize"], params.get("normalize", {}))
+        normalize = normalizer_of(space, fields["normalize"], params.get("normalize", {}))
     keys = fields["actor_keys"], fields["critic_keys"]
     if keys != (None, None):
         by_actor, by_critic = (
@@ -62,7 +62,7 @@ def _features(
         )
 
         def two(observation: Any) -> tuple[Array, Array]:
-            observation = normalise(observation)
+            observation = normalize(observation)
             return by_actor(observation), by_critic(observation)
 
         return two
@@ -70,7 +70,7 @@ def _features(
     trunk = network(fields["trunk"], params["trunk"]) if fields["trunk"] is not None else None
 
     def one(observation: Any) -> tuple[Array, Array]:
-        x = encode(normalise(observation))
+        x = encode(normalize(observation))
         x = x if trunk is None else trunk(x)
         return x, x
 

@@ -42,7 +42,7 @@ def _implicit_log_gamma_jvp(primals: Any, tangents: Any) -> Any:
 
 
 def sample_beta_logit(a: Array, b: Array, key: Key) -> Array:
-    """Log-odds of a draw, differentiable in a and b by implicit reparameterisation.
+    """Log-odds of a draw, differentiable in a and b by implicit reparameterization.
 
     The difference of two log-gammas: finite also where x or 1 - x underflows. `key` is consumed.
     """

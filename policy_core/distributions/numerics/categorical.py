@@ -6,7 +6,7 @@ cannot happen lies below -5e29, its exponential is exactly 0, and 0 times a fini
 is 0: no inf or NaN ever enters a sum, a product or a derivative. What is masked may be
 anything, even NaN; a NaN in an allowed logit is not hidden.
 
-Functions take clean logits, called z. Nothing is normalised before it is masked.
+Functions take clean logits, called z. Nothing is normalized before it is masked.
 """
 
 import jax
@@ -36,7 +36,7 @@ def shift(z: Float[Array, "*batch n"]) -> Float[Array, "*batch n"]:
 
 
 def log_softmax(z: Float[Array, "*batch n"]) -> Float[Array, "*batch n"]:
-    """Normalised log-probabilities; `MASKED_LOG_PROB` for what cannot happen."""
+    """Normalized log-probabilities; `MASKED_LOG_PROB` for what cannot happen."""
     return _parts(z)[1]
 
 
@@ -63,15 +63,15 @@ def entropy(z: Float[Array, "*batch n"]) -> Float[Array, "*batch"]:
     """Entropy of each row (nats): a sum of terms that are all at least 0."""
     s = shift(z)
     weights = jnp.exp(s)
-    normaliser = jnp.sum(weights, -1, keepdims=True)
-    return jnp.sum(weights / normaliser * (jnp.log(normaliser) - s), -1)
+    normalizer = jnp.sum(weights, -1, keepdims=True)
+    return jnp.sum(weights / normalizer * (jnp.log(normalizer) - s), -1)
 
 
 @entropy.defjvp
 def _entropy_jvp(primals, tangents):  # type: ignore[no-untyped-def]
     (z,), (tangent,) = primals, tangents
     s, p = shift(z), softmax(z)
-    # -p (log p + entropy), with the log-normalisers cancelled on paper.
+    # -p (log p + entropy), with the log-normalizers cancelled on paper.
     gradient = p * (jnp.sum(p * s, -1, keepdims=True) - s)
     return entropy(z), jnp.sum(gradient * tangent, -1)
 
@@ -80,9 +80,9 @@ def _entropy_jvp(primals, tangents):  # type: ignore[no-untyped-def]
 def kl(zp: Float[Array, "*batch n"], zq: Float[Array, "*batch n"]) -> Float[Array, "*batch"]:
     """KL(p || q) of each row (nats), never negative.
 
-    The sum of p (log p - log q) loses everything when p is near q. Both are normalised, so
+    The sum of p (log p - log q) loses everything when p is near q. Both are normalized, so
     the sum of q - p may be added: with d = log q - log p a term is p (exp(d) - 1 - d), at
-    least 0, and stationary in the normalisers, whose rounding enters only squared. For
+    least 0, and stationary in the normalizers, whose rounding enters only squared. For
     large d it is written q - p - p d, which cannot overflow and is right where p is 0.
     """
     p, log_p, _ = _parts(zp)
@@ -122,6 +122,6 @@ def _parts(
     """Probabilities, log-probabilities, and what cannot happen."""
     s = shift(z)
     weights = jnp.exp(s)
-    normaliser = jnp.sum(weights, -1, keepdims=True)
+    normalizer = jnp.sum(weights, -1, keepdims=True)
     dead = _impossible(s)
-    return weights / normaliser, jnp.where(dead, MASKED_LOG_PROB, s - jnp.log(normaliser)), dead
+    return weights / normalizer, jnp.where(dead, MASKED_LOG_PROB, s - jnp.log(normalizer)), dead
