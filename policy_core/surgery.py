@@ -122,7 +122,7 @@ def actor_only(policy: Policy) -> Policy:
     """
     params, config = pair(policy)
     if not isinstance(config, DetachableActorCritic):
-        raise StructureError(f"config: {type(config).__name__} does not offer DetachableActorCritic")
+        raise StructureError(f"config: {type(config).__name__} does not implement DetachableActorCritic")
     params, config = config.actor_only(params)
     check_config(config)
     return params, config

@@ -169,7 +169,7 @@ def test_the_config_that_the_broken_ones_derive_from_is_sound() -> None:
 @pytest.mark.parametrize(
     ("methods", "message"),
     [
-        ({"forward": _forward_ignoring_masks}, "mask forbids was drawn"),
+        ({"forward": _forward_ignoring_masks}, "mask forbids was sampled"),
         ({"forward": _forward_batched_value}, "value is .*, expected a float scalar"),
         ({"forward": _forward_without_precision}, "evaluate_action gives another value|differ by"),
         ({"forward": _nan_gradient}, "is not finite"),
@@ -202,5 +202,5 @@ def test_a_counting_memory_is_reset_by_is_first() -> None:
 
 
 def test_what_is_not_static_is_refused() -> None:
-    with pytest.raises(ContractError, match="does not offer ActorCritic"):
+    with pytest.raises(ContractError, match="does not implement ActorCritic"):
         testing.check_policy(pc.MLP())

@@ -362,7 +362,7 @@ WRONG = {
     "another size": ({"state": {"shared": np.zeros(5, np.float32)}},
                      r"state\['shared'\]: got shape \(5,\), expected \(4,\)"),
     "time": ({"observations": np.ones((4, 3), np.float32)},
-             r"observations: got shape \(4, 3\), expected a leading axis of time of length 5, as is_first"),
+             r"observations: got shape \(4, 3\), expected a leading time axis of length 5, as is_first"),
     "a batch": ({"observations": np.ones((5, 2, 3), np.float32)},
                 r"observation: got shape \(2, 3\), expected \(3,\); for a batch use jax.vmap"),
     "masks": ({"action_masks": np.ones((5, 4), bool)}, r"action_mask: got shape \(4,\), expected \(3,\)"),
