@@ -199,8 +199,8 @@ def test_a_renamed_name_is_found_with_a_warning(monkeypatch):
         DeprecationWarning, match=r"^policy_core\.initialize is deprecated, use policy_core\.init$"
     ):
         assert pc.initialize is pc.init
-    with pytest.raises(AttributeError, match="no attribute 'initialize'"):
-        _ = pc.initialize
+    with pytest.raises(AttributeError, match="no attribute 'initialise'"):
+        _ = pc.initialise
     assert set(pc._RENAMED.values()) <= set(pc.__all__)
 
 

@@ -325,7 +325,7 @@ BAD = {
     "no layer": (lambda: pc.Stack(()), r"Stack.layers: got \(\), expected at least one memory"),
     "widths": (
         lambda: config(pc.Discrete(2), memory=pc.Stack((pc.GRU(4), pc.GRU(5)), residual=True)),
-        r"Stack.layers\[1\]: got an output of 5 numbers for an input of 4, expected the same width",
+        r"Stack.layers\[1\]: got output dimension 5 for input dimension 4, expected the same dimension",
     ),
     "no memory": (
         lambda: config(pc.Discrete(2), memory_sharing="actor"),
