@@ -24,7 +24,7 @@ from policy_core.files.rows import Row
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run a command; the exit code."""
+    """Run a command and return its exit code."""
     options = _parser().parse_args(arguments)
     try:
         found, code = options.run(options)
@@ -82,7 +82,7 @@ def _diff(options: Any) -> tuple[Any, int]:
 
 
 def _differences(left: tuple[Row, ...], right: tuple[Row, ...]) -> list[tuple[str, str, str, float | None]]:
-    """(path, dtype and shape in A, in B, largest difference) of each leaf that is not the same."""
+    """(path, dtype and shape in A, in B, largest difference) of each leaf that differs."""
     a, b = ({row.path: row for row in rows} for rows in (left, right))
     table: list[tuple[str, str, str, float | None]] = []
     for path in sorted({*a, *b}):
@@ -139,7 +139,7 @@ def _show_diff(found: dict[str, Any]) -> None:
 
 
 class _Screen:
-    """Tables and trees, by rich if it is installed."""
+    """Printer of tables and trees, with rich if it is installed."""
 
     def __init__(self) -> None:
         try:
@@ -151,11 +151,11 @@ class _Screen:
             self.console = Console(width=width, highlight=False, markup=False)
 
     def line(self, text: str) -> None:
-        """One line of text."""
+        """Print one line of text."""
         print(text)
 
     def table(self, header: tuple[str, ...], rows: Sequence[Sequence[str]]) -> None:
-        """Rows under a header; what begins with a digit is set to the right."""
+        """Print rows under a header; columns of numbers are right-justified by rich."""
         if self.console is not None:
             from rich import box
             from rich.table import Table
@@ -175,7 +175,7 @@ class _Screen:
             print("  ".join(f"{cell:<{width}}" for cell, width in cells).rstrip())
 
     def tree(self, data: Any) -> None:
-        """A config as a tree."""
+        """Print a config as a tree."""
         lines = _branches("config", data)
         if self.console is None:
             print("\n".join(f"{'  ' * depth}{name}: {text}" for depth, name, text in lines))
@@ -206,7 +206,7 @@ def _branches(name: str, data: Any, depth: int = 0) -> list[tuple[int, str, str]
 
 
 def _plain(data: Any) -> Any:
-    """Data that JSON can say: bytes as hexadecimal, infinities as text."""
+    """Data for JSON: bytes as hexadecimal, infinities and NaN as text."""
     if isinstance(data, bytes):
         return data.hex()
     if isinstance(data, float) and not math.isfinite(data):

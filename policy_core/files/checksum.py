@@ -18,7 +18,7 @@ Buffer = bytes | memoryview
 
 
 def checksum(parts: Sequence[Buffer]) -> bytes:
-    """The checksum of the parts joined, which are not copied.
+    """The checksum of the concatenated parts, which are not copied.
 
     Example:
         >>> from policy_core.files.checksum import checksum
@@ -29,7 +29,7 @@ def checksum(parts: Sequence[Buffer]) -> bytes:
     if len(blocks) < 2:
         return combine(map(_digest, blocks))
     workers = min(len(blocks), os.cpu_count() or 1, 8)
-    with ThreadPoolExecutor(workers) as pool:  # hashlib lets go of the interpreter's lock
+    with ThreadPoolExecutor(workers) as pool:  # hashlib releases the GIL
         return combine(pool.map(_digest, blocks))
 
 
@@ -49,7 +49,7 @@ def _digest(block: list[memoryview]) -> bytes:
 
 
 def _blocks(parts: Sequence[Buffer]) -> Iterator[list[memoryview]]:
-    """Blocks of one MiB, each as the pieces of the parts that it lies in."""
+    """The blocks of one MiB, each as a list of slices of the parts."""
     block: list[memoryview] = []
     room = BLOCK
     for part in parts:
