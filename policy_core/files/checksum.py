@@ -3,7 +3,7 @@ r"""One SHA-256 for a file of any size, computed on several cores.
     SHA-256 of "policy_core file\n" and then the SHA-256 of each MiB, one after the other
 
 A plain SHA-256 is one chain and uses one core. The digests of the blocks do not depend on each
-other; the last block is as long as it is.
+other; the last block may be shorter.
 """
 
 import hashlib

@@ -76,7 +76,8 @@ class Runner:
             state = self.reset()
         if not isinstance(state, dict) or state.keys() != self._memories.keys():
             raise ValueError(
-                f"state: expected the state returned by `reset` or the last call, with {list(self._memories)}, "
+                "state: expected the state returned by `reset` or the last call, with "
+                f"{list(self._memories)}, "
                 f"got {list(state) if isinstance(state, dict) else type(state).__name__}"
             )
         states, (actor, critic) = {}, features
