@@ -4,7 +4,7 @@ Every exception is a `ValueError`. Its message has the argument, what was got, w
 and what to do, and never a whole array.
 
     PolicyError(ValueError)
-    ├── ConfigError         a config holds something that is not static, or not legal
+    ├── ConfigError         a field of a config is not static data, or out of range
     ├── StructureError      an argument does not have the structure, shape or dtype asked for
     │   └── MaskError       an action mask cannot apply to the action space
     ├── ContractError       an implementation breaks the actor-critic contract
@@ -19,7 +19,7 @@ class PolicyError(ValueError):
 
 
 class ConfigError(PolicyError):
-    """A config holds something that is not static data, or a value out of range."""
+    """A field of a config is not static data, or its value is out of range."""
 
 
 class StructureError(PolicyError):

@@ -202,14 +202,14 @@ class ActorCriticConfig:
         """The states of the memories by branch, `shared` or `actor` and `critic`; `()` without a memory."""
         dtype = wide_float(self.compute_dtype)
 
-        def wide(leaf: Array) -> Array:
+        def widened(leaf: Array) -> Array:
             return leaf.astype(dtype) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
 
         states = {
             branch.name: branch.memory.initial_state(branch.params(params)["memory"])
             for branch in self.plan.memories
         }
-        return jax.tree.map(wide, states or ())
+        return jax.tree.map(widened, states or ())
 
     def forward(
         self, params: Params, state: PyTree, observation: PyTree, *, action_mask: Mask = None

@@ -67,7 +67,7 @@ def value_of(prediction: Any) -> Any:
     if prediction is None:
         raise StructureError(
             "policy: has no critic, so there is no value; use act or action_distribution, or the policy "
-            "that actor_only was given"
+            "that was passed to actor_only"
         )
     return prediction.value()
 
