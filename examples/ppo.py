@@ -1,4 +1,4 @@
-"""Proximal policy optimisation (Schulman et al. 2017), wholly under jit, in one file.
+"""Proximal policy optimization (Schulman et al. 2017), wholly under jit, in one file.
 
 Generic in the policy: whatever keeps the actor-critic contract is trained by this file,
 with or without memory, with any action space, masked or not. Minibatches are made of
@@ -127,7 +127,7 @@ def make_train(
         )
         return runner, transition
 
-    # ADVANTAGES: generalised advantage estimation (Schulman et al. 2016) -------------------
+    # ADVANTAGES: generalized advantage estimation (Schulman et al. 2016) -------------------
 
     def advantages(transitions: Transition, last_value: jax.Array) -> jax.Array:
         def backward(carry: Any, t: Transition) -> tuple[Any, jax.Array]:

@@ -48,7 +48,7 @@ TASKS = {
     "pendulum-squashed": pendulum("SquashedNormal actions", box_head=pc.SquashedNormalHead()),
     "pendulum-beta": pendulum("Beta actions", box_head=pc.BetaHead()),
     "pendulum-normalized": pendulum(
-        "normalised observations, values in hundreds",
+        "normalized observations, values in hundreds",
         box_head=pc.SquashedNormalHead(),
         normalize=pc.Normalize(),
         value_head=pc.RegressionHead(scale=100.0),

@@ -77,7 +77,7 @@ _RENAMED: dict[str, str] = {}  # old name to new, for one minor version
 
 
 def __getattr__(name: str) -> object:
-    """The new name of one that was renamed, with a `DeprecationWarning`."""
+    """The object of a deprecated name, with a `DeprecationWarning`."""
     if name not in _RENAMED:
         raise AttributeError(f"module 'policy_core' has no attribute {name!r}")
     message = f"policy_core.{name} is deprecated, use policy_core.{_RENAMED[name]}"

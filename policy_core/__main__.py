@@ -24,10 +24,10 @@ from policy_core.files.rows import Row
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run a command; the exit code."""
+    """Run a command and return its exit code."""
     options = _parser().parse_args(arguments)
     try:
-        found, code = options.run(options)
+        result, code = options.run(options)
     except (PolicyError, OSError) as error:
         if options.json:
             print(json.dumps({"error": str(error)}))
@@ -36,9 +36,9 @@ def main(arguments: list[str] | None = None) -> int:
         return 1 if isinstance(error, SelfTestError) else 2
     try:
         if options.json:
-            print(json.dumps(_plain(found), indent=2))
+            print(json.dumps(_plain(result), indent=2))
         else:
-            options.show(found)
+            options.show(result)
         sys.stdout.flush()
     except BrokenPipeError:  # as in `inspect FILE | head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())  # for the flush at exit
@@ -64,9 +64,9 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _inspect(options: Any) -> tuple[Any, int]:
-    found = files.inspect(options.file)
-    parameters = sum(math.prod(shape) for _, _, shape, _ in found.leaves)
-    return {"file": str(options.file), "parameters": parameters, **found._asdict()}, 0
+    result = files.inspect(options.file)
+    parameters = sum(math.prod(shape) for _, _, shape, _ in result.leaves)
+    return {"file": str(options.file), "parameters": parameters, **result._asdict()}, 0
 
 
 def _verify(options: Any) -> tuple[Any, int]:
@@ -82,7 +82,7 @@ def _diff(options: Any) -> tuple[Any, int]:
 
 
 def _differences(left: tuple[Row, ...], right: tuple[Row, ...]) -> list[tuple[str, str, str, float | None]]:
-    """(path, dtype and shape in A, in B, largest difference) of each leaf that is not the same."""
+    """(path, dtype and shape in A, in B, largest difference) of each leaf that differs."""
     a, b = ({row.path: row for row in rows} for rows in (left, right))
     table: list[tuple[str, str, str, float | None]] = []
     for path in sorted({*a, *b}):
@@ -98,48 +98,48 @@ def _differences(left: tuple[Row, ...], right: tuple[Row, ...]) -> list[tuple[st
     return table
 
 
-def _show_inspect(found: dict[str, Any]) -> None:
+def _show_inspect(result: dict[str, Any]) -> None:
     screen = _Screen()
-    batch = f", a population of {'x'.join(map(str, found['batch']))}" if found["batch"] else ""
-    screen.line(f"{found['file']}: format {found['version']}, {found['nbytes']:,} bytes{batch}")
-    screen.line(f"fingerprint {found['fingerprint'].hex()}")
-    screen.tree(found["config"])
+    batch = f", a population of {'x'.join(map(str, result['batch']))}" if result["batch"] else ""
+    screen.line(f"{result['file']}: format {result['version']}, {result['nbytes']:,} bytes{batch}")
+    screen.line(f"fingerprint {result['fingerprint'].hex()}")
+    screen.tree(result["config"])
     for title in ("leaves", "extra"):
-        if rows := found[title]:
+        if rows := result[title]:
             table = [(p, d, " x ".join(map(str, s)), f"{math.prod(s):,}", f"{n:,}") for p, d, s, n in rows]
             total = f"{sum(math.prod(row[2]) for row in rows):,}", f"{sum(row[3] for row in rows):,}"
             name = "params" if title == "leaves" else title
             screen.table((name, "dtype", "shape", "numbers", "bytes"), [*table, ("total", "", "", *total)])
-    screen.line(f"self-test: {found['self_test'] or 'no'} observations")
-    if found["metadata"]:
-        screen.table(("metadata", ""), list(found["metadata"].items()))
+    screen.line(f"self-test: {result['self_test'] or 'no'} observations")
+    if result["metadata"]:
+        screen.table(("metadata", ""), list(result["metadata"].items()))
 
 
-def _show_verify(found: dict[str, Any]) -> None:
-    if found["observations"] == 0:
-        print(f"{found['file']}: whole; it has no self-test")
+def _show_verify(result: dict[str, Any]) -> None:
+    if result["observations"] == 0:
+        print(f"{result['file']}: whole; it has no self-test")
         return
     print(
-        f"{found['file']}: whole; over {found['observations']} observations the outputs are within "
-        f"{found['deviation']:.3g} of those at save time ({found['tolerance']:g} is allowed)"
+        f"{result['file']}: whole; over {result['observations']} observations the outputs are within "
+        f"{result['deviation']:.3g} of those at save time ({result['tolerance']:g} is allowed)"
     )
 
 
-def _show_diff(found: dict[str, Any]) -> None:
+def _show_diff(result: dict[str, Any]) -> None:
     screen = _Screen()
-    if found["fields"]:
-        screen.table(("field", "in A", "in B"), found["fields"])
-    if found["params"]:
+    if result["fields"]:
+        screen.table(("field", "in A", "in B"), result["fields"])
+    if result["params"]:
         rows = [
-            (p, a, b if a != b else "", "" if d is None else f"{d:.3g}") for p, a, b, d in found["params"]
+            (p, a, b if a != b else "", "" if d is None else f"{d:.3g}") for p, a, b, d in result["params"]
         ]
         screen.table(("params", "in A", "in B", "largest difference"), rows)
-    if not found["fields"] and not found["params"]:
+    if not result["fields"] and not result["params"]:
         screen.line("the same policy")
 
 
 class _Screen:
-    """Tables and trees, by rich if it is installed."""
+    """Printer of tables and trees, with rich if it is installed."""
 
     def __init__(self) -> None:
         try:
@@ -151,11 +151,11 @@ class _Screen:
             self.console = Console(width=width, highlight=False, markup=False)
 
     def line(self, text: str) -> None:
-        """One line of text."""
+        """Print one line of text."""
         print(text)
 
     def table(self, header: tuple[str, ...], rows: Sequence[Sequence[str]]) -> None:
-        """Rows under a header; what begins with a digit is set to the right."""
+        """Print rows under a header; columns of numbers are right-justified by rich."""
         if self.console is not None:
             from rich import box
             from rich.table import Table
@@ -175,7 +175,7 @@ class _Screen:
             print("  ".join(f"{cell:<{width}}" for cell, width in cells).rstrip())
 
     def tree(self, data: Any) -> None:
-        """A config as a tree."""
+        """Print a config as a tree."""
         lines = _branches("config", data)
         if self.console is None:
             print("\n".join(f"{'  ' * depth}{name}: {text}" for depth, name, text in lines))
@@ -206,7 +206,7 @@ def _branches(name: str, data: Any, depth: int = 0) -> list[tuple[int, str, str]
 
 
 def _plain(data: Any) -> Any:
-    """Data that JSON can say: bytes as hexadecimal, infinities as text."""
+    """Data for JSON: bytes as hexadecimal, infinities and NaN as text."""
     if isinstance(data, bytes):
         return data.hex()
     if isinstance(data, float) and not math.isfinite(data):

@@ -1,4 +1,4 @@
-"""One rule of precision: numbers that are summed, scored or sampled are float32 or wider."""
+"""Dtype rules: sums, log-probabilities and samples are computed in float32 or wider."""
 
 from typing import Any
 
@@ -14,16 +14,16 @@ def wide_float(*dtypes: Any) -> np.dtype[Any]:
 
 
 def widen(x: Num[Array, "*shape"]) -> Float[Array, "*shape"]:
-    """The numbers in float32, or as they are if in float64."""
+    """`x` in float32, or unchanged if it is float64."""
     x = jnp.asarray(x)
     return x.astype(wide_float(x.dtype))
 
 
 def as_integers(x: Any) -> Any:
-    """Integers in a dtype that holds all of them.
+    """Integers in a dtype that represents all of them.
 
-    Booleans become int32. A NumPy array of 64-bit integers stays NumPy, for JAX would wrap
-    what does not fit into 32 bits.
+    Booleans become int32. A NumPy array of 64-bit integers stays a NumPy array, as JAX would wrap
+    values that do not fit into 32 bits.
     """
     if isinstance(x, jax.Array):
         return x.astype(jnp.int32) if x.dtype == jnp.bool_ else x

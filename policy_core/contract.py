@@ -1,12 +1,12 @@
-"""The contract: every `typing.Protocol` that a user may implement, on one page.
+"""The contract: every `typing.Protocol` that a user may implement.
 
 A policy is a pair `(params, config)`. `params` is a pytree of arrays, `config` is static
 data that implements `ActorCritic`. The functions of `policy_core.functions` import this file
-and no implementation, so a config written elsewhere works as the shipped one does;
-`policy_core.testing.check_policy` tells whether it keeps the contract.
+and no implementation, so a config defined elsewhere works like the shipped one;
+`policy_core.testing.check_policy` tests whether it satisfies the contract.
 
     ActorCritic, and its optional forms    a whole policy
-    Space, Distribution, ValuePrediction   what a policy takes and gives
+    Space, Distribution, ValuePrediction   its inputs and outputs
     Network, Encoder, Memory, Head, ValueHead   the parts of `ActorCriticConfig`
 
 Everything here is unbatched (batches are `jax.vmap`) and pure (same arguments, same
@@ -33,12 +33,12 @@ Mask: TypeAlias = Any
 """Which actions are allowed: booleans in the structure of the action space, or None for all."""
 
 Features: TypeAlias = Float[Array, " features"]
-"""A vector that an encoder, a memory or a network gives."""
+"""A feature vector: the output of an encoder, a memory or a network."""
 
 Temperature: TypeAlias = Float[Array, ""] | None
-"""What flattens (above 1) or sharpens (below 1) a distribution; None for 1."""
+"""A sampling temperature: above 1 flattens a distribution, below 1 sharpens it; None for 1."""
 
-# Each is taken and given by some method, so all of them are invariant. Left out, each is Any:
+# Invariant: each is both an argument and a result of some method. Each defaults to Any, so
 # `Policy` alone is a policy of any kind.
 Element = TypeVar("Element", default=Any)
 Action = TypeVar("Action", default=Any)
@@ -49,7 +49,7 @@ Observation = TypeVar("Observation", default=Any)
 
 @runtime_checkable
 class Space(Protocol[Element]):
-    """A set of observations or actions. Spaces are static configs themselves."""
+    """A set of observations or actions, as in gymnasium. A space is itself a static config."""
 
     @property
     def flat_size(self) -> int:
@@ -61,15 +61,15 @@ class Space(Protocol[Element]):
         ...
 
     def sample(self, *, key: Key, mask: Mask = None) -> Element:
-        """A random element that the mask allows. `key` is consumed."""
+        """A random element allowed by the mask. `key` is consumed."""
         ...
 
     def contains(self, element: PyTree) -> Bool[Array, ""]:
-        """Whether `element` has the right structure, shape and kind, and lies in the space."""
+        """Whether `element` has the structure, shape and kind of dtype of the space, and lies in it."""
         ...
 
     def flatten(self, element: Element) -> Float[Array, " flat"]:
-        """The element as one float vector of `flat_size` numbers."""
+        """The element as one float vector of `flat_size` entries."""
         ...
 
     def unflatten(self, flat: Float[Array, " flat"]) -> Element:
@@ -93,16 +93,16 @@ class Space(Protocol[Element]):
 class Distribution(Protocol[Action]):
     """A distribution over actions: a pytree of parameters with pure methods.
 
-    Methods work on trailing axes only. A distribution that leaves a `vmap` has its batch
-    axes in front and all of its methods are right as they stand.
+    Methods work on trailing axes only. A distribution returned from a `vmap` has leading batch
+    axes, and all of its methods apply to it unchanged.
     """
 
     def sample(self, *, key: Key) -> Action:
-        """One draw. `key` is consumed."""
+        """A random action. `key` is consumed."""
         ...
 
     def mode(self) -> Action:
-        """The deterministic choice; each family says what it is."""
+        """The deterministic action; each family documents which one it is."""
         ...
 
     def log_prob(self, action: Action) -> Float[Array, "..."]:
@@ -110,15 +110,15 @@ class Distribution(Protocol[Action]):
         ...
 
     def entropy(self) -> Float[Array, "..."]:
-        """Minus the expectation of `log_prob` (nats)."""
+        """The entropy: minus the expectation of `log_prob` (nats)."""
         ...
 
     def kl(self, other: Any) -> Float[Array, "..."]:
-        """Divergence from `self` to `other`, KL(self || other) (nats), at least 0."""
+        """The Kullback-Leibler divergence KL(self || other) (nats), at least 0."""
         ...
 
     def sample_and_log_prob(self, *, key: Key) -> tuple[Action, Float[Array, "..."]]:
-        """`sample` and the `log_prob` of that sample, with shared work. `key` is consumed."""
+        """A sample and its log-probability, with shared computation. `key` is consumed."""
         ...
 
 
@@ -126,7 +126,7 @@ class Distribution(Protocol[Action]):
 class ValuePrediction(Protocol):
     """A critic's prediction: a pytree with a value and its training loss.
 
-    Like a distribution it works on trailing axes only, and is right where it leaves a `vmap`.
+    Like a distribution it works on trailing axes only, so it may be returned from a `vmap`.
     """
 
     def value(self) -> Float[Array, "..."]:
@@ -139,7 +139,7 @@ class ValuePrediction(Protocol):
 
 
 class PointValue(NamedTuple):
-    """A plain number as a prediction; its loss is half the squared error.
+    """A scalar value prediction; its loss is half the squared error.
 
     Args:
         prediction: `[...]`, in units of reward.
@@ -164,21 +164,21 @@ class PointValue(NamedTuple):
 
 @runtime_checkable
 class ActorCritic(Protocol[Params, State, Observation, Action]):
-    """What the config of a policy must offer. It must be static: `@policy_core.static`.
+    """The methods that the config of a policy must implement. It must be static: `@policy_core.static`.
 
-    There are two kinds of action. A *policy action* is what the distribution samples and
-    scores: rollouts store it. An *environment action* is what `env.step` takes: inside the
-    bounds, of the right dtype. For discrete spaces they are the same.
+    There are two kinds of action. A *policy action* is a sample of the distribution, in whose
+    units `log_prob` is defined: rollouts store it. An *environment action* is the argument of
+    `env.step`: inside the bounds, of the right dtype. For discrete spaces they are the same.
     """
 
     @property
     def observation_space(self) -> Space[Observation]:
-        """Where observations come from."""
+        """The space of the observations."""
         ...
 
     @property
     def action_space(self) -> Space:
-        """Where environment actions go."""
+        """The space of the environment actions."""
         ...
 
     def init(self, *, key: Key) -> Params:
@@ -186,7 +186,7 @@ class ActorCritic(Protocol[Params, State, Observation, Action]):
         ...
 
     def initial_state(self, params: Params, *, key: Key | None = None) -> State:
-        """The memory at the start of an episode; `()` if there is none."""
+        """The recurrent state at the start of an episode; `()` for a policy without memory."""
         ...
 
     def forward(
@@ -194,9 +194,9 @@ class ActorCritic(Protocol[Params, State, Observation, Action]):
     ) -> tuple[State, Distribution[Action], ValuePrediction | Scalar | None]:
         """One step: the next state, the distribution over policy actions, and the value.
 
-        The one primitive: the free functions are derived from it, and XLA removes what they
-        do not use. `state` has been reset already where an episode begins. A value that
-        is an array is a scalar and counts as a `PointValue`; a policy without a critic gives None.
+        The one primitive: the free functions are derived from it, and XLA removes the outputs
+        that they do not use. `state` has been reset already where an episode begins. A value that
+        is an array must be a scalar and is wrapped in a `PointValue`; None for a policy without a critic.
         """
         ...
 
@@ -205,16 +205,16 @@ class ActorCritic(Protocol[Params, State, Observation, Action]):
         ...
 
     def policy_action(self, env_action: Any) -> Action:
-        """A policy action that gives `env_action`, clamped to what the family can represent."""
+        """A policy action mapped to `env_action`, clamped to what the distribution can represent."""
         ...
 
 
 @runtime_checkable
 class SequenceActorCritic(ActorCritic[Params, State, Observation, Action], Protocol):
-    """A policy that also has a form of its own for sequences.
+    """A policy with its own implementation of `forward` over a sequence.
 
-    Optional: `evaluate_sequence` uses it where a config offers it, and else scans `forward`.
-    Both must agree; `policy_core.testing.check_policy` compares them.
+    Optional: `evaluate_sequence` uses it where a config implements it, and otherwise scans
+    `forward`. Both must agree; `policy_core.testing.check_policy` compares them.
     """
 
     def forward_sequence(
@@ -226,28 +226,28 @@ class SequenceActorCritic(ActorCritic[Params, State, Observation, Action], Proto
         is_first: Bool[Array, " time"],
         action_masks: Mask = None,
     ) -> tuple[State, Distribution[Action], ValuePrediction | Float[Array, " time"] | None]:
-        """As many steps of `forward`, over a leading axis of time of everything but `state`.
+        """`forward` over the leading time axis of every argument but `state`.
 
-        Before step t the state becomes the initial one where `is_first[t]`: here, unlike in
-        `forward`, that is for the implementation to do.
+        Before step t the state is reset to the initial one where `is_first[t]`: here, unlike in
+        `forward`, the implementation must do so.
 
         Returns:
-            The state after the last step, and the distributions and values with a leading axis
-            of time, as if from `vmap`.
+            The state after the last step, and the distributions and values with a leading time
+            axis, as if from `vmap`.
         """
         ...
 
 
 @runtime_checkable
 class NormalizingActorCritic(ActorCritic[Params, State, Observation, Action], Protocol):
-    """A policy some of whose params are not for an optimiser, such as running statistics.
+    """A policy with params that the optimizer must not update, such as running statistics.
 
     Optional: for a config without these methods `trainable` is true everywhere, and
     `update_statistics` changes nothing.
     """
 
     def trainable(self, params: Params) -> PyTree:
-        """Which leaves an optimiser may move: Python bools in the structure of `params`."""
+        """Which leaves an optimizer may update: Python bools in the structure of `params`."""
         ...
 
     def update_statistics(
@@ -258,11 +258,11 @@ class NormalizingActorCritic(ActorCritic[Params, State, Observation, Action], Pr
         mask: Bool[Array, "..."] | None = None,
         axis_name: str | tuple[str, ...] | None = None,
     ) -> Params:
-        """The params after seeing observations, which have any number of leading axes.
+        """The params with their statistics updated from a batch of observations.
 
         Args:
             params: the params.
-            observations: with the same leading axes in all of their parts.
+            observations: with any number of leading axes, the same in all of their parts.
             mask: which of them count, in the shape of the leading axes; None for all.
             axis_name: named axes over which the observations are split, if any.
         """
@@ -271,10 +271,10 @@ class NormalizingActorCritic(ActorCritic[Params, State, Observation, Action], Pr
 
 @runtime_checkable
 class DetachableActorCritic(ActorCritic[Params, State, Observation, Action], Protocol):
-    """A policy whose actor can go without its critic. Optional: `actor_only` asks for it."""
+    """A policy whose actor can be used without its critic. Optional: `actor_only` requires it."""
 
     def actor_only(self, params: Params) -> tuple[Any, Any]:
-        """The pair that acts alike and has no leaf of the critic's; its `forward` gives None for a value."""
+        """The pair without the params of the critic: same actions; its `forward` returns None as value."""
         ...
 
 
@@ -282,8 +282,8 @@ Policy: TypeAlias = tuple[Params, ActorCritic[Params, State, Observation, Action
 """A plain tuple `(params, config)`. As a pytree its leaves are those of `params`."""
 
 
-# The parts of the shipped policy. A config of your own class in one of its fields is enough:
-# `@policy_core.static` makes one, and nothing has to be derived from.
+# The parts of the shipped policy. To use your own, pass an instance of a `@policy_core.static`
+# class with these methods in a field of `ActorCriticConfig`; no base class is needed.
 
 
 @runtime_checkable
@@ -291,11 +291,11 @@ class Network(Protocol):
     """A network: from a vector to a vector of features, in the dtype of its input."""
 
     def init(self, in_size: int, *, key: Key, dtype: str) -> Any:
-        """Fresh params, in `dtype`, for inputs of `in_size` numbers. `key` is consumed."""
+        """Fresh params, in `dtype`, for inputs of dimension `in_size`. `key` is consumed."""
         ...
 
     def out_size(self, in_size: int) -> int:
-        """Output dimension for inputs of `in_size` numbers."""
+        """Output dimension for inputs of dimension `in_size`."""
         ...
 
     def apply(self, params: Any, x: Float[Array, " inputs"]) -> Float[Array, " outputs"]:
@@ -312,7 +312,7 @@ class Encoder(Protocol):
         ...
 
     def init(self, space: Space, *, key: Key, dtype: str) -> Any:
-        """Fresh params, in `dtype`; `{}` for an encoder without. `key` is consumed."""
+        """Fresh params, in `dtype`; `{}` for an encoder without params. `key` is consumed."""
         ...
 
     def out_size(self, space: Space) -> int:
@@ -326,19 +326,19 @@ class Encoder(Protocol):
 
 @runtime_checkable
 class Memory(Protocol):
-    """A memory: what a policy carries from one observation to the next.
+    """A memory: a recurrent network, whose state is carried from one observation to the next.
 
     A state is a pytree of arrays. `step` keeps the dtypes of the state, whatever dtype it
-    computes in (an `ActorCriticConfig` holds states in float32, or float64), and answers in
-    the dtype of its input.
+    computes in (an `ActorCriticConfig` holds states in float32, or float64), and its output
+    has the dtype of its input.
     """
 
     def init(self, in_size: int, *, key: Key, dtype: str) -> Any:
-        """Fresh params, in `dtype`, for inputs of `in_size` numbers. `key` is consumed."""
+        """Fresh params, in `dtype`, for inputs of dimension `in_size`. `key` is consumed."""
         ...
 
     def out_size(self, in_size: int) -> int:
-        """Output dimension of a step."""
+        """Output dimension for inputs of dimension `in_size`."""
         ...
 
     def initial_state(self, params: Any) -> Any:
@@ -348,16 +348,17 @@ class Memory(Protocol):
     def step(
         self, params: Any, state: Any, x: Float[Array, " inputs"]
     ) -> tuple[Any, Float[Array, " outputs"]]:
-        """The next state, and the output at this step."""
+        """One step: the next state and the output."""
         ...
 
     def sequence(
         self, params: Any, state: Any, xs: Float[Array, "time inputs"], is_first: Bool[Array, " time"]
     ) -> tuple[Any, Float[Array, "time outputs"]]:
-        """As many steps; before step t the state is reset if `is_first[t]`.
+        """`step` over the time axis; before step t the state is reset if `is_first[t]`.
 
         Returns:
-            The state after the last step, and the outputs. `scan_steps` does for every memory.
+            The state after the last step, and the outputs. `scan_steps` implements this for any
+            memory.
         """
         ...
 
@@ -366,20 +367,20 @@ class Memory(Protocol):
 class Head(Protocol):
     """A head of the actor: from features to a distribution over one kind of action space.
 
-    Whatever dtype the features have, distribution parameters are float32 before a mask, a
-    sample or a log-probability sees them.
+    Whatever dtype the features have, distribution parameters are converted to float32 (float64
+    for float64 features) before masks, sampling and log-probabilities.
     """
 
     def check_space(self, space: Any) -> None:
-        """Raise `ConfigError` if the head cannot serve this space."""
+        """Raise `ConfigError` if the head does not support this space."""
         ...
 
     def policy_space(self, space: Any) -> Space:
-        """The space of the policy actions, those that the distribution samples and scores."""
+        """The space of the policy actions, those that the distribution samples."""
         ...
 
     def init(self, space: Any, in_size: int, *, key: Key, dtype: str, gain: float) -> Any:
-        """Fresh params for features of `in_size` numbers. `key` is consumed."""
+        """Fresh params for features of dimension `in_size`. `key` is consumed."""
         ...
 
     def distribution(
@@ -387,8 +388,8 @@ class Head(Protocol):
     ) -> Distribution:
         """The distribution over policy actions.
 
-        With a temperature T it is the one whose density is the T-th root of what it would
-        be, renormalised: T above 1 is flatter, T near 0 is the mode.
+        A temperature T raises its density to the power 1 / T and renormalizes it: T above 1 is
+        flatter, T near 0 is the mode.
         """
         ...
 
@@ -397,7 +398,7 @@ class Head(Protocol):
         ...
 
     def policy_action(self, space: Any, env_action: Any) -> Any:
-        """A policy action that gives `env_action`, clamped to what can be represented."""
+        """A policy action mapped to `env_action`, clamped to what the distribution can represent."""
         ...
 
 
@@ -406,7 +407,7 @@ class ValueHead(Protocol):
     """A head of the critic: from features to a prediction of the return."""
 
     def init(self, in_size: int, *, key: Key, dtype: str, gain: float) -> Any:
-        """Fresh params for features of `in_size` numbers, in `dtype`. `key` is consumed."""
+        """Fresh params, in `dtype`, for features of dimension `in_size`. `key` is consumed."""
         ...
 
     def predict(self, params: Any, features: Features) -> ValuePrediction:

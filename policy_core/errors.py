@@ -1,10 +1,10 @@
-"""What can go wrong, as a tree.
+"""The exceptions of this library.
 
-Every error of this library is a `ValueError`, says which argument is meant, what
-was got, what was expected and what to do, and never prints a whole array.
+Every exception is a `ValueError`. Its message has the argument, what was got, what was expected
+and what to do, and never a whole array.
 
     PolicyError(ValueError)
-    ├── ConfigError         a config holds something that is not static, or not legal
+    ├── ConfigError         a field of a config is not static data, or out of range
     ├── StructureError      an argument does not have the structure, shape or dtype asked for
     │   └── MaskError       an action mask cannot apply to the action space
     ├── ContractError       an implementation breaks the actor-critic contract
@@ -15,15 +15,15 @@ was got, what was expected and what to do, and never prints a whole array.
 
 
 class PolicyError(ValueError):
-    """Root of all errors raised by `policy_core`."""
+    """Base class of all exceptions raised by `policy_core`."""
 
 
 class ConfigError(PolicyError):
-    """A config holds something that is not static data, or a value out of range."""
+    """A field of a config is not static data, or its value is out of range."""
 
 
 class StructureError(PolicyError):
-    """An argument does not have the structure, shape or dtype that is asked for."""
+    """An argument does not have the expected structure, shape or dtype."""
 
 
 class MaskError(StructureError):
@@ -43,4 +43,4 @@ class FingerprintError(FileError):
 
 
 class SelfTestError(FileError):
-    """A policy does not act as it did where its file was saved; the message has the largest deviation."""
+    """A loaded policy does not reproduce its saved outputs; the message has the largest deviation."""

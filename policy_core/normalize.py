@@ -17,28 +17,28 @@ Statistics: TypeAlias = PyTree
 
 Axis: TypeAlias = str | tuple[str, ...]
 
-# Squares of what is larger would overflow float32 sooner or later.
+# Larger entries are left out: their squares and sums of squares would overflow float32.
 _LARGEST = 1e18
 
 
 @static
 class Normalize:
-    """Arrays of floats in an observation get mean 0 and variance 1, entry by entry.
+    """Normalization of float observations to mean 0 and variance 1, entry by entry.
 
     y = clip((x - mean) / sqrt(variance + epsilon), -clip, clip), with the statistics of all
-    observations that `update_statistics` was given. Integers are left alone, so images of
-    uint8 and the parts of discrete spaces are. Until there are statistics the mean is 0
+    observations passed to `update_statistics`. Integers are not normalized: neither images of
+    uint8 nor the parts of discrete spaces. Until there are statistics the mean is 0
     and the variance 1. A NaN in an observation stays NaN; an infinity is clipped.
 
-    The statistics are leaves of the params, so a file holds them and inference leaves them as
-    they are. They have no gradient, and `trainable` says that no optimiser should move them.
-    A count, a mean and a variance are each a pair of floats `[2, ...]` whose sum is meant, the
+    The statistics are leaves of the params, so they are saved in files and constant at
+    inference. They have no gradient, and `trainable` masks them from the optimizer.
+    A count, a mean and a variance are each an unevaluated sum of two floats `[2, ...]`, the
     first of which is that sum rounded: float32 alone stops counting at 2^24, and a mean at
-    1000 stops moving when its steps are below 3e-5.
+    1000 stops changing when its steps are below 3e-5.
 
     Args:
-        clip: the largest size of a normalised number; inf for none.
-        epsilon: added to the variance; what is constant becomes 0.
+        clip: the largest absolute value of a normalized entry; inf for none.
+        epsilon: added to the variance; a constant entry becomes 0.
 
     Raises:
         ConfigError: unless both are positive, and `epsilon` is finite.
@@ -67,7 +67,7 @@ class Normalize:
             raise ConfigError(f"Normalize.epsilon: got {self.epsilon}, expected a positive number")
 
     def init(self, space: Space) -> Statistics:
-        """The statistics of no observations: mean 0, variance 1; float32, or float64 as the space."""
+        """The initial statistics: count 0, mean 0, variance 1; float32, or float64 for a float64 space."""
 
         def fresh(leaf: jax.ShapeDtypeStruct) -> dict[str, Float[Array, "2 ..."]]:
             if not jnp.issubdtype(leaf.dtype, jnp.floating):
@@ -78,12 +78,12 @@ class Normalize:
         return jax.tree.map(fresh, space.struct())
 
     def apply(self, statistics: Statistics, observation: PyTree) -> PyTree:
-        """The observation, normalised, without a gradient to the statistics."""
+        """The normalized observation; no gradient flows to the statistics."""
 
-        def normalized(x: Array, seen: dict[str, Float[Array, "2 ..."]]) -> Array:
-            if not seen:
+        def normalized(x: Array, stats: dict[str, Float[Array, "2 ..."]]) -> Array:
+            if not stats:
                 return x
-            (high, low), (variance, _) = jax.lax.stop_gradient((seen["mean"], seen["variance"]))
+            (high, low), (variance, _) = jax.lax.stop_gradient((stats["mean"], stats["variance"]))
             y = (widen(x).astype(high.dtype) - high - low) / jnp.sqrt(jnp.maximum(variance, 0) + self.epsilon)
             return jnp.clip(y, -self.clip, self.clip)
 
@@ -96,33 +96,34 @@ class Normalize:
         mask: Bool[Array, "..."] | None = None,
         axis_name: Axis | None = None,
     ) -> Statistics:
-        """The statistics updated with observations that have any leading axes.
+        """The statistics updated from a batch of observations with any number of leading axes.
 
         The update of Chan, Golub & LeVeque 1983, on the variance in place of the sum of squares.
-        Moments of the new observations are those of their distance from the old mean, in two
-        passes, and sums over devices are sums of these, so nothing large cancels. Numbers that are
-        not finite, or beyond 1e18, are left out, entry by entry.
+        The moments of the batch are those of the distances from the old mean, in two passes, and
+        sums over devices are sums of these, so no large numbers cancel. Entries that are not
+        finite, or beyond 1e18, are left out, entry by entry.
 
         Args:
-            statistics: as `Normalize.init` gives them, equal on all devices.
-            observations: with the same leading axes everywhere.
+            statistics: as returned by `Normalize.init`, equal on all devices.
+            observations: with the same leading axes in all parts.
             mask: which of them count, in the shape of the leading axes; None for all.
-            axis_name: over which named axes to sum as well.
+            axis_name: named axes to also sum over.
         """
 
-        def merge(x: Array, seen: dict[str, Float[Array, "2 ..."]]) -> dict[str, Float[Array, "2 ..."]]:
-            return _merge(seen, x, mask, axis_name) if seen else {}
+        def merge(x: Array, stats: dict[str, Float[Array, "2 ..."]]) -> dict[str, Float[Array, "2 ..."]]:
+            return _merge(stats, x, mask, axis_name) if stats else {}
 
         return jax.tree.map(merge, observations, statistics)
 
 
 def _merge(
-    seen: dict[str, Float[Array, "2 ..."]],
+    stats: dict[str, Float[Array, "2 ..."]],
     x: Float[Array, "..."],
     mask: Bool[Array, "..."] | None,
     axis_name: Axis | None,
 ) -> dict[str, Float[Array, "2 ..."]]:
-    count, mean, variance = seen["count"], seen["mean"], seen["variance"]
+    """The statistics of one array, merged with those of a batch `[..., *shape]`."""
+    count, mean, variance = stats["count"], stats["mean"], stats["variance"]
     shape = mean.shape[1:]
     x = widen(x).reshape(-1, *shape).astype(mean.dtype)
     valid = jnp.abs(x) < _LARGEST  # false for NaN
@@ -130,8 +131,8 @@ def _merge(
         valid &= mask.reshape(-1, *(1 for _ in shape))
 
     def total(values: Array) -> Array:
-        whole = jnp.sum(values, 0)
-        return whole if axis_name is None else jax.lax.psum(whole, axis_name)
+        local = jnp.sum(values, 0)
+        return local if axis_name is None else jax.lax.psum(local, axis_name)
 
     n = total(valid.astype(jnp.int32)).astype(mean.dtype)
 
@@ -140,26 +141,32 @@ def _merge(
 
     y = x - mean[0][None]
     center = average(y)
-    rest = average(y - center[None])  # what rounding took from it
-    spread = average(jnp.square(y - center[None] - rest[None]))
+    rest = average(y - center[None])  # the rounding error of center
+    batch_variance = average(jnp.square(y - center[None] - rest[None]))
 
-    # With weight w = n / (n + count): mean' = mean + w d and var' = var + w (spread - var + (1 - w) d^2),
-    # where d = center + rest is how far the new mean is from the old one.
+    # With d = batch mean - mean = center + rest - mean[1] and w = n / (n + count):
+    # mean' = mean + w d and var' = var + w (batch_variance - var + (1 - w) d^2): those of all observations
+    # together, however they are split into batches. Before the first one w is 1; the initial variance
+    # of 1 is dropped there, so that it leaves no rounding error.
     old = jnp.where(count[0][None] > 0, variance, 0)
     new_count = _two_sum(count, n)
     weight = n / jnp.maximum(new_count[0], 1)
     rest -= mean[1]
-    change = spread - old[0] - old[1] + (1 - weight) * jnp.square(center + rest)
+    change = batch_variance - old[0] - old[1] + (1 - weight) * jnp.square(center + rest)
     new = {
         "count": new_count,
         "mean": _two_sum(_two_sum(mean, weight * center), weight * rest),
         "variance": _two_sum(old, weight * change),
     }
-    return {name: jnp.where(n[None] > 0, new[name], seen[name]) for name in seen}
+    # Without a valid entry the statistics stay the same, bit for bit.
+    return {name: jnp.where(n[None] > 0, new[name], stats[name]) for name in stats}
 
 
 def _two_sum(pair: Float[Array, "2 ..."], x: Float[Array, "..."]) -> Float[Array, "2 ..."]:
-    """The pair and a number, summed without an error of rounding (Knuth's two-sum)."""
+    """The sum of a pair and a float, as a pair (Knuth's two-sum).
+
+    The first float of the result is `high + (low + x)` rounded, the second its rounding error.
+    """
     high, low = pair
     x = low + x
     rounded = high + x

@@ -1,4 +1,4 @@
-"""Surgery on policies: leaves from one to another, and an actor without its critic."""
+"""Transfer of params between policies: `transplant`, and an actor without its critic."""
 
 import fnmatch
 from collections.abc import Mapping
@@ -20,11 +20,11 @@ class LeafReport(NamedTuple):
     """One row of the report of a transplant.
 
     Args:
-        path: its keys, joined by "/".
+        path: path of the leaf, its keys joined by "/".
         action: "copy", "keep", "pad" or "skip".
-        rule: the glob that said so.
-        source: dtype and shape there, or "(absent)".
-        target: likewise.
+        rule: the glob that matched.
+        source: dtype and shape in the source, or "(absent)".
+        target: dtype and shape in the target, likewise.
 
     Example:
         >>> from policy_core.surgery import LeafReport
@@ -42,26 +42,26 @@ class LeafReport(NamedTuple):
 def transplant(
     source: Policy, target: Policy, rules: Mapping[str, LeafAction]
 ) -> tuple[Policy, tuple[LeafReport, ...]]:
-    """The target with leaves of the source, and a report of every leaf of either.
+    """Copy leaves of the source into the target, and report what was done with every leaf.
 
     Args:
         source: a policy.
         target: a policy, such as a fresh one of another config. It is not changed.
-        rules: path globs (`*` also matches "/") to what happens to the leaves that match; the
-            first that matches counts, and every leaf must match one:
+        rules: from path globs (`*` also matches "/") to actions for the leaves that match; the
+            first glob that matches counts, and every leaf must match one:
 
             - "copy": the leaf of the source, of the same dtype and shape.
-            - "pad": the leaf of the source in the first places of each axis, what the target
-              has beyond them; for a wider layer or more actions. It may not be larger.
+            - "pad": the leaf of the source in the first entries of each axis, that of the target
+              beyond them; for a wider layer or more actions. It may not be larger.
             - "keep": the leaf of the target, whatever the source has.
-            - "skip": the leaf of the source is left out on purpose; the target has none.
+            - "skip": the leaf of the source is dropped; the target has none.
 
     Returns:
         The pair `(params, config of the target)`, and the report, in the order of the paths.
 
     Raises:
-        StructureError: for a leaf that no rule matches, one that its rule does not fit, a rule
-            that matches nothing, and so for every leaf that would be dropped in silence.
+        StructureError: for a leaf that no rule matches or whose rule does not apply, and for a rule
+            that matches no leaf: no leaf is dropped silently.
 
     Example:
         >>> import jax
@@ -78,34 +78,34 @@ def transplant(
     for action in rules.values():
         if action not in _ACTIONS:
             raise StructureError(f"rules: got {action!r}, expected one of {', '.join(_ACTIONS)}")
-    given, had = _arrays(source, "source"), _arrays(target, "target")
+    sources, targets = _arrays(source, "source"), _arrays(target, "target")
     leaves: dict[str, Any] = {}
     report = []
-    for path in sorted({*given, *had}):
+    for path in sorted({*sources, *targets}):
         rule = next((glob for glob in rules if fnmatch.fnmatchcase(path, glob)), None)
-        a, b = given.get(path), had.get(path)
-        said = _described(a), _described(b)
+        a, b = sources.get(path), targets.get(path)
+        specs = _described(a), _described(b)
         if rule is None:
             raise StructureError(
-                f"rules: no rule matches {path!r}, {said[0]} in the source and {said[1]} in the target; "
+                f"rules: no rule matches {path!r}, {specs[0]} in the source and {specs[1]} in the target; "
                 "copy, pad, keep or skip it"
             )
         leaves[path] = _leaf(path, rules[rule], rule, a, b)
-        report.append(LeafReport(path, rules[rule], rule, *said))
+        report.append(LeafReport(path, rules[rule], rule, *specs))
     if unused := [glob for glob in rules if glob not in {row.rule for row in report}]:
-        raise StructureError(f"rules: {unused[0]!r} decides about no leaf; correct it or take it out")
+        raise StructureError(f"rules: {unused[0]!r} is the first match of no leaf; correct it or remove it")
     structure = jax.tree.structure(target[0])
-    return (jax.tree.unflatten(structure, [leaves[path] for path in had]), target[1]), tuple(report)
+    return (jax.tree.unflatten(structure, [leaves[path] for path in targets]), target[1]), tuple(report)
 
 
 def actor_only(policy: Policy) -> Policy:
-    """The policy without its critic, to be deployed: it acts alike and is a pair like any other.
+    """The policy without its critic, for deployment: a pair with the same actions.
 
-    It takes what the actor sees: with `actor_keys`, only those parts of an observation. `act`
-    and `action_distribution` work; whatever needs a value raises `StructureError`.
+    Its observations are the inputs of the actor: with `actor_keys`, only those parts. `act` and
+    `action_distribution` work; functions that return a value raise `StructureError`.
 
     Raises:
-        StructureError: if the config does not offer `DetachableActorCritic`.
+        StructureError: if the config does not implement `DetachableActorCritic`.
 
     Example:
         >>> import jax
@@ -122,7 +122,7 @@ def actor_only(policy: Policy) -> Policy:
     """
     params, config = pair(policy)
     if not isinstance(config, DetachableActorCritic):
-        raise StructureError(f"config: {type(config).__name__} does not offer DetachableActorCritic")
+        raise StructureError(f"config: {type(config).__name__} does not implement DetachableActorCritic")
     check_params(params, config)
     params, config = config.actor_only(params)
     check_config(config)
@@ -136,7 +136,7 @@ def _arrays(policy: Policy, name: str) -> dict[str, Any]:
 
 
 def _leaf(path: str, action: str, rule: str, source: Any, target: Any) -> Any:
-    """The new leaf, or None for one that is skipped."""
+    """The new leaf, or None for a skipped one."""
     where = f"rules[{rule!r}]: cannot {action} {path!r}"
     match action:
         case "keep":
@@ -158,7 +158,7 @@ def _leaf(path: str, action: str, rule: str, source: Any, target: Any) -> Any:
     if spec(source)[0] != spec(target)[0] or source.ndim != target.ndim:
         raise StructureError(f"{where}: {sizes}; padding changes neither the dtype nor the axes")
     if any(n > m for n, m in zip(source.shape, target.shape, strict=True)):
-        raise StructureError(f"{where}: {sizes}; it is larger, and numbers would be lost")
+        raise StructureError(f"{where}: {sizes}; it is larger, and entries would be lost")
     return jnp.asarray(target).at[tuple(slice(0, n) for n in source.shape)].set(source)
 
 

@@ -1,4 +1,4 @@
-"""Pytrees as leaves by path, and the dtype and shape of a leaf."""
+"""The leaves of a pytree by path, and the dtype and shape of a leaf."""
 
 import functools
 from collections.abc import Mapping
@@ -13,19 +13,19 @@ from jaxtyping import PyTree
 from policy_core.errors import FileError, PolicyError
 
 Spec: TypeAlias = tuple[str, tuple[int, ...]]
-"""The name of a dtype, as files have it, and a shape."""
+"""The name of a dtype, as in files, and a shape."""
 
-# How JAX writes the dtypes of its keys.
+# From the string of the dtype of JAX's typed keys to the name of the implementation.
 _KEY_NAMES = {"key<fry>": "threefry2x32", "key<rbg>": "rbg", "key<urbg>": "unsafe_rbg"}
 
 
 def by_path(tree: PyTree, what: str, error: type[PolicyError] = FileError) -> dict[str, Any]:
-    """Path to leaf: the keys joined by "/".
+    """The leaves of a pytree by path: the keys joined by "/".
 
     Args:
         tree: any pytree.
-        what: what it is called in an error.
-        error: which error is raised if two leaves have one path.
+        what: the name of the pytree in an error.
+        error: the error that is raised if two leaves have the same path.
     """
     leaves: dict[str, Any] = {}
     for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
@@ -37,7 +37,7 @@ def by_path(tree: PyTree, what: str, error: type[PolicyError] = FileError) -> di
 
 
 def spec(leaf: Any) -> Spec:
-    """The name of the dtype, as files say it, and the shape of an array or of what stands for one."""
+    """The name of the dtype, as in files, and the shape of an array or a `jax.ShapeDtypeStruct`."""
     return _dtype_name(leaf.dtype), tuple(leaf.shape)
 
 
@@ -49,7 +49,7 @@ def _dtype_name(dtype: Any) -> str:
 
 
 def check_arrays(leaves: Mapping[str, Any], what: str, error: type[PolicyError] = FileError) -> None:
-    """Raise `error` unless every leaf is an array whose numbers are there."""
+    """Raise `error` unless every leaf is an array with values: not traced, not deleted."""
     for name, leaf in leaves.items():
         if not isinstance(leaf, jax.Array | np.ndarray) or isinstance(leaf, Tracer):
             raise error(f"{what}: the leaf {name!r} is {type(leaf).__name__}, expected an array")

@@ -79,7 +79,7 @@ def test_a_variant_acts_and_scores(name: str) -> None:
     assert bool(inside)
 
 
-OPTIMISED = """
+OPTIMIZED = """
 from cases import CONFIGS
 from policy_core import testing
 from policy_core.testing import checks
@@ -94,7 +94,7 @@ def test_the_ratio_is_one_as_users_compile() -> None:
     tests = Path(__file__).parent
     env = {**os.environ, "XLA_FLAGS": "", "PYTHONPATH": str(tests.parent)}  # not what may be installed
     done = subprocess.run(
-        [sys.executable, "-c", OPTIMISED], env=env, cwd=tests, capture_output=True, text=True
+        [sys.executable, "-c", OPTIMIZED], env=env, cwd=tests, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
 
@@ -170,7 +170,7 @@ def test_the_config_that_the_broken_ones_derive_from_is_sound() -> None:
 @pytest.mark.parametrize(
     ("methods", "message"),
     [
-        ({"forward": _forward_ignoring_masks}, "mask forbids was drawn"),
+        ({"forward": _forward_ignoring_masks}, "mask forbids was sampled"),
         ({"forward": _forward_batched_value}, "value is .*, expected a float scalar"),
         ({"forward": _forward_without_precision}, "evaluate_action gives another value|differ by"),
         ({"forward": _nan_gradient}, "is not finite"),
@@ -203,5 +203,5 @@ def test_a_counting_memory_is_reset_by_is_first() -> None:
 
 
 def test_what_is_not_static_is_refused() -> None:
-    with pytest.raises(ContractError, match="does not offer ActorCritic"):
+    with pytest.raises(ContractError, match="does not implement ActorCritic"):
         testing.check_policy(pc.MLP())

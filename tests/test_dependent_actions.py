@@ -37,13 +37,13 @@ TRIPLES = np.array(list(itertools.product(*(range(n) for n in ODD.nvec))), np.in
 
 
 def _law(logits: np.ndarray, allowed: np.ndarray) -> np.ndarray:
-    """The probabilities of all triples, in float64: rows multiplied, cut to the mask, normalised."""
+    """The probabilities of all triples, in float64: rows multiplied, cut to the mask, normalized."""
     rows = np.split(np.exp(logits.astype(float)), np.cumsum(ODD.nvec)[:-1], -1)
     table = np.einsum("bi,bj,bk->bijk", *rows) * allowed
     return table / table.sum((1, 2, 3), keepdims=True)
 
 
-def test_a_joint_mask_cuts_the_product_and_renormalises() -> None:
+def test_a_joint_mask_cuts_the_product_and_renormalizes() -> None:
     d = ProductCategorical(LOGITS, pc.spaces.JointMask(jnp.asarray(ALLOWED)), ODD)
     law = _law(np.asarray(LOGITS), ALLOWED)
     np.testing.assert_allclose(d.probs, law, atol=3e-7)
@@ -232,19 +232,23 @@ def test_parts_of_a_tuple_go_by_their_places() -> None:
     [
         (pc.Discrete(2), {"a": ("b",)}, "got Discrete, expected a Dict or Tuple for Autoregressive"),
         ({"a": pc.Discrete(2)}, {"a": ("x",)}, "got 'x', expected one of \\['a'\\]"),
-        ({"a": pc.Discrete(2)}, {"a": ("a",)}, "'a' sees \\('a',\\), expected other parts, each once"),
-        ({"a": pc.Box(), "b": pc.Box()}, {"a": ("b",)}, "a Box; only discrete parts can be seen"),
+        ({"a": pc.Discrete(2)}, {"a": ("a",)}, "got \\('a',\\) for 'a', expected other parts, each once"),
+        ({"a": pc.Box(), "b": pc.Box()}, {"a": ("b",)}, "got 'b', a Box, for 'a', expected a discrete part"),
         (
             {k: pc.Discrete(2) for k in "abc"},
             {"c": ("b",), "b": ("a",)},
-            "'c' sees 'b' and not what that sees; add \\['a'\\]",
+            "got 'b' for 'c' without its parents; add \\['a'\\]",
         ),
         (
             {"a": pc.MultiBinary(13), "b": pc.Box()},
             {"b": ("a",)},
-            "'b' sees 8192 combinations of \\('a',\\), expected at most 4096",
+            "got \\('a',\\) for 'b', with 8192 combinations, expected at most 4096",
         ),
-        ({k: pc.Discrete(2) for k in "ab"}, {"a": ("b",), "b": ("a",)}, "not what that sees; add \\['a'\\]"),
+        (
+            {k: pc.Discrete(2) for k in "ab"},
+            {"a": ("b",), "b": ("a",)},
+            "got 'b' for 'a' without its parents; add \\['a'\\]",
+        ),
     ],
 )
 def test_dependence_that_cannot_be_is_refused(space: Any, parents: Any, message: str) -> None:

@@ -47,7 +47,7 @@ BOX = pc.Box(low=-2.0, high=3.0)
 MIXED = pc.Box(low=(-1.0, -math.inf, 0.0), high=(1.0, 2.0, math.inf), shape=(3,))
 
 
-# For draws by the million: optimised, whatever `conftest` says.
+# For draws by the million: optimized, whatever `conftest` says.
 fast_jit = partial(jax.jit, compiler_options={"xla_backend_optimization_level": 3})
 
 
@@ -368,7 +368,7 @@ def test_one_allowed_action_is_certain(n: int) -> None:
 
 
 @pytest.mark.parametrize("family", ["categorical", "bernoulli", "normal", "beta"])
-def test_kl_of_neighbours_is_never_negative(family: str) -> None:
+def test_kl_of_neighbors_is_never_negative(family: str) -> None:
     distance = np.array([1e-7, 1e-5, 1e-3])[:, None]
     x, y, noise = (RNG.normal(size=(3, 500, 6)) for _ in range(3))
     x, y, near = (jnp.asarray(z, jnp.float32) for z in (2 * x, 2 * y, 2 * x + distance[..., None] * noise))

@@ -179,7 +179,7 @@ EDITS: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     "config of another shape": (_with_config(codec.encoding_of(OTHER)), rf"^file: the leaf {HEAD} is"),
     "unknown type": (
         _with_data(_set("type", "nowhere/Policy")),
-        r"^config: config: no config type named 'nowhere/Policy' is known here; import the module that defines",
+        r"^config: config: no config type named 'nowhere/Policy' is registered; import the module that defines",
     ),
     "unknown nested type": (
         _with_data(_set("fields", "actor", "type", "nowhere/Net")),

@@ -172,14 +172,14 @@ def test_extra_comes_back_in_the_structure_of_like(tmp_path):
     assert all(map(np.array_equal, *map(jax.tree.leaves, twins)))
 
 
-def test_the_state_of_an_optimiser_comes_back(tmp_path):
+def test_the_state_of_an_optimizer_comes_back(tmp_path):
     import optax
 
-    optimiser = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(optax.linear_schedule(1e-3, 0, 10)))
+    optimizer = optax.chain(optax.clip_by_global_norm(1.0), optax.adam(optax.linear_schedule(1e-3, 0, 10)))
     params = jax.tree.map(jnp.asarray, _params())
-    state = jax.tree.map(lambda x: x + jnp.ones((), x.dtype), optimiser.init(params))
+    state = jax.tree.map(lambda x: x + jnp.ones((), x.dtype), optimizer.init(params))
     pc.save(tmp_path / "file", (params, CONFIG), extra=state, self_test=False)
-    got = pc.load_extra(tmp_path / "file", jax.eval_shape(optimiser.init, params))
+    got = pc.load_extra(tmp_path / "file", jax.eval_shape(optimizer.init, params))
     assert jax.tree.structure(got) == jax.tree.structure(state)
     assert all(map(np.array_equal, jax.tree.leaves(got), jax.tree.leaves(state)))
     with pytest.raises(FileError, match=r"^extra: the leaf '0/trace/.*' of `like` is missing$"):

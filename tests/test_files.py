@@ -30,7 +30,7 @@ def _template(config: Any) -> Any:
 
 
 def _random_params(config: Any, batch: tuple[int, ...] = (), seed: int = 0) -> Any:
-    """Params of a config with random bits in them: infinities, NaNs, numbers too small to normalise."""
+    """Params of a config with random bits in them: infinities, NaNs, numbers too small to normalize."""
     rng = np.random.default_rng(seed)
 
     def bits(leaf: Any) -> Any:

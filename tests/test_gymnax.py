@@ -103,7 +103,9 @@ def test_gymnax_spaces_are_converted() -> None:
     assert adapter.space_of(space) == pc.Dict(
         {"a": pc.Box(low=(-1.0, -2.0), high=(1.0, float("inf")), shape=(2,)), "b": pc.Discrete(3)}
     )
-    with pytest.raises(ValueError, match="got object, expected Discrete, MultiDiscrete, MultiBinary, Box, Dict or Tuple"):
+    with pytest.raises(
+        ValueError, match="got object, expected Discrete, MultiDiscrete, MultiBinary, Box, Dict or Tuple"
+    ):
         adapter.space_of(object())
 
 

@@ -22,8 +22,8 @@ INPUTS, SIZE, TIME = 3, 6, 8
 LINEAR: Any = {"actor": pc.MLP(()), "critic": pc.MLP(())}
 
 MEMORIES: dict[str, Any] = {
-    "gru, normalised, learned start": pc.GRU(SIZE, layer_norm=True, learned_start=True),
-    "lstm, normalised, learned start": pc.LSTM(SIZE, layer_norm=True, learned_start=True),
+    "gru, normalized, learned start": pc.GRU(SIZE, layer_norm=True, learned_start=True),
+    "lstm, normalized, learned start": pc.LSTM(SIZE, layer_norm=True, learned_start=True),
     "min gru": pc.MinGRU(SIZE, learned_start=True),
     "attention": pc.WindowAttention(SIZE, window=3, heads=2),
     "attention longer than the sequence": pc.WindowAttention(SIZE, window=11, heads=3),
@@ -242,7 +242,7 @@ def test_the_count_of_a_ring_stays_small() -> None:
 # WHAT THE CONFIGS SAY ----------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", ["gru, normalised, learned start", "lstm, normalised, learned start"])
+@pytest.mark.parametrize("name", ["gru, normalized, learned start", "lstm, normalized, learned start"])
 def test_layer_norm_takes_out_the_size_of_the_kernels(name: str) -> None:
     memory = MEMORIES[name]
     params, x = params_of(memory), jnp.array(10 * numbers(INPUTS))
@@ -361,7 +361,7 @@ BAD = {
     "no layer": (lambda: pc.Stack(()), r"Stack.layers: got \(\), expected at least one memory"),
     "widths": (
         lambda: config(pc.Discrete(2), memory=pc.Stack((pc.GRU(4), pc.GRU(5)), residual=True)),
-        r"Stack.layers\[1\]: got an output of 5 numbers for an input of 4, expected the same width",
+        r"Stack.layers\[1\]: got output dimension 5 for input dimension 4, expected the same dimension",
     ),
     "no memory": (
         lambda: config(pc.Discrete(2), memory_sharing="actor"),
@@ -398,7 +398,7 @@ WRONG = {
     "another size": ({"state": {"shared": np.zeros(5, np.float32)}},
                      r"state\['shared'\]: got shape \(5,\), expected \(4,\)"),
     "time": ({"observations": np.ones((4, 3), np.float32)},
-             r"observations: got shape \(4, 3\), expected a leading axis of time of length 5, as is_first"),
+             r"observations: got shape \(4, 3\), expected a leading time axis of length 5, as is_first"),
     "a batch": ({"observations": np.ones((5, 2, 3), np.float32)},
                 r"observation: got shape \(2, 3\), expected \(3,\); for a batch use jax.vmap"),
     "masks": ({"action_masks": np.ones((5, 4), bool)}, r"action_mask: got shape \(4,\), expected \(3,\)"),

@@ -1,4 +1,4 @@
-"""Running statistics: NumPy's on all of the data, whatever comes, and no optimiser moves them."""
+"""Running statistics: NumPy's on all of the data, whatever comes, and no optimizer moves them."""
 
 from typing import Any
 
@@ -147,7 +147,7 @@ def test_parts_of_floats_have_statistics_and_others_pass_unchanged() -> None:
     assert same({**updated[0], "normalize": ()}, {**policy[0], "normalize": ()})
 
 
-def test_the_policy_sees_normalised_and_clipped_observations() -> None:
+def test_the_policy_sees_normalized_and_clipped_observations() -> None:
     x = data(100)
     policy = pc.update_statistics(box(clip=1.5), x)
     plain = ({name: part for name, part in policy[0].items() if name != "normalize"},

@@ -213,7 +213,7 @@ def test_what_is_masked_is_never_drawn(tmp_path):
     assert runner.act((), np.ones(3), action_mask=every)[1] == runner.act((), np.ones(3))[1]
     with pytest.raises(ValueError, match=r"^action_mask: got bool\(2,\), expected bool\(3,\)$"):
         runner.act((), np.ones(3), action_mask=np.ones(2, bool))
-    with pytest.raises(ValueError, match=r"^observation: got 4 numbers, expected 3$"):
+    with pytest.raises(ValueError, match=r"^observation: got 4 entries, expected 3$"):
         runner.act((), np.ones(4))
 
 
@@ -259,7 +259,9 @@ def test_what_a_state_is_and_what_it_is_not(tmp_path):
     assert jax.tree.all(jax.tree.map(np.array_equal, state, kept)), "a state is not written to"
     assert not any(leaf.flags.writeable for leaf in jax.tree.leaves(first))
     for wrong in ((), {"actor": 0}, None):
-        with pytest.raises(ValueError, match=r"^state: expected what `reset` or the last call gave"):
+        with pytest.raises(
+            ValueError, match=r"^state: expected the state returned by `reset` or the last call"
+        ):
             runner.act(wrong, np.ones(3))
         assert runner.act(wrong, np.ones(3), is_first=True)[0].keys() == {"actor", "critic"}
 
@@ -273,7 +275,7 @@ def test_a_box_has_no_mask(tmp_path):
 def test_mask_functions_are_given_by_name(tmp_path):
     pc.save(tmp_path / "file", _policy(CONFIGS["autoregressive"]), self_test=False)
     with pytest.raises(
-        ValueError, match=r"^Autoregressive.masks\['aim'\]: 'others' is not known here; give it in"
+        ValueError, match=r"^Autoregressive.masks\['aim'\]: 'others' is not known here; pass it in"
     ):
         numpy_runner.load(tmp_path / "file")
     runner = numpy_runner.load(tmp_path / "file", mask_functions={"others": others})
@@ -337,21 +339,21 @@ def test_what_it_does_not_know_is_refused(tmp_path):
 
     unknown = {"type": "policy_core/Memory", "fields": {"objectives": None}}
     two_hot = to_data(CONFIGS["two-hot value"].value_head)
-    refused(r"^no network 'policy_core/Memory' is known to this runner", edited(actor=unknown))
-    refused(r"^no head 'policy_core/Memory' is known to this runner", edited(box_head=unknown))
-    refused(r"^no encoder 'policy_core/Memory' is known to this runner", edited(encoder=unknown))
-    refused(r"^no value head 'policy_core/Memory' is known to this runner", edited(value_head=unknown))
+    refused(r"^no network 'policy_core/Memory' is supported by this runner", edited(actor=unknown))
+    refused(r"^no head 'policy_core/Memory' is supported by this runner", edited(box_head=unknown))
+    refused(r"^no encoder 'policy_core/Memory' is supported by this runner", edited(encoder=unknown))
+    refused(r"^no value head 'policy_core/Memory' is supported by this runner", edited(value_head=unknown))
     refused(
-        r"^TwoHotHead.more: this runner does not know the field",
+        r"^TwoHotHead.more: this runner does not support the field",
         edited("two-hot value", value_head=two_hot | {"fields": two_hot["fields"] | {"more": 1}}),
     )
     many = two_hot | {"fields": two_hot["fields"] | {"bins": 2**40}}  # no grid is made of them
     refused(r"^leaves: one has the shape \(11,\), expected", edited("two-hot value", value_head=many))
-    refused(r"^no memory 'policy_core/Memory' is known to this runner", edited("gru", memory=unknown))
+    refused(r"^no memory 'policy_core/Memory' is supported by this runner", edited("gru", memory=unknown))
     refused(
-        r"^autoregressive: this runner does not know 'policy_core/Memory'$", edited(autoregressive=unknown)
+        r"^autoregressive: this runner does not support 'policy_core/Memory'$", edited(autoregressive=unknown)
     )
-    refused(r"^ActorCriticConfig.more: this runner does not know the field", edited(more=unknown))
+    refused(r"^ActorCriticConfig.more: this runner does not support the field", edited(more=unknown))
     refused(r"^compute_dtype: bfloat16 is not what NumPy computes in", edited(compute_dtype="bfloat16"))
     for name, leaf in (("act box", "actor/head/bias"), ("gru", "memory/input/bias")):
         document = opened(edited(name))

@@ -50,7 +50,7 @@ ERRORS = {
     "actions": (lambda p: pc.evaluate_action(p, (), OBSERVATION, jnp.zeros(7, int)), r"action: got shape \(7,\)"),
     "time": (lambda p: pc.evaluate_sequence(p, (), np.ones((4, 3), np.float32), np.zeros(5, int),
                                             is_first=np.zeros(4, bool)),
-             r"actions: got shape \(5,\), expected a leading axis of time of length 4"),
+             r"actions: got shape \(5,\), expected a leading time axis of length 4"),
     "no time": (lambda p: pc.evaluate_sequence(p, (), OBSERVATION, 1, is_first=np.bool_(False)),
                 r"is_first: got bool\(\), expected bool\(time,\)"),
     "env action": (lambda p: pc.policy_action(p, 0.5), r"env_action: got dtype float32"),

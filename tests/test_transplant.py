@@ -76,10 +76,10 @@ def test_a_population_is_a_pair_like_any_other():
             WIDE,
             OLD,
             {"*": "pad"},
-            r"cannot pad 'actor/head/bias': .*; it is larger, and numbers would be lost$",
+            r"cannot pad 'actor/head/bias': .*; it is larger, and entries would be lost$",
         ),
         (OLD, OLD, {"*": "skip"}, r"cannot skip .*: the target has such a leaf; keep, copy or pad it$"),
-        (OLD, OLD, {"*": "copy", "memory/*": "keep"}, r"^rules: 'memory/\*' decides about no leaf"),
+        (OLD, OLD, {"*": "copy", "memory/*": "keep"}, r"^rules: 'memory/\*' is the first match of no leaf"),
         (OLD, OLD, {"*": "move"}, r"^rules: got 'move', expected one of copy, keep, pad, skip$"),
         (
             _policy(2, (4, 4)),

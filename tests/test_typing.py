@@ -1,4 +1,4 @@
-"""Types are behaviour: right uses pass, and each wrong use is an error, in two checkers."""
+"""Types are behavior: right uses pass, and each wrong use is an error, in two checkers."""
 
 import re
 import subprocess

@@ -25,7 +25,7 @@ TWO_HOT = {
 }
 
 
-def neighbours(target: float, centers: np.ndarray) -> np.ndarray:
+def neighbors(target: float, centers: np.ndarray) -> np.ndarray:
     """Two-hot by searching."""
     x = np.clip(target, centers[0], centers[-1])
     right = int(np.clip(np.searchsorted(centers, x, side="right"), 1, len(centers) - 1))
@@ -36,14 +36,14 @@ def neighbours(target: float, centers: np.ndarray) -> np.ndarray:
 
 
 @pytest.mark.parametrize("name", TWO_HOT)
-def test_two_hot_targets_are_the_neighbours_and_keep_the_mean(name: str) -> None:
+def test_two_hot_targets_are_the_neighbors_and_keep_the_mean(name: str) -> None:
     head = TWO_HOT[name]
     grid = np.linspace(*(np.sign(x) * np.log1p(abs(x)) for x in (head.low, head.high)), head.bins)
     centers = (
         np.sign(grid) * np.expm1(abs(grid)) if head.symlog else np.linspace(head.low, head.high, head.bins)
     )
     got = jax.jit(head.target_probs)(jnp.asarray(TARGETS, jnp.float32))
-    expected = np.stack([neighbours(x, centers) for x in TARGETS])
+    expected = np.stack([neighbors(x, centers) for x in TARGETS])
     np.testing.assert_allclose(got, expected, atol=2e-6)
     assert ((got > 0).sum(1) <= 2).all()
     means = np.asarray(got, np.float64) @ centers

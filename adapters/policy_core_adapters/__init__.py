@@ -1,1 +1,1 @@
-"""Adapters between policy_core and other packages: one package a module, imported on demand."""
+"""Adapters between policy_core and other packages: one module per package, imported on demand."""

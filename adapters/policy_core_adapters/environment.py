@@ -1,4 +1,4 @@
-"""What our examples ask of an environment: five functions' worth of plain JAX."""
+"""The environment interface of the examples: spaces, `reset`, `step` and action masks, in plain JAX."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -9,22 +9,22 @@ import policy_core as pc
 
 
 class Step(NamedTuple):
-    """One transition, after which the environment has reset itself if the episode ended."""
+    """One transition; the environment has been reset if the episode ended (auto-reset)."""
 
     observation: Any
-    """What the policy sees next: the first observation of a new episode after an end."""
+    """The next observation of the policy: the first one of a new episode after an end."""
     state: Any
     reward: jax.Array
     terminated: jax.Array
-    """The episode ended by itself: nothing is to come."""
+    """Whether a terminal state was reached: the value of `final_observation` is 0."""
     truncated: jax.Array
-    """The episode was cut, by a time limit: bootstrap from `final_observation`."""
+    """Whether the episode was truncated, as by a time limit: bootstrap from `final_observation`."""
     final_observation: Any
     """The observation that followed the action, also where the episode ended."""
 
 
 def no_mask(state: Any) -> None:
-    """Every action is allowed, always."""
+    """No action mask: every action is allowed."""
     del state
 
 
@@ -38,4 +38,4 @@ class Environment(NamedTuple):
     step: Callable[[jax.Array, Any, Any], Step]
     """`step(key, state, env_action) -> Step`"""
     action_mask: Callable[[Any], Any] = no_mask
-    """`action_mask(state)`: what is allowed next, in the structure of the action space."""
+    """`action_mask(state)`: which actions are allowed next, in the structure of the action space."""

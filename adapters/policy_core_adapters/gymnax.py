@@ -1,10 +1,10 @@
-"""gymnax environments, of the 1.x line and before.
+"""gymnax environments, of versions 0.x and 1.x.
 
-gymnax 1.x steps give six values and tell termination from truncation. Before, there were
-five, `done` merged the two, and the last observation of an episode was lost; there we
-step and reset by ourselves and call an end at the time limit a truncation. Which of the
-two it is is read off the values, never off a version. (gymnax 1.0 needs the package `six`,
-which it does not ask for.)
+`step` of gymnax 1.x returns six values and distinguishes termination from truncation. Before, it
+returned five, `done` was either, and the last observation of an episode was lost; for these
+versions the adapter calls `step_env` and `reset_env` itself, and an end at the time limit is a
+truncation. The version is told by the number of values. (gymnax 1.0 imports the package `six`
+without requiring it.)
 """
 
 from typing import Any
@@ -28,7 +28,7 @@ def from_gymnax(env: Any, params: Any) -> Environment:
     """An environment and its parameters as an `Environment`.
 
     Raises:
-        ValueError: if the environment's `step` gives neither five nor six values.
+        ValueError: if the `step` of the environment returns neither five nor six values.
     """
 
     def reset(key: jax.Array) -> tuple[Any, Any]:
@@ -49,7 +49,7 @@ def from_gymnax(env: Any, params: Any) -> Environment:
     _, state = jax.eval_shape(reset, key)
     outcome = jax.eval_shape(env.step, key, state, action_space.struct(), params)
     if len(outcome) not in (5, 6):
-        raise ValueError(f"env: step gives {len(outcome)} values, expected 5 or 6 as in gymnax")
+        raise ValueError(f"env: step returns {len(outcome)} values, expected 5 or 6 as in gymnax")
     modern = "final_observation" in outcome[-1]
 
     def step(key: jax.Array, state: Any, action: Any) -> Step:
@@ -72,7 +72,7 @@ def space_of(space: Any) -> pc.contract.Space:
     """The policy_core space of a gymnax or gymnasium space, recognized by its attributes.
 
     Raises:
-        ValueError: for a space that is none of Discrete, MultiDiscrete, MultiBinary, Box, Dict and Tuple.
+        ValueError: for a space that is not Discrete, MultiDiscrete, MultiBinary, Box, Dict or Tuple.
     """
     if type(space).__name__ == "MultiBinary":  # whose `n` is a shape
         return pc.MultiBinary(tuple(int(size) for size in space.shape))
@@ -100,7 +100,7 @@ def space_of(space: Any) -> pc.contract.Space:
 
 
 def _legacy_step(env: Any, params: Any, key: jax.Array, state: Any, action: Any) -> tuple[Any, ...]:
-    """One step of gymnax 0.x with the last observation kept and time limits told apart."""
+    """One step of gymnax 0.x, with the final observation, and truncation at the time limit."""
     step_key, reset_key = jax.random.split(key)
     final, stepped, reward, done, _ = env.step_env(step_key, state, action, params)
     first, fresh = env.reset_env(reset_key, params)

@@ -1,4 +1,4 @@
-"""The shipped policy.
+"""The shipped implementation of `ActorCritic`.
 
 plan     the branches from the observation to the towers, and the head, derived once
 config   `ActorCriticConfig`

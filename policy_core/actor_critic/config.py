@@ -39,44 +39,44 @@ Dtype: TypeAlias = Literal["bfloat16", "float16", "float32", "float64"]
 
 @static
 class ActorCriticConfig:
-    """An actor and a critic on one observation.
+    """The config of an actor and a critic: spaces, encoder, memory, networks and heads.
 
-    The observation is normalised if so asked, encoded as a vector, passes the trunk and the
-    memory if there are any, then the tower of the actor and that of the critic; a head on each
-    gives the distribution and the prediction of the value.
+    The observation is normalized if `normalize` is set, encoded as a vector, passed through the
+    trunk and the memory if there are any, then through the tower of the actor and that of the
+    critic; a head on each outputs the distribution and the prediction of the value.
 
     Args:
         observation_space: any space.
         action_space: any space with at least one part; boxes of integers need bounds.
         actor: the network of the actor, `MLP((64, 64), activation="tanh")` by default.
         critic: the network of the critic, likewise. Separate by default: sharing features
-            couples the two losses (Andrychowicz et al. 2021). None for no critic at all, as
-            `actor_only` has it: then asking for a value is an error.
-        actor_keys: which parts of a `Dict` observation the actor sees; None for all.
+            couples the two losses (Andrychowicz et al. 2021). None for a policy without a critic,
+            such as `actor_only` returns: then `value` is an error.
+        actor_keys: which parts of a `Dict` observation are inputs of the actor; None for all.
         critic_keys: likewise, so that a critic may be privileged (Pinto et al. 2018). If either
             is given, the two share nothing: each has an encoder and, if any, a memory.
         trunk: a network before both, shared, or None. To share everything but the heads,
             give `MLP(())` for both towers.
         encoder: from the observation to a vector: `Flatten`, `Embedding`, `NatureCNN`,
             `ImpalaCNN`, `MinAtarCNN`, `Parts` of a `Dict` or `Tuple`, or one of your own. None
-            is replaced by what `default_encoder` finds for the space: an image of uint8 gets a
-            CNN, everything else is flattened.
-        normalize: whether and how arrays of floats are normalised by running statistics of the
-            observations, which `update_statistics` moves; None for not.
-        memory: what is carried from step to step: `GRU`, `LSTM`, `MinGRU`, `WindowAttention`,
-            a `Stack` of these, one of your own, or None.
+            is replaced by the `default_encoder` of the space: a CNN for images of uint8, `Flatten`
+            for everything else.
+        normalize: how arrays of floats are normalized by running statistics of the observations,
+            which `update_statistics` updates; None for no normalization.
+        memory: the recurrent network: `GRU`, `LSTM`, `MinGRU`, `WindowAttention`, a `Stack` of
+            these, one of your own, or None.
         memory_sharing: whether actor and critic have one memory ("shared"), one each
             ("separate"), or only the actor has one ("actor"). The state always has all of
             them, and `act` keeps the critic's up to date.
-        box_head: how boxes of floats among the actions are distributed: `NormalHead`,
+        box_head: the head for actions that are boxes of floats: `NormalHead`,
             `SquashedNormalHead`, `BetaHead`, `BinsHead`, or one of your own.
         autoregressive: which parts of a `Dict` or `Tuple` action depend on which others; None
             for independent ones.
-        temperature: None, or the first value of a scalar leaf of the params that flattens
-            (above 1) or sharpens (below 1) the distribution. It has no gradient: set it,
-            member by member in a population if you like.
+        temperature: None, or the initial value of a scalar leaf of the params that flattens
+            (above 1) or sharpens (below 1) the distribution. It has no gradient and is set by
+            hand, per member of a population if you like.
         actor_gain: factor of the initial kernel of the actor's head, 0.01 by default: the
-            first policy is nearly uniform, or centred.
+            first policy is nearly uniform, or centered.
         critic_gain: factor of the initial kernel of the critic's head.
         param_dtype: dtype of the params.
         compute_dtype: dtype of the towers; distribution parameters and the value are
@@ -86,9 +86,9 @@ class ActorCriticConfig:
         name: of the policy, for people: `inspect` and `summary` show it.
 
     Raises:
-        ConfigError: for what is not static, an action space that no head serves, an
-            observation space that the encoder does not take, keys that it does not have, or
-            something shared that cannot be.
+        ConfigError: for a value that is not static, an action space that no head supports, an
+            observation space that the encoder does not support, keys that it does not have, or
+            a trunk or memory that cannot be shared.
 
     Example:
         >>> import jax
@@ -126,7 +126,8 @@ class ActorCriticConfig:
 
     def __post_init__(self) -> None:
         for name in ("actor", "critic", "trunk"):
-            if isinstance(network := getattr(self, name), Encoder):  # which has the methods of a network, too
+            # An encoder also has the methods of a network, so the check must be for an encoder.
+            if isinstance(network := getattr(self, name), Encoder):
                 raise ConfigError(
                     f"ActorCriticConfig.{name}: got {type(network).__name__}, an encoder, expected a "
                     "network; give it as encoder="
@@ -140,14 +141,14 @@ class ActorCriticConfig:
                 f"ActorCriticConfig.memory_sharing: got {self.memory_sharing!r} without a memory; "
                 "give a memory, or leave it out"
             )
-        if self.encoder is None:  # so that config and file say which it is
+        if self.encoder is None:  # resolved here, so that it is part of the config, its file and fingerprint
             set_field(self, "encoder", default_encoder(self.observation_space))
         self._check_sharing()
-        _ = self.plan  # what does not fit together says so now
+        _ = self.plan  # raises ConfigError now, not in `init`, if the parts do not fit together
 
     @functools.cached_property
     def plan(self) -> Plan:
-        """The branches and the head, made when the config is built."""
+        """The branches and the head, derived once when the config is built."""
         keys: dict[BranchName, Keys] = {"actor": self.actor_keys, "critic": self.critic_keys}
         encoder = cast("Encoder", self.encoder)
         branches = plan_branches(
@@ -157,10 +158,11 @@ class ActorCriticConfig:
         return Plan(*branches, head, head.policy_space(self.action_space))
 
     def init(self, *, key: Key) -> Params:
-        """Params `actor`, `critic` (each a `tower` and a `head`), perhaps `encoder` and more.
+        """Fresh params: `actor` and `critic`, each with `tower` and `head`; `key` is consumed.
 
-        That is `trunk`, `memory`, `normalize` (the statistics), `temperature`. An encoder or a
-        memory that is not shared is with its owner, as `params["actor"]["memory"]`.
+        Optional entries are `encoder`, `trunk`, `memory`, `normalize` (the statistics) and
+        `temperature`. An encoder or a memory that is not shared is in the params of its branch, as
+        `params["actor"]["memory"]`.
         """
         self._check_precision()
         keys = jax.random.split(key, 7)
@@ -201,22 +203,22 @@ class ActorCriticConfig:
         return params
 
     def initial_state(self, params: Params, *, key: Key | None = None) -> PyTree:
-        """`()` without a memory, else the states of the memories: `shared`, or `actor` and `critic`."""
+        """The states of the memories by branch, `shared` or `actor` and `critic`; `()` without a memory."""
         dtype = wide_float(self.compute_dtype)
 
-        def wide(leaf: Array) -> Array:
+        def widened(leaf: Array) -> Array:
             return leaf.astype(dtype) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
 
         states = {
             branch.name: branch.memory.initial_state(branch.params(params)["memory"])
             for branch in self.plan.memories
         }
-        return jax.tree.map(wide, states or ())
+        return jax.tree.map(widened, states or ())
 
     def forward(
         self, params: Params, state: PyTree, observation: PyTree, *, action_mask: Mask = None
     ) -> tuple[PyTree, Distribution, ValuePrediction | None]:
-        """For each branch encode, then remember; then decide."""
+        """One step: encoders, memories, then towers and heads."""
         states, features = {}, self._encode(params, observation)
         for branch in self.plan.memories:
             memory, x = branch.params(params)["memory"], features[branch.tower]
@@ -233,8 +235,8 @@ class ActorCriticConfig:
         is_first: Bool[Array, " time"],
         action_masks: Mask = None,
     ) -> tuple[PyTree, Distribution, ValuePrediction | None]:
-        """The same along time: only the memories go step by step, the rest is one batch."""
-        # With `is_first`, for an observation may have no parts.
+        """`forward` over the time axis: a scan of the memories; all other layers are batched."""
+        # `is_first` is mapped too, for an observation without leaves has no time axis.
         features = jax.vmap(lambda x, _: self._encode(params, x))(observations, is_first)
         states = {}
         for branch in self.plan.memories:
@@ -245,15 +247,15 @@ class ActorCriticConfig:
         return states or state, *decide(features, action_masks)
 
     def _encode(self, params: Params, observation: PyTree) -> dict[str, Features]:
-        """The features for each tower, or for the memory before it."""
+        """The features for each tower, or for the memory in front of it."""
         self._check_precision()
         if self.normalize is not None:
             observation = self.normalize.apply(params["normalize"], observation)
         features: dict[str, Features] = {}
         for branch in self.plan.encoders:
             encoder_params = branch.params(params).get("encoder", {})
-            seen = branch.view(observation)
-            x = branch.encoder.apply(encoder_params, branch.space, seen, self.compute_dtype)
+            view = branch.view(observation)
+            x = branch.encoder.apply(encoder_params, branch.space, view, self.compute_dtype)
             x = x if self.trunk is None else self.trunk.apply(params["trunk"], x)
             features.update(branch.to_towers(x))
         return features
@@ -261,7 +263,7 @@ class ActorCriticConfig:
     def _decide(
         self, params: Params, features: dict[str, Features], action_mask: Mask
     ) -> tuple[Distribution, ValuePrediction | None]:
-        """Towers and heads."""
+        """The outputs of the towers and heads."""
         temperature = params.get("temperature")
         if temperature is not None:
             temperature = jax.lax.stop_gradient(temperature)
@@ -277,16 +279,16 @@ class ActorCriticConfig:
         return distribution, self.value_head.predict(critic["head"], tower)
 
     def env_action(self, action: PyTree) -> PyTree:
-        """By the head: clipped for a `Box`, the action itself otherwise."""
+        """The environment action of a policy action, from the head."""
         check_structure(action, self.plan.policy_space.struct(), "action")
         return self.plan.head.env_action(self.action_space, action)
 
     def policy_action(self, env_action: PyTree) -> PyTree:
-        """By the head."""
+        """The policy action of an environment action, from the head."""
         return self.plan.head.policy_action(self.action_space, env_action)
 
     def trainable(self, params: Params) -> PyTree:
-        """All but the statistics and the temperature."""
+        """True for all leaves but the statistics and the temperature."""
         return {
             name: jax.tree.map(lambda _, name=name: name not in _UNTRAINED, part)
             for name, part in params.items()
@@ -300,15 +302,15 @@ class ActorCriticConfig:
         mask: Bool[Array, "..."] | None = None,
         axis_name: str | tuple[str, ...] | None = None,
     ) -> Params:
-        """Nothing but `params["normalize"]` changes."""
+        """The params with `params["normalize"]` updated."""
         if self.normalize is None:
             return params
         statistics = self.normalize.update(params["normalize"], observations, mask, axis_name)
         return {**params, "normalize": statistics}
 
     def actor_only(self, params: Params) -> tuple[Params, "ActorCriticConfig"]:
-        """What `act` needs, on an observation space of what the actor sees."""
-        branch = self.plan.encoders[0]  # of the actor, whether it shares it or not
+        """The pair that `act` needs, whose observation space is the view of the actor."""
+        branch = self.plan.encoders[0]  # "shared", or "actor", which comes first
         separate = branch.name == "actor"
         config = dataclasses.replace(
             self,
@@ -328,7 +330,7 @@ class ActorCriticConfig:
         return kept, config
 
     def _check_sharing(self) -> None:
-        """Raise `ConfigError` for keys that are not there, and for what cannot be shared or kept."""
+        """Raise `ConfigError` for unknown keys, or a trunk or memory shared between different views."""
         if self.critic is None and (self.critic_keys is not None or self.memory_sharing == "separate"):
             raise ConfigError("ActorCriticConfig.critic: None has no critic_keys and no memory of its own")
         for name in ("actor_keys", "critic_keys"):
@@ -338,13 +340,13 @@ class ActorCriticConfig:
             check_keys(keys, self.observation_space, f"ActorCriticConfig.{name}")
             if self.trunk is not None or (self.memory is not None and self.memory_sharing == "shared"):
                 raise ConfigError(
-                    f"ActorCriticConfig.{name}: actor and critic see different things and cannot share a "
+                    f"ActorCriticConfig.{name}: actor and critic have different inputs and cannot share a "
                     'trunk or a memory; use trunk=None and memory_sharing="separate" or "actor"'
                 )
             set_field(self, name, tuple(sorted(keys)))
 
     def _check_precision(self) -> None:
-        """Without x64 JAX would turn float64 into float32 behind the config's back."""
+        """Raise `ConfigError` for float64 without x64: JAX would silently use float32."""
         wanted = {"param_dtype": self.param_dtype, "compute_dtype": self.compute_dtype}
         for name, dtype in wanted.items():
             if jax.dtypes.canonicalize_dtype(dtype) != dtype:

@@ -1,8 +1,8 @@
-"""The plan of a policy: which branches an observation takes to the towers, and the head.
+"""The plan of a policy: the branches from the observation to the towers, and the head.
 
-A *branch* is "shared", "actor" or "critic": what it gives feeds both towers or one, and its
-params are `params` themselves or those of its tower. An observation is encoded by one branch that
-is shared or by two; the features then pass a memory on each branch that has one:
+A *branch* is "shared", "actor" or "critic": its output is the input of both towers or of one, and
+its params are entries of `params` or of `params[branch]`. There is one encoder branch that is
+shared, or one for each tower; each branch may have a memory behind the encoder:
 
     observation --encoder[branch]--> features --memory[branch]--> features --tower--> head
 """
@@ -25,7 +25,7 @@ _T = TypeVar("_T")
 
 @dataclass(frozen=True)
 class Branch:
-    """A way to one tower or both.
+    """A branch: layers whose output is the input of one tower or both.
 
     Args:
         name: "shared", "actor" or "critic".
@@ -37,15 +37,15 @@ class Branch:
 
     @property
     def tower(self) -> str:
-        """A tower that it feeds."""
+        """A tower whose input it is."""
         return "actor" if self.name == "shared" else self.name
 
     def to_towers(self, output: _T) -> dict[str, _T]:
-        """An output of this branch, for each tower that it feeds."""
+        """An output of this branch, by tower."""
         return dict.fromkeys(("actor", "critic") if self.name == "shared" else (self.name,), output)
 
     def params(self, params: dict[str, Any]) -> dict[str, Any]:
-        """The dict of params that its own are in: all of them, or those of its tower."""
+        """The dict that holds the params of this branch: all params, or those of its tower."""
         return params if self.name == "shared" else cast("dict[str, Any]", params[self.name])
 
 
@@ -54,9 +54,9 @@ class EncoderBranch(Branch):
     """A branch from an observation to features, through the trunk if there is one.
 
     Args:
-        space: of what it observes: the observation space, or some parts of a `Dict`.
+        space: its observation space: all of it, or some parts of a `Dict`.
         encoder: its encoder.
-        encoded: output dimension of the encoder, which is the input of the trunk.
+        encoded: output dimension of the encoder, the input dimension of the trunk.
     """
 
     space: Space
@@ -64,7 +64,7 @@ class EncoderBranch(Branch):
     encoded: int
 
     def view(self, observation: Any) -> Any:
-        """What it observes of an observation."""
+        """The parts of an observation that are inputs of this branch."""
         if self.name == "shared":
             return observation
         return {name: observation[name] for name in self.space.struct()}
@@ -72,11 +72,11 @@ class EncoderBranch(Branch):
 
 @dataclass(frozen=True)
 class MemoryBranch(Branch):
-    """A branch that has a memory.
+    """A branch with a memory.
 
     Args:
         memory: the memory.
-        in_size: number of features that go into it.
+        in_size: input dimension of the memory.
     """
 
     memory: Memory
@@ -88,10 +88,10 @@ class Plan:
     """The structure of a policy, derived from its config once.
 
     Args:
-        encoders: one branch that is shared, or one for each tower.
-        memories: the branches that have a memory, none without one.
-        in_sizes: tower to the number of features that go into it.
-        head: the head for the action space, which it serves.
+        encoders: one branch that is shared, or one for each tower, the actor's first.
+        memories: the branches with a memory.
+        in_sizes: input dimension of each tower.
+        head: the head for the action space.
         policy_space: the space of the policy actions.
     """
 
@@ -110,18 +110,18 @@ def plan_branches(
     memory: Memory | None,
     sharing: Literal["shared", "separate", "actor"],
 ) -> tuple[tuple[EncoderBranch, ...], tuple[MemoryBranch, ...], dict[str, int]]:
-    """The branches of a policy, and the number of features for each tower.
+    """The branches of a policy, and the input dimension of each tower.
 
     Args:
         space: the observation space.
-        keys: tower to the parts of a `Dict` that it sees; None for all, None everywhere to share.
-        encoder: of the whole observation.
-        trunk: the network behind it, or None.
+        keys: the parts of a `Dict` for each tower; None for all parts; both None for a shared branch.
+        encoder: the encoder of the whole observation.
+        trunk: the network behind the encoder, or None.
         memory: the memory of each branch that has one, or None.
         sharing: which branches have one.
 
     Raises:
-        ConfigError: for a space that the encoder does not take, or widths that do not fit.
+        ConfigError: for a space that the encoder does not support.
     """
     sizes: dict[str, int] = {}
     encoders = []
@@ -144,10 +144,10 @@ def plan_branches(
 
 
 def action_head(space: Space, box_head: Head, autoregressive: Autoregressive | None) -> Head:
-    """The head for an action space, checked.
+    """The head for an action space, with the space checked.
 
     Raises:
-        ConfigError: if there is none, or it does not serve the space.
+        ConfigError: if there is none, or it does not support the space.
     """
     head = head_of(space, box_head)
     head.check_space(space)
@@ -156,15 +156,15 @@ def action_head(space: Space, box_head: Head, autoregressive: Autoregressive | N
 
 def check_keys(keys: tuple[str, ...], space: Space, name: str) -> None:
     """Raise `ConfigError` unless the keys are parts of a `Dict`, at least one, each once."""
-    known = [part for part, _ in space.spaces] if isinstance(space, Dict) else []
-    if not keys or not set(keys) <= set(known) or len(set(keys)) != len(keys):
+    names = [part for part, _ in space.spaces] if isinstance(space, Dict) else []
+    if not keys or not set(keys) <= set(names) or len(set(keys)) != len(keys):
         raise ConfigError(
-            f"{name}: got {keys}, expected names of a Dict observation, each once; there are {known}"
+            f"{name}: got {keys}, expected names of a Dict observation, each once; there are {names}"
         )
 
 
 def _views(space: Space, keys: Mapping[BranchName, Keys]) -> dict[BranchName, Space]:
-    """What each branch from the observation sees."""
+    """The observation space of each encoder branch."""
     if all(names is None for names in keys.values()):
         return {"shared": space}
     parts = dict(cast("Dict", space).spaces)
@@ -174,10 +174,11 @@ def _views(space: Space, keys: Mapping[BranchName, Keys]) -> dict[BranchName, Sp
     }
 
 
-def _narrow(encoder: Encoder, view: Space, whole: Space) -> Encoder:
-    """The encoder of a view, without the parts that only others see."""
+def _narrow(encoder: Encoder, view: Space, full: Space) -> Encoder:
+    """The encoder of a view: a `Parts` without the parts that are in `full` and not in the view."""
     if not isinstance(encoder, Parts) or not isinstance(view, Dict):
         return encoder
-    seen, everything = view.struct(), whole.struct()
-    kept = tuple(item for item in encoder.encoders if item[0] in seen or item[0] not in everything)
+    inside, everything = view.struct(), full.struct()
+    # Names that are in neither are kept, so that `Parts.check_space` reports them.
+    kept = tuple(item for item in encoder.encoders if item[0] in inside or item[0] not in everything)
     return Parts(kept, rest=encoder.rest)

@@ -1,1 +1,1 @@
-"""Trace-time checks: arrays against shapes and dtypes, arguments against the contract."""
+"""Trace-time validation: pytrees against shapes and dtypes, arguments against the contract."""

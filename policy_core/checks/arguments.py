@@ -16,7 +16,7 @@ _Policy = TypeVar("_Policy")
 
 
 def pair(policy: _Policy) -> _Policy:
-    """The policy, if it is a pair of params and a config."""
+    """The policy; raise `StructureError` unless it is a pair (params, config)."""
     if not isinstance(policy, tuple) or len(policy) != 2:
         got = f"{type(policy).__name__}"
         raise StructureError(f"policy: got {got}, expected the pair (params, config)")
@@ -25,16 +25,16 @@ def pair(policy: _Policy) -> _Policy:
 
 
 def check_config(config: Any) -> None:
-    """Raise `StructureError` unless the config offers the contract."""
+    """Raise `StructureError` unless the config implements `ActorCritic`."""
     if not isinstance(config, ActorCritic):
         raise StructureError(
-            f"config: got {type(config).__name__}, expected a config that offers ActorCritic; a "
+            f"config: got {type(config).__name__}, expected a config that implements ActorCritic; a "
             "policy is the pair (params, config), in this order"
         )
 
 
 def check_params(params: Any, config: ActorCritic) -> None:
-    """The params have the paths, shapes and kinds of dtype of `init`; else says whose they may be."""
+    """Raise `StructureError` unless the params have the paths, shapes and kinds of dtype of `init`."""
     if not getattr(config, "params_unchecked", False) and (axes := batch_axes(params, config)):
         path, leaf = jax.tree_util.tree_leaves_with_path(params)[0]
         shape, where = jnp.shape(leaf), jax.tree_util.keystr(path)
@@ -82,21 +82,21 @@ def _params_struct(config: Any, x64: bool) -> PyTree:
 
 
 def check_inputs(config: ActorCritic, observation: Any, action_mask: Mask) -> None:
-    """Observation and mask are those of the spaces of the config."""
+    """Raise `StructureError` unless observation and mask match the spaces of the config."""
     check_structure(observation, config.observation_space.struct(), "observation")
     config.action_space.check_mask(action_mask)
 
 
 def check_state(params: Any, config: ActorCritic, state: Any) -> None:
-    """The state has the structure of the first state of the config."""
+    """Raise `StructureError` unless the state has the structure of the initial state."""
     try:
         check_structure(state, jax.eval_shape(lambda: config.initial_state(params)), "state")
     except StructureError as error:
-        raise StructureError(f"{error}; the first one is policy_core.reset(policy)") from None
+        raise StructureError(f"{error}; the initial state is policy_core.reset(policy)") from None
 
 
 def check_batch(config: ActorCritic, observations: PyTree, mask: Any) -> None:
-    """Observations have the same leading axes everywhere; a mask has their shape."""
+    """Raise `StructureError` unless all observations have the same leading axes, as does the mask."""
     struct = config.observation_space.struct()
     pairs = zip(jax.tree.leaves(observations), jax.tree.leaves(struct), strict=False)
     leaf, expected = next(pairs, (0, jax.ShapeDtypeStruct((), jnp.int32)))
@@ -108,25 +108,25 @@ def check_batch(config: ActorCritic, observations: PyTree, mask: Any) -> None:
 
 
 def predicted(prediction: Any) -> ValuePrediction | None:
-    """What `forward` gave for a value, as a prediction."""
+    """The value returned by `forward`, as a prediction; an array becomes a `PointValue`."""
     if prediction is None or isinstance(prediction, ValuePrediction):
         return prediction
     return PointValue(prediction)
 
 
 def value_of(prediction: Any) -> Any:
-    """The value, or values, unless the policy has no critic."""
+    """The value of a prediction; raise `StructureError` for a policy without a critic."""
     prediction = predicted(prediction)
     if prediction is None:
         raise StructureError(
             "policy: has no critic, so there is no value; use act or action_distribution, or the policy "
-            "that actor_only was given"
+            "that was passed to actor_only"
         )
     return prediction.value()
 
 
 def check_key(key: Any) -> None:
-    """Raise `StructureError` unless there is no key, or one key of either style."""
+    """Raise `StructureError` unless `key` is None or one key, of either style."""
     if key is None:
         return
     typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
@@ -138,7 +138,7 @@ def check_key(key: Any) -> None:
 
 
 def check_time(is_first: Any, **arguments: PyTree) -> None:
-    """All arguments have the leading axis of `is_first`."""
+    """Raise `StructureError` unless all arguments have the time axis of `is_first`."""
     if jnp.ndim(is_first) != 1 or jnp.result_type(is_first) != jnp.bool_:
         raise StructureError(
             f"is_first: got {describe(is_first)}, expected bool(time,); for a batch use jax.vmap"
@@ -151,5 +151,5 @@ def check_time(is_first: Any, **arguments: PyTree) -> None:
             if jnp.shape(leaf)[:1] != (time,):
                 raise StructureError(
                     f"{name}{jax.tree_util.keystr(path)}: got shape {jnp.shape(leaf)}, expected a "
-                    f"leading axis of time of length {time}, as is_first has"
+                    f"leading time axis of length {time}, as is_first has"
                 )

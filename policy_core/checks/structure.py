@@ -1,4 +1,4 @@
-"""Trace-time checks of pytrees against shapes and dtypes, with errors that say what to do."""
+"""Trace-time validation of pytrees against shapes and dtypes."""
 
 from collections.abc import Mapping
 from typing import Any, TypeAlias
@@ -17,8 +17,8 @@ ArrayLike: TypeAlias = bool | int | float | complex | np.generic | np.ndarray | 
 def check_structure(value: Any, struct: Any, name: str) -> None:
     """Raise `StructureError` unless `value` has the tree, shapes and kinds of dtype of `struct`.
 
-    The width of a dtype is free (a bfloat16 where float32 is expected); its kind is not. A
-    bool passes for an integer. Costs nothing at run time.
+    Only the kind of a dtype is checked, not its width (bfloat16 passes for float32). A bool
+    passes for an integer. Runs when traced, so it costs nothing at run time.
     """
     if advice := _container_advice(value, struct, name):
         raise StructureError(f"{name}: got {type(value).__name__}, expected {advice}")
@@ -49,12 +49,12 @@ def matches_structure(value: Any, struct: Any) -> bool:
 
 
 def is_array(value: object) -> TypeIs[ArrayLike]:
-    """Whether `value` is an array or a number: not a string, a type or any other object."""
+    """Whether `value` is an array or a Python or NumPy scalar."""
     return isinstance(value, bool | int | float | complex | np.generic | np.ndarray | jax.Array)
 
 
 def describe(leaf: Any) -> str:
-    """`float32(4,)`: dtype and shape, never the numbers."""
+    """Dtype and shape of a leaf, such as `float32(4,)`; never its values."""
     return f"{jnp.result_type(leaf)}{jnp.shape(leaf)}"
 
 

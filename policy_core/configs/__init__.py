@@ -1,8 +1,8 @@
-"""Configs: frozen, validated, hashable data without leaves, and what stands for them in a file.
+"""Static configs: frozen, validated, hashable pytrees without leaves, and their encoding in files.
 
-registry     name to class, the only way from a file back to a class
-validation   a field holds exactly what its annotation says
-codec        plain data and canonical bytes, and back
+registry     config classes by name, the only way from a file back to a class
+validation   exact checks of fields against their annotations
+codec        configs to plain data and canonical bytes, and back
 decorator    `static` and `added`
 comparison   `fingerprint` and `diff`
 named        functions by registered name

@@ -17,7 +17,7 @@ ADDED = "policy_core.added"
 
 
 def to_data(value: Any) -> Any:
-    """Plain data of a config: maps `{"type": name, "fields": {...}}`, lists, scalars."""
+    """A config as plain data: maps `{"type": name, "fields": {...}}`, lists and scalars."""
     if isinstance(value, tuple):
         return [to_data(item) for item in value]
     if is_static(value):
@@ -43,10 +43,10 @@ def _added_defaults(cls: Any) -> dict[str, bytes]:
 
 
 def from_data(data: Any, path: str = "config") -> Any:
-    """Inverse of `to_data`. Fields that the data lacks take their default.
+    """Inverse of `to_data`; a missing field takes its default.
 
     Raises:
-        ConfigError: for an unknown type or field, or a value that the field refuses.
+        ConfigError: for an unknown type or field, or an invalid value of a field.
     """
     if isinstance(data, list):
         return tuple(from_data(item, f"{path}[{i}]") for i, item in enumerate(data))
@@ -58,7 +58,7 @@ def from_data(data: Any, path: str = "config") -> Any:
     cls = CONFIGS.get(name) if isinstance(name, str) else None
     if cls is None:
         raise ConfigError(
-            f"{path}: no config type named {name!r} is known here; import the module that defines it"
+            f"{path}: no config type named {name!r} is registered; import the module that defines it"
         )
     values = {key: from_data(item, f"{path}.{key}") for key, item in data["fields"].items()}
     fields = {field.name: field for field in dataclasses.fields(cls)}
@@ -76,7 +76,7 @@ def from_data(data: Any, path: str = "config") -> Any:
 
 
 def build(cls: type[_T], values: Mapping[str, object]) -> _T:
-    """A config from all of its field values, validated as any other."""
+    """A config from the values of all its fields, validated as by its constructor."""
     config = object.__new__(cls)
     for name, value in values.items():
         set_field(config, name, value)

@@ -1,4 +1,4 @@
-"""Whether two configs are the same, by 32 bytes, and the fields in which they differ."""
+"""Comparison of configs: fingerprints, and the fields in which two configs differ."""
 
 import hashlib
 from typing import Any
@@ -11,10 +11,10 @@ from policy_core.errors import ConfigError
 def fingerprint(config: object) -> bytes:
     """The SHA-256 of the canonical encoding of a config: 32 bytes.
 
-    Two configs have the same fingerprint exactly if they are equal: it sees every field,
-    nested ones too (activations, bounds, dtypes, hyper-parameters) and the type of every
-    config. It does not see the order of fields in the source, Python, JAX, hash seeds,
-    machines, or the params.
+    Two configs have the same fingerprint if and only if they are equal: it covers the type of
+    every config and every field, nested ones too (activations, bounds, dtypes,
+    hyperparameters). It does not depend on the order of fields in the source, on the versions
+    of Python and JAX, on hash seeds, on the machine, or on the params.
 
     Args:
         config: any `@static` config.
@@ -53,7 +53,7 @@ def _checked(config: object) -> object:
 
 
 def diff_data(left: Any, right: Any) -> list[tuple[str, str, str]]:
-    """`diff` of configs as plain data, whose classes need not be known."""
+    """`diff` of configs as plain data, whose classes need not be registered."""
     a, b = _leaves(left, ""), _leaves(right, "")
     paths = [*a, *(path for path in b if path not in a)]
     return [

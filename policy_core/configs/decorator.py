@@ -31,19 +31,19 @@ _T = TypeVar("_T")
 def static(cls: type[_T], /) -> type[_T]:
     """Make a class a static config: frozen, keyword-only, validated, hashable, leafless.
 
-    Fields may hold bool, int, float, str, None, tuples of these, and other configs; what
-    a field holds is declared by its annotation and checked exactly when a config is built
+    Fields may hold bool, int, float, str, None, tuples of these, and other configs; the type
+    of a field is declared by its annotation and checked exactly when a config is built
     (an int is accepted for a float, nothing else is converted). Functions are referred
     to by registered name. A `__post_init__` of the class runs after the check, and may
-    raise `ConfigError` or normalise a field with `set_field`.
+    raise `ConfigError` or normalize a field with `set_field`.
 
-    The config is registered with JAX as a tree without leaves, so `(params, config)` goes
-    through `jit`, `grad`, `vmap` and `scan` as it is. It is also registered under the name
+    The config is registered with JAX as a pytree without leaves, so `(params, config)` may be
+    an argument of `jit`, `grad`, `vmap` and `scan`. It is also registered under the name
     `"<top-level package>/<class name>"`, by which files refer to it; two different classes
     may not share that name.
 
     Raises:
-        ConfigError: when a field holds something else, naming its path and the fix.
+        ConfigError: for a value of another type, with the path of the field and the fix.
 
     Example:
         >>> from policy_core import static
@@ -92,7 +92,7 @@ def static(cls: type[_T], /) -> type[_T]:
         setattr(cls, name, method)
     config = dataclasses.dataclass(frozen=True, kw_only=True, eq=False)(cls)
     _explain_arguments(config)
-    # Run-time type checkers leave the constructor alone: what it takes is checked here.
+    # Run-time type checkers skip the constructor: `validate` raises the better error.
     config.__no_type_check__ = True  # type: ignore[attr-defined]
     register(config)
     return jax.tree_util.register_static(config)
@@ -118,15 +118,15 @@ def _explain_arguments(config: Any) -> None:
 
 
 def added(default: _T) -> _T:
-    """The default of a field that is added to a config class of which files exist.
+    """The default of a field added to a config class after files of it were saved.
 
-    A field with this default is left out of the encoding, and so of the fingerprint, as long
-    as it holds the default: configs made before it keep their fingerprints, and equal configs
-    equal fingerprints. What the field's absence means must never change, so neither may this
-    default; an ordinary default may.
+    A field with this default is omitted from the encoding, and so from the fingerprint, while
+    it holds the default: configs made before it keep their fingerprints, and equal configs
+    have equal fingerprints. A missing field must always mean the same value, so this default
+    may never change; an ordinary default may.
 
     Args:
-        default: the value that leaves the behaviour of old configs as it was.
+        default: the value that leaves the behavior of old configs as it was.
 
     Example:
         >>> from policy_core import added, fingerprint, static

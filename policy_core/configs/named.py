@@ -1,4 +1,4 @@
-"""Functions by name: how a config, which holds only data, refers to code."""
+"""Registries of functions by name, by which a config, which holds only data, refers to them."""
 
 from collections.abc import Mapping
 from typing import Generic, TypeVar
@@ -9,12 +9,12 @@ _Function = TypeVar("_Function")
 
 
 class NamedFunctions(Generic[_Function]):
-    """Functions of one kind by name, open to those of users.
+    """A registry of functions of one kind by name, which users may add to.
 
     Args:
-        kind: what they are, for errors.
-        register: the public function that adds one, for errors.
-        functions: those that are there from the start.
+        kind: what the functions are, such as "activation"; for errors.
+        register: the public function that adds one; for errors.
+        functions: the functions registered at first.
     """
 
     def __init__(self, kind: str, register: str, functions: Mapping[str, _Function]) -> None:
@@ -24,7 +24,7 @@ class NamedFunctions(Generic[_Function]):
         """The function registered under a name.
 
         Raises:
-            ConfigError: if there is none, listing those that there are.
+            ConfigError: if there is none; the message lists the registered names.
         """
         if name not in self.functions:
             raise ConfigError(

@@ -2,33 +2,34 @@
 
 from policy_core.errors import ConfigError
 
-# Name -> class of every config, the only way from a file back to a class.
+# Config classes by name, the only way from a file back to a class.
 CONFIGS: dict[str, type] = {}
 
-# How often a class was registered: what was read from a file before may mean another class now.
+# The number of registrations. Part of the key of caches of decoded configs: a name may be bound to a
+# new class, as after a reload.
 _registrations = 0
 
 
 def register(cls: type) -> None:
-    """Make a class known by its name.
+    """Register a config class under its name.
 
     Raises:
         ConfigError: if the name is taken by a class of another module.
     """
     name = name_of(cls)
-    known = CONFIGS.get(name)
-    if known is not None and known.__module__ != cls.__module__:
+    existing = CONFIGS.get(name)
+    if existing is not None and existing.__module__ != cls.__module__:
         raise ConfigError(
             f"{cls.__module__}.{cls.__qualname__}: a config named {name!r} exists already in "
-            f"{known.__module__}; rename one of the two"
+            f"{existing.__module__}; rename one of the two"
         )
     global _registrations
     _registrations += 1
-    CONFIGS[name] = cls  # the same class again, as after a reload, replaces itself
+    CONFIGS[name] = cls  # a class of the same name and module, as after a reload, is replaced
 
 
 def registrations() -> int:
-    """Changes whenever a class of configs is registered."""
+    """The number of registrations so far; changes whenever a config class is registered."""
     return _registrations
 
 

@@ -15,7 +15,7 @@ from policy_core.errors import ConfigError
 
 
 def validate_fields(config: Any) -> None:
-    """Bring every field to its canonical form, or raise `ConfigError` for the first that has none."""
+    """Convert every field to its canonical form; raise `ConfigError` for the first invalid one."""
     cls = type(config)
     hints = hints_of(cast("Any", cls))
     for name, value in fields_of(config).items():
@@ -24,7 +24,7 @@ def validate_fields(config: Any) -> None:
 
 
 def exact(value: Any, hint: Any, path: str) -> Any:
-    """`value` in its canonical form, or a `ConfigError` that names `path`."""
+    """`value` in its canonical form; raise `ConfigError`, with `path` in it, if it is invalid."""
     matched, result = _match(value, hint, path)
     if matched:
         return result
@@ -43,7 +43,7 @@ def fields_of(config: Any) -> dict[str, Any]:
 
 
 def set_field(config: object, name: str, value: object) -> None:
-    """Normalise one field; only from `__init__` or `__post_init__` of a static class."""
+    """Set a field of a frozen config; only from `__init__` or `__post_init__` of its class."""
     object.__setattr__(config, name, value)
 
 
@@ -100,7 +100,7 @@ def _match_float(value: Any, path: str) -> tuple[bool, Any]:
         return False, None
     if math.isnan(value):
         raise ConfigError(f"{path}: got NaN, expected a number; NaN never equals itself")
-    return True, value + 0.0  # -0.0 and 0.0 are one config
+    return True, value + 0.0  # canonical form: -0.0 becomes 0.0, so that equal floats have equal bytes
 
 
 def _name(hint: Any) -> str:
@@ -108,14 +108,14 @@ def _name(hint: Any) -> str:
 
 
 def check_at_least(config: Any, least: int, *names: str, of: str = "", otherwise: str = "") -> None:
-    """Raise `ConfigError` for a field of these that is, or holds, a number below `least`.
+    """Raise `ConfigError` if one of the fields is, or contains, a number below `least`.
 
     Args:
         config: the config.
         least: the smallest number allowed.
-        names: of fields that hold a number, a tuple of them, or None, which passes.
+        names: names of fields that are a number, a tuple of numbers, or None, which is allowed.
         of: what the numbers are, such as "widths", for the error.
-        otherwise: what else is allowed, for the error.
+        otherwise: which other values are allowed, for the error.
     """
     for name in names:
         value = getattr(config, name)
@@ -126,12 +126,12 @@ def check_at_least(config: Any, least: int, *names: str, of: str = "", otherwise
 
 
 def pairs_of(mapping: Any) -> Any:
-    """A mapping as a tuple of pairs; anything else as it is, for `validate_fields` to judge."""
+    """A mapping as a tuple of pairs; any other value unchanged, for `validate_fields` to check."""
     return tuple(mapping.items()) if isinstance(mapping, Mapping) else mapping
 
 
 def sort_pairs(config: Any, name: str, key: Callable[[Any], Any] | None = None) -> None:
-    """Sort a field of pairs by their names, numbers first, each of which may be there once."""
+    """Sort a field of pairs by name, ints first; raise `ConfigError` for a repeated name."""
     pairs = getattr(config, name)
     names = [first for first, _ in pairs]
     if len(set(names)) != len(names):

@@ -1,8 +1,8 @@
 """Distributions over policy actions: NamedTuples of parameters with pure methods.
 
 A distribution is a pytree: its arrays are leaves, its space is static. All methods work
-on trailing axes only, so one that leaves a `vmap` (batch axes in front) is right as it
-is, under any nesting. Parameters are float32, or float64 if given as such.
+on trailing axes only, so they also apply to a distribution returned from any nesting of `vmap`,
+with its leading batch axes. Parameters are float32, or float64 if given as such.
 """
 
 from policy_core.distributions.autoregressive import AutoregressiveJoint as AutoregressiveJoint

@@ -1,4 +1,4 @@
-"""Parts of an action that depend on other parts, for `Dict` and `Tuple` actions."""
+"""The joint distribution of a `Dict` or `Tuple` action whose parts depend on other parts."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -16,10 +16,10 @@ from policy_core.spaces.enumeration import count, element_at, index_of
 
 
 class AutoregressiveJoint(NamedTuple):
-    """p(a) = prod_i p(a_i | actions of the parents of i), exactly.
+    """An autoregressive joint distribution: p(a) = prod_i p(a_i | actions of the parents of i).
 
-    Each part holds its conditional distributions for all combinations of its parents' actions,
-    along one axis behind the batch axes: parents are discrete, so these are finitely many. Log-probability,
+    Each part has its conditional distributions for all combinations of its parents' actions,
+    along one axis behind the batch axes: parents are discrete, so there are finitely many. Log-probability,
     entropy and KL are those of the joint distribution, by the chain rule; nothing is sampled
     for them.
 
@@ -27,7 +27,7 @@ class AutoregressiveJoint(NamedTuple):
         parts: name to distribution, with parameters `[..., combinations, *parameter]`, in C
             order of the actions of the parents (one combination for a part without parents).
             A tuple of them for `Tuple` actions.
-        graph: which parts depend on which, static.
+        graph: the parents of each part, static.
 
     Example:
         >>> import jax
@@ -52,15 +52,15 @@ class AutoregressiveJoint(NamedTuple):
         return self._visit(lambda part, key: (part.sample(key=key), None), key)[0]
 
     def mode(self) -> Any:
-        """The mode of each part given those of its parents: greedy, not the mode of the whole."""
+        """The mode of each part given those of its parents: greedy, not the mode of the joint."""
         return self._visit(lambda part, _: (part.mode(), None), None)[0]
 
     def log_prob(self, action: Any) -> Float[Array, "*batch"]:
-        """The sum over the parts (nats); `MASKED_LOG_PROB` if one of them cannot happen."""
+        """The sum over the parts (nats); `MASKED_LOG_PROB` if one has probability 0."""
         return total(self.log_probs(action))
 
     def sample_and_log_prob(self, *, key: Key) -> tuple[Any, Float[Array, "*batch"]]:
-        """A sample of each part, and the log-probability of them all."""
+        """A sample, and its log-probability (nats). `key` is consumed."""
         action, log_probs = self._visit(lambda part, key: part.sample_and_log_prob(key=key), key)
         return action, total(jnp.stack(log_probs, -1))
 
@@ -71,15 +71,15 @@ class AutoregressiveJoint(NamedTuple):
         return jnp.stack(terms, -1)
 
     def entropy(self) -> Float[Array, "*batch"]:
-        """The entropy of the whole (nats): that of each part, expected over the actions of its parents."""
+        """Entropy (nats): the sum over the parts, each in expectation over the actions of its parents."""
         return self._expected(lambda name: self.parts[name].entropy())
 
     def kl(self, other: "AutoregressiveJoint") -> Float[Array, "*batch"]:
-        """KL(self || other) (nats): that of each part, expected over the actions of its parents."""
+        """KL(self || other) (nats): the sum over the parts, in expectation over the actions of parents."""
         return self._expected(lambda name: self.parts[name].kl(other.parts[name]))
 
     def _visit(self, draw: Callable[[Any, Any], tuple[Any, Any]], key: Key | None) -> tuple[Any, list[Any]]:
-        """`draw` for each part, parents first; the actions and what else it returned."""
+        """Call `draw` for each part, parents first: the actions, and a list of its second results."""
         order, discrete = self.graph.order(), self.graph.discrete()
         keys: Any = [None] * len(order) if key is None else jax.random.split(key, len(order))
         actions: dict[Name, Any] = {}
@@ -100,7 +100,7 @@ class AutoregressiveJoint(NamedTuple):
         index = jnp.zeros(self._batch(), jnp.int32) + jnp.maximum(self.graph.combination(name, indices), 0)
 
         def pick(x: Shaped[Array, "..."]) -> Shaped[Array, "..."]:
-            # By a sum of which one term is not zero: exact, and its transpose is no scatter.
+            # A one-hot sum, not a gather: exact, as one term is not zero, and its transpose is no scatter.
             combinations = jnp.arange(x.shape[index.ndim])
             hit = jnp.expand_dims(index, -1) == combinations.reshape((1,) * index.ndim + (-1,))
             hit = hit.reshape(hit.shape + (1,) * (x.ndim - hit.ndim))
@@ -111,7 +111,7 @@ class AutoregressiveJoint(NamedTuple):
         return jax.tree.map(pick, self.parts[name])
 
     def _expected(self, term: Callable[[Name], Float[Array, "*batch m"]]) -> Float[Array, "*batch"]:
-        """The sum over the parts of a term for each combination, weighted by its probability."""
+        """The sum over the parts of the expectation of `term` over the actions of the parents."""
         tables = {name: self._table(name) for name in self.graph.parents_of_others()}
         sums = []
         for name in self.graph.order():
@@ -122,7 +122,7 @@ class AutoregressiveJoint(NamedTuple):
                 log_weight = log_weight + tables[parent][..., rows, columns]
             values = term(name)
             weights = jnp.broadcast_to(jnp.exp(log_weight), values.shape)
-            # What cannot happen does not count, however large it is.
+            # Combinations of probability 0 do not count, however large their term is.
             sums.append(jnp.sum(weights * jnp.where(weights > 0, values, 0), -1))
         return jnp.sum(jnp.stack(sums, -1), -1)
 

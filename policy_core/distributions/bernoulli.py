@@ -1,4 +1,4 @@
-"""Independent bits, masked."""
+"""Independent, masked Bernoulli distributions."""
 
 from typing import Any, NamedTuple
 
@@ -19,7 +19,7 @@ from policy_core.spaces import MultiBinary
 
 
 class Bernoulli(NamedTuple):
-    """An independent bit for each entry of `space`.
+    """An independent Bernoulli distribution for each bit of a `MultiBinary`.
 
     Args:
         logits: log-odds of a one, `[..., *shape]`.
@@ -46,7 +46,7 @@ class Bernoulli(NamedTuple):
 
     def sample(self, *, key: Key) -> Int[Array, "*batch_shape"]:
         """Zeros and ones, int32. `key` is consumed."""
-        # uniform < p in log-odds: right for probabilities that float32 rounds to 0 or 1.
+        # uniform < p in log-odds, which is exact also for p that float32 rounds to 0 or 1.
         noise = jax.random.logistic(key, self.logits.shape, self._clean().dtype)
         return self._free(noise < self._clean(), jnp.array(False)).astype(jnp.int32)
 
@@ -64,7 +64,7 @@ class Bernoulli(NamedTuple):
             action = action.astype(jnp.int32)
         is_one, is_zero = action == 1, action == 0
         z = self._clean()
-        # -log(1 + e^-z) or -log(1 + e^z): each in its own stable form, no difference of two.
+        # -log(1 + e^-z) for a one, -log(1 + e^z) for a zero: no difference of two logarithms.
         log_probs = -_softplus(jnp.where(is_one, -z, z))
         possible = self._free(is_one, jnp.array(False)) | is_zero
         log_probs = jnp.where(possible, self._free_or_zero(log_probs), MASKED_LOG_PROB)
@@ -79,16 +79,16 @@ class Bernoulli(NamedTuple):
         """The sum of the divergences of the bits (nats)."""
         p, q = self._clean(), other._clean()
         bits = _bit_kl(p, q)
-        if other.mask is not None:  # the other says 0 for certain
+        if other.mask is not None:  # a bit that `other` masks is 0 with probability 1
             surely_zero = -jax.nn.sigmoid(p) * MASKED_LOG_PROB
             bits = jnp.where(other.mask, bits, surely_zero)
-        if self.mask is not None:  # we say 0 for certain
+        if self.mask is not None:  # a bit that `self` masks is 0 with probability 1
             other_zero = _softplus(q) if other.mask is None else jnp.where(other.mask, _softplus(q), 0)
             bits = jnp.where(self.mask, bits, other_zero)
         return sum_event(bits, self.space)
 
     def sample_and_log_prob(self, *, key: Key) -> tuple[Int[Array, "*batch_shape"], Float[Array, "*batch"]]:
-        """A sample and its log-probability."""
+        """A sample and its log-probability (nats). `key` is consumed."""
         return sample_and_log_prob(self, key)
 
     def _clean(self) -> Float[Array, "*batch_shape"]:
@@ -128,7 +128,7 @@ def _bit_entropy_jvp(primals, tangents):  # type: ignore[no-untyped-def]
 
 @jax.custom_jvp
 def _bit_kl(p: Float[Array, "*shape"], q: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-    """KL of two bits by their log-odds, as `categorical_math.kl`: terms that are at least 0."""
+    """KL of two bits from their log-odds, as `numerics.categorical.kl`: terms that are at least 0."""
     terms = []
     for sign in (1.0, -1.0):
         prob_p, prob_q = jax.nn.sigmoid(sign * p), jax.nn.sigmoid(sign * q)

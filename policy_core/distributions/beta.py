@@ -21,10 +21,10 @@ from policy_core.spaces import Box
 
 
 class Beta(NamedTuple):
-    """An independent Beta for each entry, mapped linearly to the bounds of `space`.
+    """An independent Beta distribution for each entry of a `Box`, mapped linearly to its bounds.
 
-    The policy action is the log-odds z of the position between the bounds, so nothing is lost
-    near them; `log_prob`, `entropy` and `kl` are those of the environment action
+    The policy action is the log-odds z of the position between the bounds, which keeps its
+    precision near them; `log_prob`, `entropy` and `kl` are those of the environment action
     low + (high - low) / (1 + e^-z).
 
     Args:
@@ -49,7 +49,7 @@ class Beta(NamedTuple):
     space: Box
 
     def sample(self, *, key: Key) -> Float[Array, "*batch_shape"]:
-        """Log-odds of a draw, differentiable in the concentrations. `key` is consumed."""
+        """Log-odds of a sample, differentiable in the concentrations. `key` is consumed."""
         return sample_beta_logit(*self._wide(), key)
 
     def mode(self) -> Float[Array, "*batch_shape"]:
@@ -82,7 +82,7 @@ class Beta(NamedTuple):
         return sum_event(terms, self.space)
 
     def sample_and_log_prob(self, *, key: Key) -> tuple[Float[Array, "*batch_shape"], Float[Array, "*batch"]]:
-        """Log-odds of a draw, and the log-density of its environment action."""
+        """Log-odds of a sample, and the log-density of its environment action. `key` is consumed."""
         return sample_and_log_prob(self, key)
 
     def _wide(self) -> tuple[Float[Array, "*batch_shape"], Float[Array, "*batch_shape"]]:

@@ -1,4 +1,4 @@
-"""`Categorical` and `MultiCategorical`: one choice, and several independent ones at once."""
+"""Masked categorical distributions: `Categorical`, and `MultiCategorical` for several at once."""
 
 from typing import Any, NamedTuple
 
@@ -16,12 +16,12 @@ from policy_core.spaces.masks import allowed, pad_rows
 
 
 class Categorical(NamedTuple):
-    """One of `space.n` categories.
+    """A masked categorical distribution over a `Discrete`.
 
     Args:
-        logits: unnormalised log-probabilities `[..., n]`.
+        logits: unnormalized log-probabilities `[..., n]`.
         mask: true = allowed, or None. A row that allows nothing counts as one that allows
-            everything. Logits of what is masked may be anything, also NaN.
+            everything. Masked logits may have any value, also NaN.
         space: the space of the actions, static.
 
     Example:
@@ -39,12 +39,12 @@ class Categorical(NamedTuple):
 
     @property
     def log_probs(self) -> Float[Array, "*batch n"]:
-        """Normalised log-probabilities; `MASKED_LOG_PROB` for what is masked."""
+        """Normalized log-probabilities; `MASKED_LOG_PROB` where masked."""
         return rows.log_softmax(self._clean())
 
     @property
     def probs(self) -> Float[Array, "*batch n"]:
-        """Probabilities; exactly 0 for what is masked."""
+        """Probabilities; exactly 0 where masked."""
         return rows.softmax(self._clean())
 
     def sample(self, *, key: Key) -> Int[Array, "*batch"]:
@@ -56,20 +56,20 @@ class Categorical(NamedTuple):
         return self.space.start + jnp.argmax(self._clean(), -1).astype(jnp.int32)
 
     def log_prob(self, action: Any) -> Float[Array, "*batch"]:
-        """Log-probability (nats); `MASKED_LOG_PROB` for what is masked or out of range."""
+        """Log-probability (nats); `MASKED_LOG_PROB` if masked or out of range."""
         index = jnp.asarray(action).astype(jnp.int32) - self.space.start
         return rows.log_prob(rows.shift(self._clean()), index)
 
     def entropy(self) -> Float[Array, "*batch"]:
-        """Entropy over what is allowed (nats)."""
+        """Entropy over the allowed categories (nats)."""
         return rows.entropy(self._clean())
 
     def kl(self, other: "Categorical") -> Float[Array, "*batch"]:
-        """KL(self || other) (nats); about 1e30 p where the other masks what has probability p."""
+        """KL(self || other) (nats); about 1e30 p where `other` masks categories of probability p."""
         return rows.kl(self._clean(), other._clean())
 
     def sample_and_log_prob(self, *, key: Key) -> tuple[Int[Array, "*batch"], Float[Array, "*batch"]]:
-        """A category and its log-probability, one normalisation for both."""
+        """A category and its log-probability, one normalization for both."""
         shifted = rows.shift(self._clean())
         index = sample(shifted, key)
         return self.space.start + index, rows.log_prob(shifted, index)
@@ -79,13 +79,13 @@ class Categorical(NamedTuple):
 
 
 class MultiCategorical(NamedTuple):
-    """An independent categorical for each entry of `space`, without a loop over them.
+    """An independent categorical distribution for each entry of a `MultiDiscrete`, in one batch.
 
     Rows of different lengths are padded to the longest, the padding is masked, and
     everything is one operation over `[..., rows, width]`.
 
     Args:
-        logits: the rows one after the other, `[..., sum(nvec)]`.
+        logits: the concatenated rows, `[..., sum(nvec)]`.
         mask: a tuple of rows `[..., nvec[i]]` (or None), or None.
         space: the space of the actions, static.
 
@@ -104,12 +104,12 @@ class MultiCategorical(NamedTuple):
 
     @property
     def log_probs(self) -> tuple[Float[Array, "*batch _"], ...]:
-        """Normalised log-probabilities of each row; `MASKED_LOG_PROB` for what is masked."""
+        """Normalized log-probabilities of each row; `MASKED_LOG_PROB` where masked."""
         return self._unpad(rows.log_softmax(self._clean()))
 
     @property
     def probs(self) -> tuple[Float[Array, "*batch _"], ...]:
-        """The probabilities of each row; exactly 0 for what is masked."""
+        """The probabilities of each row; exactly 0 where masked."""
         return self._unpad(rows.softmax(self._clean()))
 
     def sample(self, *, key: Key) -> Int[Array, "*batch_shape"]:
@@ -121,7 +121,7 @@ class MultiCategorical(NamedTuple):
         return self._action(jnp.argmax(self._clean(), -1).astype(jnp.int32))
 
     def log_prob(self, action: Any) -> Float[Array, "*batch"]:
-        """The sum over the entries (nats); `MASKED_LOG_PROB` if one of them cannot happen."""
+        """The sum over the entries (nats); `MASKED_LOG_PROB` if one has probability 0."""
         return total(rows.log_prob(rows.shift(self._clean()), self._index(action)))
 
     def entropy(self) -> Float[Array, "*batch"]:
@@ -133,7 +133,7 @@ class MultiCategorical(NamedTuple):
         return jnp.sum(rows.kl(self._clean(), other._clean()), -1)
 
     def sample_and_log_prob(self, *, key: Key) -> tuple[Int[Array, "*batch_shape"], Float[Array, "*batch"]]:
-        """A sample and its log-probability, one normalisation for both."""
+        """A sample and its log-probability, one normalization for both."""
         shifted = rows.shift(self._clean())
         index = sample(shifted, key)
         return self._action(index), total(rows.log_prob(shifted, index))

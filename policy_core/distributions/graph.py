@@ -1,4 +1,4 @@
-"""The dependence of the parts of an action, and the enumeration of the actions of parents."""
+"""The dependency graph of the parts of an action, and the combinations of the actions of parents."""
 
 import math
 from typing import Any
@@ -17,17 +17,17 @@ MOST_COMBINATIONS = 4096
 
 @static
 class Graph:
-    """The parts of an action, each with its parents: the parts that it depends on.
+    """The dependency graph of the parts of an action; the parents of a part are those it depends on.
 
-    Parents are discrete, and the parents of a parent are among them. So the actions of the
+    Parents are discrete, and the parents of a parent are parents, too. So the actions of the
     parents of a part are one of finitely many combinations, in C order of the parents.
 
     Args:
-        spaces: name, or place, and space of the policy actions of each part.
-        parents: the parents of each part that has some.
+        spaces: key or index, and space of the policy actions, of each part.
+        parents: the parents of each part with parents.
 
     Raises:
-        ConfigError: for parents that are unknown or not discrete, that leave out a parent of theirs, or
+        ConfigError: for parents that are unknown or not discrete, that lack a parent of a parent, or
             that have too many combinations.
     """
 
@@ -37,38 +37,38 @@ class Graph:
     def __post_init__(self) -> None:
         spaces, parents = dict(self.spaces), dict(self.parents)
         where = "Autoregressive.parents"
-        for name, seen in parents.items():
-            for known in (name, *seen):
-                if known not in spaces:
-                    raise ConfigError(f"{where}: got {known!r}, expected one of {list(spaces)}")
-            if name in seen or len(set(seen)) < len(seen):
-                raise ConfigError(f"{where}: {name!r} sees {seen}, expected other parts, each once")
-            for parent in seen:
+        for name, of_part in parents.items():
+            for part in (name, *of_part):
+                if part not in spaces:
+                    raise ConfigError(f"{where}: got {part!r}, expected one of {list(spaces)}")
+            if name in of_part or len(set(of_part)) < len(of_part):
+                raise ConfigError(f"{where}: got {of_part} for {name!r}, expected other parts, each once")
+            for parent in of_part:
                 if count(spaces[parent]) is None:
                     raise ConfigError(
-                        f"{where}: {name!r} sees {parent!r}, a {type(spaces[parent]).__name__}; only "
-                        "discrete parts can be seen (a Box is one with BinsHead)"
+                        f"{where}: got {parent!r}, a {type(spaces[parent]).__name__}, for {name!r}, expected "
+                        "a discrete part (a Box is one with BinsHead)"
                     )
-                if missing := [p for p in parents.get(parent, ()) if p not in seen]:
+                if missing := [p for p in parents.get(parent, ()) if p not in of_part]:
                     raise ConfigError(
-                        f"{where}: {name!r} sees {parent!r} and not what that sees; add {missing}"
+                        f"{where}: got {parent!r} for {name!r} without its parents; add {missing}"
                     )
             if (size := self.size(name)) > MOST_COMBINATIONS:
                 raise ConfigError(
-                    f"{where}: {name!r} sees {size} combinations of {seen}, expected at most "
+                    f"{where}: got {of_part} for {name!r}, with {size} combinations, expected at most "
                     f"{MOST_COMBINATIONS}"
                 )
 
     def order(self) -> list[Name]:
-        """All parts, each after its parents: a part has more parents than any of them."""
+        """All parts in topological order: a part has more parents than any of its parents."""
         return sorted((name for name, _ in self.spaces), key=lambda name: len(self.parents_of(name)))
 
     def discrete(self) -> set[Name]:
-        """The parts that can be parents."""
+        """The parts that are discrete, and so may be parents."""
         return {name for name, space in self.spaces if count(space) is not None}
 
     def parents_of_others(self) -> set[Name]:
-        """The parts that are parents."""
+        """The parts that are a parent of another part."""
         return {parent for _, parents in self.parents for parent in parents}
 
     def parents_of(self, name: Name) -> tuple[Name, ...]:
@@ -76,21 +76,21 @@ class Graph:
         return dict(self.parents).get(name, ())
 
     def size(self, name: Name) -> int:
-        """How many combinations the actions of its parents have; 1 without parents."""
+        """The number of combinations of the actions of its parents; 1 without parents."""
         return math.prod(self._counts(name))
 
     def parent_indices(self, name: Name) -> dict[Name, np.ndarray]:
-        """For each combination of its parents' actions, the index of the action of each."""
+        """By parent, the index of its action in each combination, `[combinations]`."""
         digits = np.indices(self._counts(name)).reshape(len(self.parents_of(name)), self.size(name))
         return dict(zip(self.parents_of(name), digits.astype(np.int32), strict=True))
 
     def parent_actions(self, name: Name) -> dict[Name, Any]:
-        """For each combination of its parents' actions, the action of each."""
+        """By parent, its action in each combination, `[combinations, ...]`."""
         spaces = dict(self.spaces)
         return {q: element_at(spaces[q], jnp.asarray(i)) for q, i in self.parent_indices(name).items()}
 
     def combination(self, name: Name, indices: dict[Name, Any]) -> Any:
-        """The index of the combination of its parents' actions, from that of each action."""
+        """The index of a combination, in C order, from the indices of the parents' actions."""
         combination: Any = 0
         for parent, size in zip(self.parents_of(name), self._counts(name), strict=True):
             combination = combination * size + indices[parent]

@@ -1,4 +1,4 @@
-"""Independent distributions side by side, for `Dict` and `Tuple` actions, nested at will."""
+"""The joint distribution of independent parts, for `Dict` and `Tuple` actions, nested to any depth."""
 
 from typing import Any, NamedTuple
 
@@ -11,10 +11,10 @@ from policy_core.distributions.numerics.common import total
 
 
 class Joint(NamedTuple):
-    """Independent parts: a dict or a tuple of distributions; actions have the same structure.
+    """A joint distribution of independent parts; its actions have the structure of the parts.
 
     Args:
-        parts: name, or place, to distribution.
+        parts: a dict or a tuple of distributions.
 
     Example:
         >>> import jax.numpy as jnp
@@ -40,7 +40,7 @@ class Joint(NamedTuple):
         return self._like([part.mode() for part in self._list()])
 
     def log_prob(self, action: Any) -> Float[Array, "*batch"]:
-        """The sum over the parts (nats); `MASKED_LOG_PROB` if one of them cannot happen."""
+        """The sum over the parts (nats); `MASKED_LOG_PROB` if one has probability 0."""
         return total(self.log_probs(action))
 
     def entropy(self) -> Float[Array, "*batch"]:
@@ -53,7 +53,7 @@ class Joint(NamedTuple):
         return jnp.sum(jnp.stack([part.kl(twin) for part, twin in pairs], -1), -1)
 
     def sample_and_log_prob(self, *, key: Key) -> tuple[Any, Float[Array, "*batch"]]:
-        """A sample of each part, and the log-probability of them all."""
+        """A sample of each part, and the log-probability of all together. `key` is consumed."""
         pairs = [
             part.sample_and_log_prob(key=k) for part, k in zip(self._list(), self._keys(key), strict=True)
         ]

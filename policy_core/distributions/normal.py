@@ -16,12 +16,12 @@ HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
 
 
 class Normal(NamedTuple):
-    """An independent normal for each entry of `space`, whose bounds it does not know.
+    """An independent normal distribution for each entry of a `Box`, ignoring its bounds.
 
     Args:
-        loc: means, `[..., *shape]`; half precision is widened before anything is computed.
+        loc: means, `[..., *shape]`; half precision is converted to float32 first.
         log_std: logarithms of the standard deviations, `[..., *shape]`.
-        space: the space of the actions, static; it gives the shape of an action.
+        space: the space of the actions, static; only its shape is used.
 
     Example:
         >>> import jax.numpy as jnp
@@ -42,7 +42,7 @@ class Normal(NamedTuple):
         return jnp.exp(widen(self.log_std))
 
     def sample(self, *, key: Key) -> Float[Array, "*batch_shape"]:
-        """A draw, differentiable in `loc` and `log_std`. `key` is consumed."""
+        """A sample, differentiable in `loc` and `log_std`. `key` is consumed."""
         loc = widen(self.loc)
         return loc + self.scale * jax.random.normal(key, loc.shape, loc.dtype)
 
@@ -63,7 +63,7 @@ class Normal(NamedTuple):
         return sum_event(normal_kl(*self._wide(), *other._wide()), self.space)
 
     def sample_and_log_prob(self, *, key: Key) -> tuple[Float[Array, "*batch_shape"], Float[Array, "*batch"]]:
-        """A draw and its log-density."""
+        """A sample and its log-density (nats). `key` is consumed."""
         return sample_and_log_prob(self, key)
 
     def _wide(self) -> tuple[Float[Array, "*batch_shape"], Float[Array, "*batch_shape"]]:
@@ -76,7 +76,7 @@ def normal_kl(
     other_loc: Float[Array, "*shape"],
     other_log_std: Float[Array, "*shape"],
 ) -> Float[Array, "*shape"]:
-    """KL of normals, entry by entry: terms that are at least 0, small ones to full precision."""
+    """KL of normals, entry by entry (nats): a sum of terms that are at least 0, accurate when small."""
     z = (loc - other_loc) * jnp.exp(-other_log_std)
     return 0.5 * (expm1_less(2 * (log_std - other_log_std)) + jnp.square(z))
 
@@ -84,11 +84,11 @@ def normal_kl(
 def normal_log_prob(
     x: Any, loc: Float[Array, "*shape"], log_std: Float[Array, "*shape"]
 ) -> Float[Array, "*shape"]:
-    """Log-density, entry by entry, from the log-std itself: never log(exp(.))."""
+    """Log-density, entry by entry (nats), from the log-std: log(exp(.)) is never formed."""
     x = jnp.asarray(x).astype(loc.dtype)
     return -0.5 * jnp.square((x - loc) * jnp.exp(-log_std)) - log_std - HALF_LOG_2PI
 
 
 def normal_entropy(log_std: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
-    """Differential entropy, entry by entry."""
+    """Differential entropy, entry by entry (nats)."""
     return log_std + (0.5 + HALF_LOG_2PI)

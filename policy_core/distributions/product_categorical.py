@@ -1,4 +1,4 @@
-"""Several choices under one mask over their combinations."""
+"""A categorical distribution over the masked combinations of a `MultiDiscrete`."""
 
 import math
 from typing import Any, NamedTuple
@@ -16,14 +16,14 @@ from policy_core.spaces.enumeration import element_at, index_of
 
 
 class ProductCategorical(NamedTuple):
-    """The choices of a `MultiDiscrete`, tied together by a joint mask.
+    """Independent categoricals of a `MultiDiscrete`, conditioned on a joint mask.
 
-    The probability of a combination that is allowed is proportional to what independent
-    choices would give it: p(i, j, ...) ~ exp(logits_1[i] + logits_2[j] + ...). A mask that
-    allows everything makes it `MultiCategorical`; one that allows nothing counts as that.
+    The probability of an allowed combination is proportional to that under independent
+    categoricals: p(i, j, ...) ~ exp(logits_1[i] + logits_2[j] + ...). A mask that allows
+    everything makes it a `MultiCategorical`; a mask that allows nothing counts as such.
 
     Args:
-        logits: the rows one after the other, `[..., sum(nvec)]`.
+        logits: the concatenated rows, `[..., sum(nvec)]`.
         mask: `JointMask` of booleans `[..., *nvec]`.
         space: the space of the actions, static.
 
@@ -44,12 +44,12 @@ class ProductCategorical(NamedTuple):
 
     @property
     def log_probs(self) -> Float[Array, "..."]:
-        """Normalised log-probabilities `[..., *nvec]`; `MASKED_LOG_PROB` for what is masked."""
+        """Normalized log-probabilities `[..., *nvec]`; `MASKED_LOG_PROB` where masked."""
         return self._unravel(self._combinations().log_probs)
 
     @property
     def probs(self) -> Float[Array, "..."]:
-        """Probabilities `[..., *nvec]`; exactly 0 for what is masked."""
+        """Probabilities `[..., *nvec]`; exactly 0 where masked."""
         return self._unravel(self._combinations().probs)
 
     def sample(self, *, key: Key) -> Int[Array, "*batch_shape"]:
@@ -61,11 +61,11 @@ class ProductCategorical(NamedTuple):
         return element_at(self.space, self._combinations().mode())
 
     def log_prob(self, action: Any) -> Float[Array, "*batch"]:
-        """Log-probability (nats); `MASKED_LOG_PROB` for what is masked or out of range."""
+        """Log-probability (nats); `MASKED_LOG_PROB` if masked or out of range."""
         return self._combinations().log_prob(index_of(self.space, action))
 
     def entropy(self) -> Float[Array, "*batch"]:
-        """Entropy over the combinations that are allowed (nats)."""
+        """Entropy over the allowed combinations (nats)."""
         return self._combinations().entropy()
 
     def kl(self, other: "ProductCategorical") -> Float[Array, "*batch"]:
@@ -73,7 +73,7 @@ class ProductCategorical(NamedTuple):
         return self._combinations().kl(other._combinations())
 
     def sample_and_log_prob(self, *, key: Key) -> tuple[Int[Array, "*batch_shape"], Float[Array, "*batch"]]:
-        """A sample and its log-probability, one normalisation for both."""
+        """A sample and its log-probability, one normalization for both."""
         index, log_prob = self._combinations().sample_and_log_prob(key=key)
         return element_at(self.space, index), log_prob
 

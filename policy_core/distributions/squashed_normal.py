@@ -16,12 +16,12 @@ from policy_core.spaces import Box
 
 
 class SquashedNormal(NamedTuple):
-    """An independent normal for each entry, mapped by tanh into the bounds where both are finite.
+    """An independent normal distribution for each entry, mapped by tanh into the bounds of a `Box`.
 
-    The policy action is the draw u before the squash, so nothing is lost at the bounds;
-    `log_prob`, `entropy` and `kl` are those of the environment action
-    low + (high - low) (1 + tanh u) / 2, of which u is the coordinate. Entries without two
-    finite bounds are plain normals, clipped by `NormalHead`'s rule.
+    The policy action is the sample u before the squash, which keeps its precision near the
+    bounds; `log_prob`, `entropy` and `kl` are those of the environment action
+    low + (high - low) (1 + tanh u) / 2, as functions of u. Entries without two
+    finite bounds are plain normals, clipped as by `NormalHead`.
 
     Args:
         loc: means before the squash, `[..., *shape]`.
@@ -56,13 +56,13 @@ class SquashedNormal(NamedTuple):
         return self.base.scale
 
     def sample(self, *, key: Key) -> Float[Array, "*batch_shape"]:
-        """A draw before the squash, differentiable in `loc` and `log_std`. `key` is consumed."""
+        """A sample before the squash, differentiable in `loc` and `log_std`. `key` is consumed."""
         return self.base.sample(key=key)
 
     def mode(self) -> Float[Array, "*batch_shape"]:
         """The mean before the squash: the median of the environment action.
 
-        It is not where the density of the environment action is largest, which for a wide
+        It does not maximize the density of the environment action, whose maximum for a wide
         normal is at the bounds.
         """
         return self.base.mode()
@@ -83,19 +83,19 @@ class SquashedNormal(NamedTuple):
         return sum_event(terms, self.space)
 
     def base_entropy(self) -> Float[Array, "*batch"]:
-        """Entropy before the squash, summed (nats): what some libraries call the entropy."""
+        """Entropy of the normal before the squash, summed (nats), which some libraries use."""
         return self.base.entropy()
 
     def entropy_estimate(self, *, key: Key) -> Float[Array, "*batch"]:
-        """Minus the log-density of one draw, an unbiased estimate of `entropy`. `key` is consumed."""
+        """Minus the log-density of one sample, an unbiased estimate of `entropy`. `key` is consumed."""
         return -self.log_prob(self.sample(key=key))
 
     def kl(self, other: "SquashedNormal") -> Float[Array, "*batch"]:
-        """KL(self || other), summed (nats): that of the normals, for the squash changes nothing."""
+        """KL(self || other), summed (nats): that of the normals, as KL is invariant under the squash."""
         return self.base.kl(other.base)
 
     def sample_and_log_prob(self, *, key: Key) -> tuple[Float[Array, "*batch_shape"], Float[Array, "*batch"]]:
-        """A draw before the squash and the log-density of its environment action."""
+        """A sample before the squash, and the log-density of its environment action. `key` is consumed."""
         return sample_and_log_prob(self, key)
 
     def _bounded(self) -> np.ndarray:
@@ -110,7 +110,7 @@ class SquashedNormal(NamedTuple):
 def bounded_entries(space: Box) -> np.ndarray:
     """Which entries of a box have two finite bounds."""
     low, high = space.bounds()
-    return np.asarray(np.isfinite(low) & np.isfinite(high))  # of a scalar, NumPy gives a scalar
+    return np.asarray(np.isfinite(low) & np.isfinite(high))  # `&` of 0-d arrays is a NumPy scalar
 
 
 def safe_bounds(space: Box) -> tuple[np.ndarray, np.ndarray]:

@@ -1,6 +1,6 @@
 """Encoders: from an observation to a vector of features.
 
-Each is a static config that knows which spaces it can encode.
+Each is a static config; `check_space` raises `ConfigError` for a space that it does not support.
 """
 
 from policy_core.encoders.flat import Embedding as Embedding

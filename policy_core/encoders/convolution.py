@@ -1,4 +1,4 @@
-"""What convolutional encoders share: the checks of an image, its pixels, and one layer."""
+"""Building blocks of convolutional encoders: image checks, pixel scaling and layers."""
 
 import math
 from functools import partial
@@ -15,11 +15,11 @@ from policy_core.networks.layers import Layer, init_linear, linear
 from policy_core.spaces import Box
 
 _SQRT_2 = math.sqrt(2)  # the gain of a layer before a ReLU
-_COLORS = 4  # images of at most so many channels are likely to be channel first if these lead
+_COLORS = 4  # a leading axis of at most this length is likely to be that of the channels
 
 
 def check_image(space: Space, least: int, encoder: str, name: str) -> None:
-    """Raise `ConfigError` unless `space` is an image, channel last, of sides of at least `least`."""
+    """Raise `ConfigError` unless `space` is a channel-last image of at least `least` x `least` pixels."""
     if not isinstance(space, Box) or len(space.shape) != 3:
         got = f"a Box of shape {space.shape}" if isinstance(space, Box) else type(space).__name__
         raise ConfigError(
@@ -43,19 +43,19 @@ def check_image(space: Space, least: int, encoder: str, name: str) -> None:
 
 
 def seems_channel_first(shape: tuple[int, ...]) -> bool:
-    """Whether the first axis is as short as that of colours, and shorter than both others."""
+    """Whether the first axis has at most 4 entries, and fewer than both others."""
     return shape[0] <= _COLORS and shape[0] < min(shape[1:])
 
 
 def pixels(image: Num[Array, "height width channels"], dtype: str) -> Float[Array, "height width channels"]:
-    """The image in `dtype`: uint8 divided by 255, floats as they are."""
+    """The image in `dtype`: uint8 divided by 255, floats unscaled."""
     image = jnp.asarray(image)
     scaled = image.astype(dtype)
     return scaled / 255 if image.dtype == jnp.uint8 else scaled
 
 
 def init_convolution(channels: int, filters: int, side: int, *, key: Key, dtype: str) -> Layer:
-    """A kernel `[side, side, channels, filters]`, orthogonal as a matrix of `filters` columns, and a bias."""
+    """Params of a convolution: an orthogonal kernel `[side, side, channels, filters]`, and a bias."""
     layer = init_linear(side * side * channels, filters, key=key, dtype=dtype, gain=_SQRT_2)
     return {**layer, "kernel": layer["kernel"].reshape(side, side, channels, filters)}
 
@@ -63,28 +63,29 @@ def init_convolution(channels: int, filters: int, side: int, *, key: Key, dtype:
 def convolution(
     layer: Layer, x: Float[Array, "height width channels"], stride: int, padding: str
 ) -> Float[Array, "rows columns filters"]:
-    """The layer applied at every `stride`-th place, in the dtype of `x`."""
+    """A convolution with a bias, in the dtype of `x`."""
     y: jax.Array = _convolved(x[None], layer["kernel"].astype(x.dtype), stride, padding)[0]
     return y + layer["bias"].astype(x.dtype)[None, None]
 
 
 def init_dense(in_size: int, size: int, *, key: Key, dtype: str) -> Layer:
-    """The linear layer behind the last convolution. `key` is consumed."""
+    """Params of the linear layer behind the last convolution. `key` is consumed."""
     return init_linear(in_size, size, key=key, dtype=dtype, gain=_SQRT_2)
 
 
 def dense(layer: Layer, x: Float[Array, "height width channels"]) -> Features:
-    """The layer on all numbers of an image, then ReLU."""
+    """A linear layer on the flattened image, then ReLU."""
     return jax.nn.relu(linear(layer, jnp.ravel(x)))
 
 
 @partial(jax.custom_jvp, nondiff_argnums=(2, 3))
 def _convolved(x: Any, kernel: Any, stride: int, padding: str) -> Any:
-    """A convolution whose gradients are as fast in a loop as outside of one.
+    """A convolution whose gradients are as fast inside a `scan` as outside.
 
-    XLA for CPUs brings convolutions into the layout that it has a fast form for, but not in the
-    bodies of loops (jax 0.10), and those of a gradient are in others: in a `scan` they take ten
-    times as long. So the tangent is written in layouts whose transposes have the right one.
+    On CPUs XLA has a fast convolution for one layout. It converts other layouts to that one, but
+    not in the bodies of loops (jax 0.10), where the gradients of a plain convolution take ten
+    times as long. Invariant of the derivative below: each term is linear in its tangent, and its
+    transpose, which is the gradient, is a convolution in the fast layout.
     """
     return _in_layout(x, kernel, stride, padding, ("NHWC", "HWIO", "NHWC"))
 
@@ -93,7 +94,7 @@ def _convolved(x: Any, kernel: Any, stride: int, padding: str) -> Any:
 def _tangent(stride: int, padding: str, primals: Any, tangents: Any) -> Any:
     (x, kernel), (dx, dkernel) = primals, tangents
     terms = []
-    if not isinstance(dx, SymbolicZero):  # as it is for an observation
+    if not isinstance(dx, SymbolicZero):  # it is zero where x is the observation
         terms.append(_in_layout(dx, kernel.transpose(0, 1, 3, 2), stride, padding, ("NHWC", "HWOI", "NHWC")))
     if not isinstance(dkernel, SymbolicZero):
         dkernel = dkernel.transpose(2, 0, 1, 3)

@@ -1,4 +1,4 @@
-"""Encoders of vectors and of categories."""
+"""Encoders of vectors and categories: `Flatten` and `Embedding`."""
 
 import itertools
 from dataclasses import field
@@ -17,9 +17,10 @@ from policy_core.spaces import Discrete, MultiBinary, MultiDiscrete
 
 @static
 class Flatten:
-    """The observation as one vector: numbers as they are, categories one-hot, parts in sorted order.
+    """The observation flattened to one vector, with one-hot categories.
 
-    It is `space.flatten`, for every space. Images are not rescaled.
+    It is `space.flatten`, for every space; parts are in sorted order. Numbers, images too, are not
+    rescaled.
 
     Example:
         >>> import jax.numpy as jnp
@@ -31,27 +32,29 @@ class Flatten:
     """
 
     def check_space(self, space: Space, name: str = "observation_space") -> None:
-        """Every space will do."""
+        """Accept every space."""
 
     def init(self, space: Space, *, key: Key, dtype: str) -> dict[str, Any]:
-        """No params."""
+        """`{}`: there are no params."""
         return {}
 
     def out_size(self, space: Space) -> int:
-        """The flat size of the space."""
+        """The `flat_size` of the space."""
         return space.flat_size
 
     def apply(self, params: Any, space: Space, observation: PyTree, dtype: str) -> Features:
-        """The flat form."""
+        """The flattened observation."""
         return space.flatten(observation).astype(dtype)
 
 
 @static
 class Embedding:
-    """A learned vector for each category of a `Discrete`, or of each part of other discrete spaces.
+    """A learned embedding of the categories of a discrete space.
+
+    A `MultiDiscrete` or `MultiBinary` has an embedding for each entry; they are concatenated.
 
     Args:
-        size: how many numbers a vector has. They start standard normal.
+        size: dimension of an embedding vector. Vectors are initialized standard normal.
 
     Raises:
         ConfigError: for a size below 1.
@@ -73,7 +76,7 @@ class Embedding:
         check_at_least(self, 1, "size")
 
     def check_space(self, space: Space, name: str = "observation_space") -> None:
-        """Raise `ConfigError` for what has no categories."""
+        """Raise `ConfigError` unless `space` is discrete."""
         if not isinstance(space, Discrete | MultiDiscrete | MultiBinary):
             raise ConfigError(
                 f"{name}: got {type(space).__name__}, but Embedding takes Discrete, MultiDiscrete or "
@@ -81,16 +84,16 @@ class Embedding:
             )
 
     def init(self, space: Space, *, key: Key, dtype: str) -> dict[str, Float[Array, "..."]]:
-        """A `table`, with the vectors of the parts one after the other."""
+        """Fresh params: a `table` `[categories of all entries, size]`; `key` is consumed."""
         normal = jax.random.normal(key, (sum(_categories(space)), self.size), jnp.float32)
         return {"table": normal.astype(dtype)}
 
     def out_size(self, space: Space) -> int:
-        """`size` for each part."""
+        """`size` times the number of entries."""
         return self.size * len(_categories(space))
 
     def apply(self, params: Any, space: Space, observation: PyTree, dtype: str) -> Features:
-        """The vectors of the parts, one after the other; zeros for a category outside of the space."""
+        """The embeddings of the entries, concatenated; zeros for a category outside of the space."""
         one_hot, table = space.flatten(observation), params["table"].astype(dtype)
         if isinstance(space, MultiBinary):
             one_hot = jnp.ravel(jnp.stack([one_hot == 0, one_hot == 1], -1))
@@ -98,11 +101,11 @@ class Embedding:
         counts = _categories(space)
         ends = list(itertools.accumulate(counts))
         rows = [slice(end - count, end) for end, count in zip(ends, counts, strict=True)]
-        return jnp.concatenate([jnp.matmul(one_hot[part], table[part]) for part in rows])
+        return jnp.concatenate([jnp.matmul(one_hot[entry], table[entry]) for entry in rows])
 
 
 def _categories(space: Any) -> tuple[int, ...]:
-    """How many each part has."""
+    """The number of categories of each entry of a discrete space."""
     match space:
         case Discrete():
             return (space.n,)

@@ -1,7 +1,7 @@
-"""Encoders of images: channel last; uint8 is divided by 255 inside, floats are taken as they are.
+"""Convolutional encoders of channel-last images; uint8 is divided by 255, floats are not rescaled.
 
-All weights start orthogonal with gain sqrt(2), biases at zero (Huang et al. 2022). The frames of
-a stack are channels.
+Kernels are initialized orthogonal with gain sqrt(2), biases with zeros (Huang et al. 2022). Stacked
+frames are channels.
 """
 
 from typing import Any
@@ -29,13 +29,13 @@ _NATURE = ((32, 8, 4), (64, 4, 2), (64, 3, 1))  # filters, side, stride
 
 @static
 class NatureCNN:
-    """The network of Mnih et al. 2015: three convolutions without padding and a linear layer, all ReLU.
+    """The convolutional network of Mnih et al. 2015, for images of at least 36 x 36.
 
-    32 filters of 8 x 8 at stride 4, 64 of 4 x 4 at stride 2, 64 of 3 x 3; images of at least
-    36 x 36.
+    Three convolutions without padding and a linear layer, each followed by ReLU: 32 filters of
+    8 x 8 at stride 4, 64 of 4 x 4 at stride 2, 64 of 3 x 3 at stride 1.
 
     Args:
-        size: the width of the linear layer.
+        size: output dimension, the width of the linear layer.
 
     Raises:
         ConfigError: for a size below 1.
@@ -53,11 +53,11 @@ class NatureCNN:
         check_at_least(self, 1, "size")
 
     def check_space(self, space: Space, name: str = "observation_space") -> None:
-        """Raise `ConfigError` for what is no image of at least 36 x 36."""
+        """Raise `ConfigError` unless `space` is an image of at least 36 x 36."""
         check_image(space, 36, "NatureCNN", name)
 
     def init(self, space: Any, *, key: Key, dtype: str) -> dict[str, Layer]:
-        """Layers `convolution_0`, `convolution_1`, `convolution_2`, `linear`."""
+        """Fresh params: `convolution_0`, `convolution_1`, `convolution_2`, `linear`; `key` is consumed."""
         height, width, channels = space.shape
         keys = jax.random.split(key, 4)
         params = {}
@@ -72,7 +72,7 @@ class NatureCNN:
         return self.size
 
     def apply(self, params: Any, space: Space, observation: Num[Array, "..."], dtype: str) -> Features:
-        """The activations of the linear layer."""
+        """The features: the output of the linear layer, after ReLU."""
         x = pixels(observation, dtype)
         for i, (_, _, stride) in enumerate(_NATURE):
             x = jax.nn.relu(convolution(params[f"convolution_{i}"], x, stride, "VALID"))
@@ -83,13 +83,13 @@ class NatureCNN:
 class ImpalaCNN:
     """The residual network of Espeholt et al. 2018, without its LSTM.
 
-    Each stage is a 3 x 3 convolution, a 3 x 3 maximum at stride 2, and blocks
+    Each stage is a 3 x 3 convolution, 3 x 3 max pooling at stride 2, and residual blocks
     x + conv(relu(conv(relu(x)))), all padded; then ReLU, a linear layer, ReLU.
 
     Args:
-        channels: of each stage.
-        blocks: how many in a stage.
-        size: the width of the linear layer.
+        channels: number of channels of each stage.
+        blocks: number of residual blocks per stage.
+        size: output dimension, the width of the linear layer.
 
     Raises:
         ConfigError: without stages, or for a number below 1.
@@ -113,11 +113,11 @@ class ImpalaCNN:
         check_at_least(self, 1, "channels", "blocks", "size")
 
     def check_space(self, space: Space, name: str = "observation_space") -> None:
-        """Raise `ConfigError` for what is no image."""
+        """Raise `ConfigError` unless `space` is an image."""
         check_image(space, 1, "ImpalaCNN", name)
 
     def init(self, space: Any, *, key: Key, dtype: str) -> dict[str, Any]:
-        """Stages `stage_0`, ... of `convolution`, `block_0`, ..., each of two layers; `linear`."""
+        """Fresh params: `stage_0`, ... (each `convolution`, `block_0`, ...), `linear`; `key` is consumed."""
         height, width, before = space.shape
         key, linear_key = jax.random.split(key)
         params: dict[str, Any] = {}
@@ -144,7 +144,7 @@ class ImpalaCNN:
         return self.size
 
     def apply(self, params: Any, space: Space, observation: Num[Array, "..."], dtype: str) -> Features:
-        """The activations of the linear layer."""
+        """The features: the output of the linear layer, after ReLU."""
         x = pixels(observation, dtype)
         for i in range(len(self.channels)):
             stage = params[f"stage_{i}"]
@@ -159,13 +159,13 @@ class ImpalaCNN:
 
 @static
 class MinAtarCNN:
-    """The network of Young & Tian 2019 for images of some ten pixels a side.
+    """The convolutional network of Young & Tian 2019, for images of about 10 x 10.
 
-    One 3 x 3 convolution without padding and a linear layer, both ReLU.
+    One 3 x 3 convolution without padding and a linear layer, each followed by ReLU.
 
     Args:
-        filters: of the convolution.
-        size: the width of the linear layer.
+        filters: number of filters of the convolution.
+        size: output dimension, the width of the linear layer.
 
     Raises:
         ConfigError: for a number below 1.
@@ -187,11 +187,11 @@ class MinAtarCNN:
         check_at_least(self, 1, "filters", "size")
 
     def check_space(self, space: Space, name: str = "observation_space") -> None:
-        """Raise `ConfigError` for what is no image of at least 3 x 3."""
+        """Raise `ConfigError` unless `space` is an image of at least 3 x 3."""
         check_image(space, 3, "MinAtarCNN", name)
 
     def init(self, space: Any, *, key: Key, dtype: str) -> dict[str, Layer]:
-        """Layers `convolution` and `linear`."""
+        """Fresh params: `convolution` and `linear`; `key` is consumed."""
         height, width, channels = space.shape
         first, second = jax.random.split(key)
         features = (height - 2) * (width - 2) * self.filters
@@ -205,14 +205,14 @@ class MinAtarCNN:
         return self.size
 
     def apply(self, params: Any, space: Space, observation: Num[Array, "..."], dtype: str) -> Features:
-        """The activations of the linear layer."""
+        """The features: the output of the linear layer, after ReLU."""
         x = jax.nn.relu(convolution(params["convolution"], pixels(observation, dtype), 1, "VALID"))
         return dense(params["linear"], x)
 
 
 def _pooled(x: Float[Array, "height width channels"]) -> Float[Array, "rows columns channels"]:
-    """The maximum over 3 x 3 at stride 2, padded."""
-    # A Python number: an array here, JAX would not know for the maximum's identity, and not differentiate.
+    """3 x 3 max pooling at stride 2, padded."""
+    # The initial value must be a Python float: only so does JAX recognize max pooling, and differentiate it.
     pooled: jax.Array = jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, (3, 3, 1), (2, 2, 1), "SAME")
     return pooled
 

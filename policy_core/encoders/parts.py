@@ -1,4 +1,4 @@
-"""An encoder for each part of a `Dict` or `Tuple`, and the one that a space has by default."""
+"""An encoder with one encoder per part of a `Dict` or `Tuple`, and the default encoder of a space."""
 
 from collections.abc import Mapping
 from dataclasses import field
@@ -20,16 +20,16 @@ from policy_core.spaces.composite import Name, parts_of
 
 @static
 class Parts:
-    """One encoder for each part of a `Dict` (by name) or `Tuple` (by number), and all features in a row.
+    """One encoder per part of a `Dict` (by key) or `Tuple` (by index); the features are concatenated.
 
-    They follow each other in sorted order of the names, whatever order the mapping was written in.
+    They are in sorted order of the names, whatever the order of the mapping.
 
     Args:
         encoders: name to encoder.
-        rest: the encoder of each part that is not named; without it all must be.
+        rest: the encoder of all parts that are not named; None if every part is named.
 
     Raises:
-        ConfigError: for a name given twice.
+        ConfigError: for a repeated name.
 
     Example:
         >>> from policy_core import Box, Dict, Flatten, MinAtarCNN, Parts
@@ -55,15 +55,15 @@ class Parts:
         sort_pairs(self, "encoders")
 
     def check_space(self, space: Space, name: str = "observation_space") -> None:
-        """Raise `ConfigError` unless `space` has exactly these parts, and they can be encoded."""
+        """Raise `ConfigError` unless every named part is in `space`, and each part has a fitting encoder."""
         if not isinstance(space, Dict | Tuple):
             raise ConfigError(f"{name}: got {type(space).__name__}, but Parts takes a Dict or a Tuple")
-        known = parts_of(space)
+        parts = parts_of(space)
         for part, _ in self.encoders:
-            if part not in known:
-                raise ConfigError(f"Parts.encoders: got {part!r}, but {name} has the parts {list(known)}")
+            if part not in parts:
+                raise ConfigError(f"Parts.encoders: got {part!r}, but {name} has the parts {list(parts)}")
         named = dict(self.encoders)
-        for part, inner in known.items():
+        for part, inner in parts.items():
             encoder = named.get(part, self.rest)
             if encoder is None:
                 raise ConfigError(
@@ -73,7 +73,7 @@ class Parts:
             encoder.check_space(inner, f"{name}[{part!r}]")
 
     def init(self, space: Space, *, key: Key, dtype: str) -> dict[str, Any]:
-        """The params of each part that has any, by name."""
+        """Fresh params by name, for parts whose encoder has any; `key` is consumed."""
         parts = self._parts(space)
         keys = jax.random.split(key, max(len(parts), 1))
         params = {
@@ -83,11 +83,11 @@ class Parts:
         return {part: inner for part, inner in params.items() if jax.tree.leaves(inner)}
 
     def out_size(self, space: Space) -> int:
-        """The sum over the parts."""
+        """The sum of the output dimensions of the parts."""
         return sum(encoder.out_size(inner) for encoder, inner in self._parts(space).values())
 
     def apply(self, params: Any, space: Space, observation: PyTree, dtype: str) -> Features:
-        """The features of the parts, one after the other."""
+        """The features of the parts, concatenated."""
         features = [
             encoder.apply(params.get(str(part), {}), inner, observation[part], dtype)
             for part, (encoder, inner) in self._parts(space).items()
@@ -100,10 +100,10 @@ class Parts:
 
 
 def default_encoder(space: Space) -> Encoder:
-    """The encoder of a space when none is given: `Flatten`, but for images.
+    """The default encoder of a space: a CNN for images of uint8, `Flatten` for everything else.
 
-    A `Box` of uint8 and three axes is an image: `NatureCNN` from 36 x 36, `MinAtarCNN` from
-    3 x 3. A `Dict` or `Tuple` with an image in it has `Parts`. Floats are never taken for an image.
+    A `Box` of uint8 with three axes is an image: `NatureCNN` from 36 x 36, `MinAtarCNN` from
+    3 x 3. A `Dict` or `Tuple` that contains an image gets `Parts`. A box of floats is never an image.
 
     Raises:
         ConfigError: for uint8 of two or four axes, which may or may not be an image.
@@ -117,7 +117,7 @@ def default_encoder(space: Space) -> Encoder:
         Flatten()
     """
     if isinstance(space, Box) and space.dtype == "uint8" and len(space.shape) == 3:
-        sides = sorted(space.shape)[1:]  # both, wherever the channels are
+        sides = sorted(space.shape)[1:]  # height and width, also if the channels come first
         return NatureCNN() if sides[0] >= 36 else MinAtarCNN() if sides[0] >= 3 else Flatten()
     if isinstance(space, Box) and space.dtype == "uint8" and len(space.shape) in (2, 4):
         raise ConfigError(

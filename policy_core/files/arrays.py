@@ -1,4 +1,4 @@
-"""Pytrees of JAX arrays to rows and back."""
+"""Conversion of pytrees of JAX arrays to rows and back."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -11,11 +11,11 @@ from policy_core.files.rows import KEYS, Row, row_of
 from policy_core.trees import Spec, spec
 
 _WIDE = ("int64", "uint64", "float64", "complex128")
-_SMALL = 2**20  # bytes of a file that any leaf may hold on to
+_SMALL = 2**20  # bytes of a file that any leaf may keep in memory
 
 
 def rows_of(leaves: Mapping[str, Any]) -> tuple[Row, ...]:
-    """The rows of arrays by path, in the order of the paths; what is on the CPU is not copied."""
+    """The rows of arrays by path, in the order of the paths; arrays on the CPU are not copied."""
     rows = []
     for name, leaf in sorted(leaves.items()):
         dtype, shape = spec(leaf)
@@ -25,10 +25,10 @@ def rows_of(leaves: Mapping[str, Any]) -> tuple[Row, ...]:
 
 
 def arrays_of(rows: Sequence[Row]) -> list[jax.Array]:
-    """The JAX arrays of rows, each of the very dtype that its row names.
+    """The JAX arrays of rows, each of exactly the dtype of its row.
 
-    Nearly all share the memory of the bytes that were read, where JAX can do that. They go
-    through `device_put`, for `jnp.asarray` compiles a program for every new shape: 13 ms each.
+    Nearly all share the memory of the bytes that were read, where JAX supports it. They are made by
+    `device_put`, as `jnp.asarray` compiles a program for every new shape: 13 ms each.
 
     Raises:
         FileError: for 64-bit numbers, unless JAX runs in x64.
@@ -53,10 +53,10 @@ def check_specs(specs: Mapping[str, Spec], expected: Mapping[str, Spec], what: s
     """Raise `FileError` unless the leaves are the expected ones.
 
     Args:
-        specs: what there is.
-        expected: what there should be.
-        what: where `specs` is from.
-        of: whose leaves are expected.
+        specs: dtype and shape of each leaf, by path.
+        expected: the expected ones.
+        what: where `specs` is from, for the error.
+        of: where `expected` is from, for the error.
     """
     if specs == expected:
         return
@@ -76,9 +76,9 @@ def check_specs(specs: Mapping[str, Spec], expected: Mapping[str, Spec], what: s
 
 
 def _small(rows: Sequence[Row]) -> set[str]:
-    """The paths of the smallest leaves, which are copied and so do not hold on to a large file.
+    """The paths of the smallest leaves, which are copied, so that they do not keep a large file in memory.
 
-    Together they are at most a 32nd of it: in copies of all leaves of a deep network it would be there twice.
+    Together they are at most a 32nd of it: copies of all leaves would double the memory.
     """
     held = max((memoryview(row.chunks[0].obj).nbytes for row in rows if row.chunks), default=0)
     paths: set[str] = set()

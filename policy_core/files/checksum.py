@@ -3,7 +3,7 @@ r"""One SHA-256 for a file of any size, computed on several cores.
     SHA-256 of "policy_core file\n" and then the SHA-256 of each MiB, one after the other
 
 A plain SHA-256 is one chain and uses one core. The digests of the blocks do not depend on each
-other; the last block is as long as it is.
+other; the last block may be shorter.
 """
 
 import hashlib
@@ -18,7 +18,7 @@ Buffer = bytes | memoryview
 
 
 def checksum(parts: Sequence[Buffer]) -> bytes:
-    """The checksum of the parts joined, which are not copied.
+    """The checksum of the concatenated parts, which are not copied.
 
     Example:
         >>> from policy_core.files.checksum import checksum
@@ -29,7 +29,7 @@ def checksum(parts: Sequence[Buffer]) -> bytes:
     if len(blocks) < 2:
         return combine(map(_digest, blocks))
     workers = min(len(blocks), os.cpu_count() or 1, 8)
-    with ThreadPoolExecutor(workers) as pool:  # hashlib lets go of the interpreter's lock
+    with ThreadPoolExecutor(workers) as pool:  # hashlib releases the GIL
         return combine(pool.map(_digest, blocks))
 
 
@@ -49,7 +49,7 @@ def _digest(block: list[memoryview]) -> bytes:
 
 
 def _blocks(parts: Sequence[Buffer]) -> Iterator[list[memoryview]]:
-    """Blocks of one MiB, each as the pieces of the parts that it lies in."""
+    """The blocks of one MiB, each as a list of slices of the parts."""
     block: list[memoryview] = []
     room = BLOCK
     for part in parts:

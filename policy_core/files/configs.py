@@ -1,4 +1,4 @@
-"""The config in a file: from bytes to a config that this process knows, and to its params' shapes."""
+"""Decoding of the config in a file, and the dtypes and shapes of its params."""
 
 import functools
 from collections.abc import Callable
@@ -18,7 +18,7 @@ from policy_core.files.wire import pack
 from policy_core.trees import Spec, by_path, spec
 
 MIGRATIONS: dict[int, Callable[[Any], Any]] = {}
-"""From the plain data of a config in a file of version n to what version n + 1 says instead.
+"""By version n, the function from the plain data of a config in a file of version n to version n + 1.
 
 There is none yet. A field that is added with a default needs no migration and no version; one
 that is renamed or removed, or whose meaning changes, needs both. `tests/golden` keeps a file
@@ -26,8 +26,8 @@ of every version.
 """
 
 
-# What the code of a config raises that was given what it does not expect. An encoder in the place of
-# a network has all the methods that are asked for, and only `init` shows that it takes something else.
+# Exceptions of the code of a config with unexpected fields. An encoder in the field of a network has
+# all methods of the protocol, and only calling `init` shows that its arguments differ.
 _UNFIT = (
     ArithmeticError, AttributeError, LookupError, MemoryError, RecursionError, TypeError, ValueError,
 )  # fmt: skip
@@ -37,11 +37,11 @@ def decode(document: Document, config: Any = None) -> Any:
     """The config of a document.
 
     Raises:
-        FingerprintError: if it is not `config`, unless that is None; the fields are listed.
-        FileError: if it cannot be made here.
+        FingerprintError: if it differs from `config`, unless that is None; the fields are listed.
+        FileError: if it cannot be built.
     """
     if config is not None and document.version == layout.VERSION and document.config == encoding_of(config):
-        return config  # the same bytes are the same config
+        return config  # equal encodings are equal configs
     saved = _decode(document.config, document.version, layout.VERSION, registrations())
     if config is not None and config != saved:
         raise FingerprintError(_explain(saved, config))
@@ -50,7 +50,7 @@ def decode(document: Document, config: Any = None) -> Any:
 
 @functools.lru_cache(maxsize=64)
 def _decode(encoding: bytes, version: int, newest: int, registered: int) -> Any:
-    del registered  # the meaning of a name may change with it
+    del registered  # part of the cache key: a name may now be bound to another class
     data = Document(encoding, (), ()).config_data()
     migrated = data
     for step in range(version, newest):
@@ -71,10 +71,10 @@ def _decode(encoding: bytes, version: int, newest: int, registered: int) -> Any:
 
 
 def specs_of(config: Any) -> tuple[dict[str, Spec], Any]:
-    """Path to dtype and shape of the params of a config, and their tree; nothing is computed.
+    """Dtype and shape of the params of a config, by path, and their tree structure, by `jax.eval_shape`.
 
     Raises:
-        FileError: if the config cannot make params.
+        FileError: if `init` of the config fails.
     """
     leaves, structure = _template(config, bool(jax.config.jax_enable_x64))  # type: ignore[attr-defined]
     return dict(leaves), structure
@@ -82,7 +82,7 @@ def specs_of(config: Any) -> tuple[dict[str, Spec], Any]:
 
 @functools.lru_cache(maxsize=64)
 def _template(config: Any, x64: bool) -> tuple[tuple[tuple[str, Spec], ...], Any]:
-    del x64  # what it decides is decided in `init`
+    del x64  # part of the cache key: the dtypes of `init` depend on it
     try:
         params: PyTree = jax.eval_shape(lambda: config.init(key=jax.random.key(0)))
     except _UNFIT as error:

@@ -7,11 +7,11 @@ r"""The document: a policy file as checked structure, and the bytes of it. See d
     metadata     text by name, the user's
     batch        the leading axes of a population, [] for one policy
     leaves       rows: the params
-    self_test    rows: observations and what the policy gave for them, or none
-    extra        rows: what was saved beside the policy, or none
+    self_test    rows: observations and the outputs of the policy for them, or none
+    extra        rows: arrays saved beside the policy, or none
     checksum     32 bytes over every byte of the file before these 32
 
-Nothing here knows JAX or a class of config: this is the whole of what another language reads.
+Nothing here depends on JAX or a class of config: a reader in another language needs only this.
 """
 
 import functools
@@ -41,7 +41,7 @@ _END = pack("checksum") + bin_header(32)
 
 @dataclass(frozen=True)
 class Document:
-    """What a policy file says."""
+    """The checked content of a policy file."""
 
     config: bytes
     batch: tuple[int, ...]
@@ -53,7 +53,7 @@ class Document:
 
     @property
     def fingerprint(self) -> bytes:
-        """That of the config, as it stands in the file."""
+        """The fingerprint of the config, from its bytes in the file."""
         return fingerprint_of_encoding(self.config)
 
     def config_data(self) -> Any:
@@ -69,10 +69,10 @@ class Document:
 
 
 def write(document: Document) -> list[bytes | memoryview]:
-    """The parts of a file, to be written one after the other; content is not copied.
+    """The bytes of a file, as parts to be concatenated; the content of arrays is not copied.
 
     Raises:
-        FileError: for what does not fit the format.
+        FileError: for a document beyond the limits of the format.
     """
     if len(document.config) > MOST_CONFIG_BYTES:
         raise FileError(f"config: {len(document.config)} bytes, at most {MOST_CONFIG_BYTES} are allowed")
@@ -97,10 +97,10 @@ def write(document: Document) -> list[bytes | memoryview]:
 
 
 def read(data: memoryview, seal: bytes | None = None) -> Document:
-    """The document of a file, every MUST of the format verified.
+    """The document of a file, with every MUST of the format verified.
 
     Args:
-        data: the whole file.
+        data: the bytes of the file.
         seal: the checksum of all but the last 32 bytes, if it has been computed already.
 
     Raises:
@@ -115,7 +115,7 @@ def read(data: memoryview, seal: bytes | None = None) -> Document:
 
 
 def _read_1(data: memoryview) -> Document:
-    """The document of a file of version 1, behind its checksum."""
+    """The document of a file of version 1, whose checksum has been verified."""
     reader = Reader(data, len(_START) + 1)
     config = bytes(_key(reader, "config").binary(MOST_CONFIG_BYTES, "config"))
     fingerprint = bytes(_key(reader, "fingerprint").binary(32, "fingerprint"))
@@ -138,15 +138,15 @@ READERS: dict[int, Callable[[memoryview], Document]] = {1: _read_1}
 
 @functools.lru_cache(maxsize=64)
 def _check_config(encoding: bytes) -> None:
-    """Raise unless a config keeps the limits: that is noticed when writing and not by the reader."""
+    """Raise `FileError` for a config beyond the limits of the reader, before it is written."""
     Document(encoding, (), ()).config_data()
 
 
 def check_metadata(metadata: Any) -> dict[str, str]:
-    """The metadata in the order of the names.
+    """The metadata, sorted by name.
 
     Raises:
-        FileError: if it is not a mapping of text to text, or too much.
+        FileError: if it is not a mapping of text to text, or too large.
     """
     if not isinstance(metadata, Mapping):
         raise FileError(f"metadata: got {type(metadata).__name__}, expected a mapping of text")
@@ -167,7 +167,7 @@ def check_metadata(metadata: Any) -> dict[str, str]:
 
 
 def _version(data: memoryview) -> int:
-    """The version, from 1 to the newest that is known."""
+    """The version of a file; raise `FileError` unless there is a reader for it."""
     if bytes(data[: len(_START)]) != _START:
         raise FileError("not a policy file, or truncated or damaged: it does not begin as one")
     reader = Reader(data, len(_START))
@@ -178,7 +178,7 @@ def _version(data: memoryview) -> int:
 
 
 def _key(reader: Reader, name: str) -> Reader:
-    """The reader, after the key that must come now."""
+    """The reader, advanced past the expected key."""
     if (got := reader.text(16, "keys")) != name:
         raise FileError(f"keys: got {got!r}, expected {name!r}")
     return reader

@@ -1,4 +1,4 @@
-"""`save`, `load` and their kin: policies to files and back."""
+"""The functions of policy files: `save`, `load`, `verify`, `inspect`, and their variants for bytes."""
 
 import os
 from collections.abc import Mapping
@@ -39,18 +39,18 @@ def save(
 ) -> None:
     """Write a policy, or a population, to a file.
 
-    The file is written beside `path`, flushed to the disk, and renamed: at any time there
-    is the old file or the new one, whole.
+    The write is atomic: a temporary file in the same folder is flushed to the disk and renamed, so
+    at any time `path` is the complete old file or the complete new one.
 
     Args:
-        path: where; used as it is, no suffix is added or replaced.
+        path: the file; no suffix is added or replaced.
         policy: the pair. Params with common leading axes are saved as a population.
         metadata: free text by name, at most 1 MiB.
         extra: a pytree of arrays and Python numbers to keep beside the policy, such as the state
-            of an optimiser; `load_extra` gives it back.
-        self_test: whether to keep what the policy gives for 8 observations of its space, which
+            of an optimizer; `load_extra` gives it back.
+        self_test: whether to save the outputs of the policy for 8 random observations, which
             `verify` checks. It costs one compilation for each config.
-        observations: a batch of observations `[n, ...]` to keep for that as well.
+        observations: a batch of observations `[n, ...]` to add to the self-test.
 
     Raises:
         FileError: if the params are not those of the config; nothing is written.
@@ -83,18 +83,18 @@ def load(
 
     Args:
         path: the file.
-        config: what the policy must be, or None to take what the file holds.
-        self_test: whether to run the self-test of the file as well, as `verify` does.
-        narrow: whether a policy in 64 bits is rounded to 32, params, config and self-test, in a
-            process whose JAX has no more; else it is refused there. `config` is then that in 32 bits.
+        config: the expected config, or None to use the one in the file.
+        self_test: whether to also run the self-test of the file, as `verify` does.
+        narrow: whether a policy in 64 bits is rounded to 32 bits (params, config and self-test) if
+            JAX does not run in x64; otherwise it is an error there. `config` is the one in 32 bits.
 
     Returns:
-        The pair. Everything has been verified, or nothing is returned.
+        The pair, after everything has been verified.
 
     Raises:
         FingerprintError: if the file holds another config; the fields that differ are listed.
         FileError: if the file is damaged, truncated, or not a policy file, or fails its self-test;
-            if it needs 64 bits that JAX has not here.
+            if it needs 64 bits and JAX does not run in x64.
         OSError: if there is no such file, or it cannot be read.
 
     Example:
@@ -120,18 +120,18 @@ def load(
 
 
 def load_extra(path: PathLike, like: T) -> T:
-    """What was saved as `extra`, in the structure of `like`.
+    """Read the arrays saved as `extra`, in the structure of `like`.
 
-    A file holds arrays by path and no code: how optax or a trainer nests its NamedTuples is said
-    by `like`, such as `jax.eval_shape(optimiser.init, params)`.
+    A file holds arrays by path and no code: the NamedTuples of optax or a trainer are those of
+    `like`, such as `jax.eval_shape(optimizer.init, params)`.
 
     Args:
         path: the file.
-        like: a pytree of the structure, dtypes and shapes of what was saved: arrays,
+        like: a pytree with the structure, dtypes and shapes of `extra`: arrays,
             `jax.ShapeDtypeStruct`s, and Python numbers where numbers were saved.
 
     Raises:
-        FileError: if the file holds other leaves, naming the first.
+        FileError: if the file holds other leaves; the message has the first.
         OSError: if there is no such file, or it cannot be read.
 
     Example:
@@ -161,17 +161,17 @@ def load_extra(path: PathLike, like: T) -> T:
 
 
 def verify(path: PathLike, config: Any = None, *, tolerance: float = 1e-3) -> Verification:
-    """Read a file, check all of it, and run its self-test.
+    """Verify a file completely and run its self-test.
 
     Args:
         path: the file.
-        config: what the policy must be, or None to take what the file holds.
-        tolerance: how far an output may be from what it was at save time, relative to
+        config: the expected config, or None to use the one in the file.
+        tolerance: the largest deviation of an output from the saved one, relative to
             max(1, |output|). On one machine the two agree to rounding; allow more for networks
             that compute in bfloat16, or on an accelerator that multiplies in fewer bits.
 
     Returns:
-        How many observations were tried, and the largest deviation.
+        The number of observations, and the largest deviation.
 
     Raises:
         FileError: as `load`.
@@ -201,7 +201,7 @@ def to_bytes(
     self_test: bool = True,
     observations: PyTree = None,
 ) -> bytes:
-    """The content of the file that `save` writes. Equal pairs give equal bytes.
+    """The bytes of the file that `save` writes; equal pairs have equal bytes.
 
     Raises:
         FileError: if the params are not those of the config.
@@ -222,7 +222,7 @@ def to_bytes(
 def from_bytes(
     data: bytes, config: ActorCritic[Params, State, Observation, Action] | None = None
 ) -> Policy[Params, State, Observation, Action]:
-    """The policy that `to_bytes` packed; see `load` for the errors.
+    """The policy from the bytes of `to_bytes`; the errors are those of `load`.
 
     Example:
         >>> import jax
@@ -236,7 +236,7 @@ def from_bytes(
         ...
         policy_core.errors.FileError: not a policy file, or truncated or damaged: ...
     """
-    if not isinstance(data, bytes):  # what can be written to must not be shared with arrays
+    if not isinstance(data, bytes):  # arrays may share this memory, so it must be immutable
         data = bytes(data)
     return _policy_of(read(memoryview(data)), config)
 
@@ -245,13 +245,13 @@ class FileInfo(NamedTuple):
     """Header and metadata of a policy file, read without loading the params.
 
     Args:
-        config: as plain data, `{"type": name, "fields": {...}}`; its class need not be known.
+        config: as plain data, `{"type": name, "fields": {...}}`; its class need not be registered.
         fingerprint: 32 bytes.
-        version: of the format.
+        version: version of the format.
         batch: the leading axes of a population, `()` for one policy.
         leaves: (path, dtype, shape, bytes) of each leaf of the params.
-        extra: the same of what was saved beside them.
-        self_test: how many observations it has.
+        extra: the same for `extra`.
+        self_test: number of observations of the self-test, 0 without one.
         metadata: text by name.
         nbytes: size of the file.
 
@@ -293,7 +293,7 @@ def inspect(path: PathLike) -> FileInfo:
     """
     data, seal = read_file(Path(path))
     document = read(data, seal)
-    tried = [row.shape[-1] for row in document.self_test if row.path == "entropy" and row.shape]
+    counts = [row.shape[-1] for row in document.self_test if row.path == "entropy" and row.shape]
 
     def table(rows: tuple[Row, ...]) -> tuple[tuple[str, str, tuple[int, ...], int], ...]:
         return tuple((row.path, row.dtype, row.shape, row.nbytes) for row in rows)
@@ -305,7 +305,7 @@ def inspect(path: PathLike) -> FileInfo:
         batch=document.batch,
         leaves=table(document.leaves),
         extra=table(document.extra),
-        self_test=tried[0] if tried else 0,
+        self_test=counts[0] if counts else 0,
         metadata=dict(document.metadata),
         nbytes=len(data),
     )
@@ -369,7 +369,7 @@ def _policy_of(document: Document, config: Any) -> Policy:
 
 
 def _batch_of(specs: Mapping[str, Any], expected: Mapping[str, Any]) -> tuple[int, ...]:
-    """The leading axes that all leaves of a population have in front of what is expected."""
+    """The leading axes of a population: those of its first leaf beyond the expected shape."""
     for name, (_, shape) in expected.items():
         if name in specs:
             got: tuple[int, ...] = specs[name][1]

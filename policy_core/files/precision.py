@@ -1,4 +1,4 @@
-"""Policies in 64 bits, in a process whose JAX has 32: refused, or rounded if that is asked for."""
+"""Policies in 64 bits where JAX does not run in x64: an error, or rounded to 32 bits on request."""
 
 from dataclasses import replace
 from typing import Any
@@ -16,28 +16,28 @@ _FIELDS = ("param_dtype", "compute_dtype")
 
 
 def check_width(document: Document) -> None:
-    """Raise `FileError` for a policy in 64 bits, unless JAX has them."""
+    """Raise `FileError` for a policy in 64 bits, unless JAX runs in x64."""
     if _has_64_bits():
         return
-    found = [f"the leaf {row.path!r} is {row.dtype}" for row in document.leaves if row.dtype in _NARROW]
-    if not found and b"float64" in document.config:  # else there is nothing to look for
+    cases = [f"the leaf {row.path!r} is {row.dtype}" for row in document.leaves if row.dtype in _NARROW]
+    if not cases and b"float64" in document.config:  # a fast test before the config is decoded
         data = document.config_data()
-        found = ["the config computes in float64"] if _narrowed_config(data) != data else []
-    if found:
+        cases = ["the config computes in float64"] if _narrowed_config(data) != data else []
+    if cases:
         raise FileError(
-            f"file: {found[0]}, and JAX has 32 bits in this process; set jax_enable_x64 for the same policy, "
+            f"file: {cases[0]}, and JAX has 32 bits in this process; set jax_enable_x64 for the same policy, "
             "or load with narrow=True to have it rounded to 32 bits, which is another policy"
         )
 
 
 def narrowed(document: Document) -> Document:
-    """The document in 32 bits, where JAX has no more; else the document as it is.
+    """The document rounded to 32 bits, or unchanged if JAX runs in x64.
 
     `float64` becomes `float32` in the fields `param_dtype` and `compute_dtype` of the config and of
-    configs in it, and the params and the self-test are rounded to nearest; integers stay what they are.
+    configs in it, and the params and the self-test are rounded to nearest; integers keep their values.
 
     Raises:
-        FileError: for a number that is beyond what 32 bits hold.
+        FileError: for a number out of the range of 32 bits.
     """
     if _has_64_bits():
         return document
@@ -70,7 +70,7 @@ def _narrowed_row(row: Row, what: str) -> Row:
     wide = row.array()
     with np.errstate(over="ignore", under="ignore"):
         content = wide.astype(_NARROW[row.dtype])
-    # An integer must be the same, a float may be rounded and not become infinite.
+    # An integer must keep its value; a float may be rounded, but must not become infinite.
     kept = content == wide if wide.dtype.kind in "iu" else np.isfinite(content) | ~np.isfinite(wide)
     if not np.all(kept):
         worst = wide[~kept].flat[0]

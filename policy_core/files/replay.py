@@ -1,10 +1,10 @@
-"""The self-test: what a policy gave for a few observations when it was saved.
+"""The self-test: outputs of a policy for a few observations, recorded when it is saved and replayed.
 
-A sequence of observations from the first of an episode on: 8 of the space, then those that
-the user gave. Kept are the observations, the deterministic policy actions, their environment
-actions, and the values (if there is a critic), log-probabilities and entropies. Checked are
-continuous actions and the three numbers, all of them for the *kept* actions: where two
-choices are equally good, another machine may prefer the other one, and is not wrong for it.
+The observations are one episode: 8 samples of the space, then those of the user. Saved are the
+observations, the deterministic policy actions, their environment actions, and the values (if there
+is a critic), log-probabilities and entropies. Compared are continuous policy actions, and, for the
+*saved* policy actions, the environment actions, values, log-probabilities and entropies. Discrete
+modes are not compared: where two actions are equally probable, machines may differ in the mode.
 """
 
 import functools
@@ -31,8 +31,8 @@ class Verification(NamedTuple):
     """The result of a self-test.
 
     Args:
-        observations: how many were tried; 0 if the file has no self-test.
-        deviation: the largest difference from what was saved, relative to max(1, |saved|).
+        observations: number of observations; 0 if the file has no self-test.
+        deviation: the largest difference from the saved outputs, relative to max(1, |saved|).
         where: the output with that difference.
 
     Example:
@@ -55,17 +55,17 @@ class _Outputs(NamedTuple):
 
 
 def record(policy: Policy, batch: tuple[int, ...], observations: PyTree) -> tuple[Row, ...]:
-    """The rows of a self-test.
+    """The rows of a self-test: run the policy and record its outputs.
 
     Raises:
         FileError: if the policy cannot act, or `observations` are not those of its space.
     """
     params, config = policy
     try:
-        tried = _drawn(config)
+        inputs = _sampled(config)
         if observations is not None:
-            tried = _joined(config, tried, observations)
-        outputs = _run(params, config, tried, None, len(batch))
+            inputs = _joined(config, inputs, observations)
+        outputs = _run(params, config, inputs, None, len(batch))
     except StructureError as error:
         raise FileError(f"self_test: {error}") from error
     except NotImplementedError as error:
@@ -73,25 +73,25 @@ def record(policy: Policy, batch: tuple[int, ...], observations: PyTree) -> tupl
             f"self_test: {type(config).__name__} cannot act ({error or 'NotImplementedError'}); save with "
             "self_test=False"
         ) from error
-    return rows_of(by_path({"observation": tried, **outputs._asdict()}, "self_test"))
+    return rows_of(by_path({"observation": inputs, **outputs._asdict()}, "self_test"))
 
 
 def check(policy: Policy, batch: tuple[int, ...], rows: tuple[Row, ...], tolerance: float) -> Verification:
-    """Run the self-test.
+    """Run the self-test and compare with the recorded outputs.
 
     Raises:
-        SelfTestError: if an output is off by more than the tolerance, with the largest deviation; or
+        SelfTestError: if an output deviates by more than the tolerance, with the largest deviation; or
             if it is NaN or infinite and was not, at any tolerance.
     """
-    if not tolerance >= 0:  # nothing is above NaN
+    if not tolerance >= 0:  # also for NaN, with which every comparison is false
         raise FileError(f"tolerance: got {tolerance}, expected a number of at least 0")
     if not rows:
         return Verification(0, 0.0, "")
     params, config = policy
     saved = {row.path: row for row in rows}
     count = saved["entropy"].shape[-1] if "entropy" in saved and saved["entropy"].shape else 0
-    tried_struct, outputs_struct = _structs(params, config, len(batch), count)
-    expected = by_path({"observation": tried_struct, **outputs_struct._asdict()}, "self_test")
+    observations_struct, outputs_struct = _structs(params, config, len(batch), count)
+    expected = by_path({"observation": observations_struct, **outputs_struct._asdict()}, "self_test")
     check_specs(
         {row.path: (row.dtype, row.shape) for row in rows},
         {name: spec(leaf) for name, leaf in expected.items()},
@@ -103,8 +103,8 @@ def check(policy: Policy, batch: tuple[int, ...], rows: tuple[Row, ...], toleran
         paths = list(by_path({name: struct}, "self_test"))
         return jax.tree.unflatten(jax.tree.structure(struct), arrays_of([saved[path] for path in paths]))
 
-    tried, action = tree("observation", tried_struct), tree("action", outputs_struct.action)
-    got = by_path(_run(params, config, tried, action, len(batch))._asdict(), "self_test")
+    inputs, action = tree("observation", observations_struct), tree("action", outputs_struct.action)
+    got = by_path(_run(params, config, inputs, action, len(batch))._asdict(), "self_test")
     worst, where = 0.0, "entropy"
     for name, array in got.items():
         then, now = np.asarray(saved[name].array()), np.asarray(array)
@@ -123,22 +123,22 @@ def check(policy: Policy, batch: tuple[int, ...], rows: tuple[Row, ...], toleran
 
 
 @functools.partial(jax.jit, static_argnums=0)
-def _drawn(config: ActorCritic) -> PyTree:
+def _sampled(config: ActorCritic) -> PyTree:
     keys = jax.random.split(jax.random.key(0), OBSERVATIONS)
     return jax.vmap(lambda key: config.observation_space.sample(key=key))(keys)
 
 
-def _joined(config: ActorCritic, drawn: PyTree, given: PyTree) -> PyTree:
+def _joined(config: ActorCritic, sampled: PyTree, given: PyTree) -> PyTree:
     first = jax.tree.map(lambda x: np.asarray(x)[0] if np.ndim(x) else np.asarray(x), given)
     check_structure(first, config.observation_space.struct(), "observations[0]")
     lengths = {np.shape(leaf)[:1] for leaf in jax.tree.leaves(given)}
     if len(lengths) > 1:
         raise FileError("observations: the leaves differ in their first axis, that of the observations")
-    return jax.tree.map(lambda a, b: jnp.concatenate([a, jnp.asarray(b, a.dtype)]), drawn, given)
+    return jax.tree.map(lambda a, b: jnp.concatenate([a, jnp.asarray(b, a.dtype)]), sampled, given)
 
 
 def _run(params: Any, config: Any, observations: Any, actions: Any, axes: int) -> _Outputs:
-    """The outputs for a sequence of observations; `actions` are the modes unless they are given."""
+    """The outputs for a sequence of observations, for the given actions, or for the modes if None."""
     outputs: _Outputs = _compiled(params, config, observations, actions, (0,) * axes)
     return outputs
 
@@ -166,14 +166,14 @@ def _compiled(params: Any, config: Any, observations: Any, actions: Any, axes: t
 
 
 def _structs(params: Any, config: Any, axes: int, count: int) -> tuple[PyTree, _Outputs]:
-    tried = jax.tree.map(
+    observations = jax.tree.map(
         lambda leaf: jax.ShapeDtypeStruct((count, *leaf.shape), leaf.dtype), config.observation_space.struct()
     )
-    return tried, jax.eval_shape(lambda p, o: _run(p, config, o, None, axes), params, tried)
+    return observations, jax.eval_shape(lambda p, o: _run(p, config, o, None, axes), params, observations)
 
 
 def _deviation(then: np.ndarray, now: np.ndarray) -> float:
-    """The largest difference relative to max(1, |then|); what is not finite must be the same."""
+    """The largest difference relative to max(1, |then|); inf if a NaN or infinity is not the same."""
     same = (then == now) | (np.isnan(then) & np.isnan(now))
     with np.errstate(all="ignore"):
         off = np.where(same, 0.0, np.abs(then - now) / np.maximum(1.0, np.abs(then)))

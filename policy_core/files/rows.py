@@ -1,9 +1,9 @@
-"""Arrays as rows `[path, dtype, shape, padding, chunks]`, aligned, in order, without holes.
+"""Arrays as rows `[path, dtype, shape, padding, chunks]`, aligned, sorted by path, without gaps.
 
-The content of a leaf stands in its row, so there is no table of offsets that could overlap,
-leave gaps or point outside. Zeros before it (`padding`) bring it to a multiple of 64 bytes
-from the start of the file: an array can be a view of the bytes that were read. A byte string
-of msgpack ends at 4 GiB, so a larger leaf continues in further chunks.
+The content of a leaf is in its row, so there is no table of offsets that could overlap,
+leave gaps or point outside. Zeros before it (`padding`) align it to a multiple of 64 bytes
+from the start of the file, so that an array can be a view of the bytes that were read. A msgpack
+byte string has less than 4 GiB, so a larger leaf is split into chunks.
 """
 
 import math
@@ -22,7 +22,7 @@ MOST_ROWS = 2**16
 LONGEST_PATH = 2**12
 MOST_AXES = 32
 
-# The only names of dtypes that are ever interpreted.
+# All dtypes of files, by name; no other name is passed to NumPy.
 DTYPES: dict[str, np.dtype] = {
     name: np.dtype(getattr(jnp, name, name))
     for name in (
@@ -32,7 +32,7 @@ DTYPES: dict[str, np.dtype] = {
         "float8_e5m2", "float8_e5m2fnuz", "float8_e8m0fnu",
     )
 }  # fmt: skip
-# Typed PRNG keys: the name of the implementation to how many uint32 a key has.
+# Typed PRNG keys: number of uint32 of a key, by implementation.
 KEYS = {"key:threefry2x32": 2, "key:rbg": 4, "key:unsafe_rbg": 4}
 
 _ROW = array_header(5)
@@ -48,11 +48,11 @@ class Row(NamedTuple):
 
     @property
     def nbytes(self) -> int:
-        """How many bytes the content has."""
+        """Size of the content in bytes."""
         return sum(len(chunk) for chunk in self.chunks)
 
     def array(self) -> np.ndarray:
-        """The content as an array that cannot be written to; of a key, its uint32.
+        """The content as a read-only array; for keys, of their uint32.
 
         A view of the bytes that were read, unless the leaf is larger than one chunk.
         """
@@ -70,7 +70,7 @@ def row_of(path: str, dtype: str, shape: tuple[int, ...], content: np.ndarray) -
     """The row of an array; `content` is not copied if it is contiguous.
 
     Raises:
-        FileError: for a dtype that files do not hold, or too long a path.
+        FileError: for a dtype that files do not support, or too many axes.
     """
     if dtype not in DTYPES and dtype not in KEYS:
         raise FileError(f"the leaf {path!r} is {dtype}; a file holds {', '.join([*DTYPES, *KEYS])}")
@@ -84,7 +84,7 @@ def row_of(path: str, dtype: str, shape: tuple[int, ...], content: np.ndarray) -
 
 
 def write_rows(rows: Iterable[Row], position: int, what: str) -> list[bytes | memoryview]:
-    """The parts of a list of rows that begins `position` bytes into the file."""
+    """The bytes of a list of rows, as parts; `position` is where it begins in the file."""
     ordered = sorted(rows, key=lambda row: row.path)
     if len(ordered) > MOST_ROWS:
         raise FileError(f"{what}: {len(ordered)} leaves, at most {MOST_ROWS} are allowed")
@@ -109,7 +109,7 @@ def write_rows(rows: Iterable[Row], position: int, what: str) -> list[bytes | me
 
 
 def read_rows(reader: Reader, what: str) -> tuple[Row, ...]:
-    """The rows of a list, nothing in them interpreted that has not been checked.
+    """The rows of a list; every field is checked before it is used.
 
     Raises:
         FileError: for anything that `write_rows` would not have written.

@@ -1,8 +1,9 @@
-"""Bytes to disk and back: at any time there is the old file or the new one, whole.
+"""Atomic writes and reads of files.
 
+Invariant: at any time, also after a crash, `path` is the complete old file or the complete new one.
 A save writes a temporary file in the same folder, flushes it to the disk, renames it over the
-path, and flushes the folder. The temporary file is locked while its writer lives. What a killed
-writer leaves behind has lost its lock, and the next save into the folder removes it.
+path, and flushes the folder. The temporary file is locked while its writer lives. The lock of a
+killed writer is free, and the next save into the folder deletes its temporary file.
 """
 
 import contextlib
@@ -22,28 +23,29 @@ from policy_core.files.rows import ALIGNMENT
 
 try:
     import fcntl
-except ImportError:  # where there are no such locks nothing is known to be stale
+except ImportError:  # without locks no temporary file is known to be stale, and none is deleted
     fcntl = None  # type: ignore[assignment]
 
 _PREFIX, _SUFFIX = ".policy_core-", ".tmp"
 
 
 def write_atomically(path: Path, parts: Sequence[Buffer]) -> None:
-    """Put the parts, joined, in the place of `path`.
+    """Replace the file at `path` by the concatenated parts, atomically.
 
     Raises:
-        OSError: if that cannot be done; what was there before is still there.
+        OSError: if that fails; an old file is unchanged.
     """
     remove_stale(path.parent)
     with _temporary(path.parent) as (file, name):
         for part in parts:
             file.write(part)
+        # All bytes must be on the disk before the rename, else a crash could leave a part of them.
         file.flush()
         os.fsync(file.fileno())
-        if fcntl is None:  # Windows renames no open file
+        if fcntl is None:  # Windows cannot rename an open file
             file.close()
         os.replace(name, path)
-    if hasattr(os, "O_DIRECTORY"):  # the rename itself must reach the disk, where that is known
+    if hasattr(os, "O_DIRECTORY"):  # the rename itself must reach the disk, where a folder can be flushed
         folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
         try:
             os.fsync(folder)
@@ -52,13 +54,13 @@ def write_atomically(path: Path, parts: Sequence[Buffer]) -> None:
 
 
 def remove_stale(folder: Path) -> None:
-    """Remove the temporary files of writers that are no more; never one of a writer that lives."""
+    """Delete the temporary files of dead writers: those whose lock is free."""
     if fcntl is None:
         return
     with os.scandir(folder) as entries:
         names = [Path(e.path) for e in entries if e.name.startswith(_PREFIX) and e.name.endswith(_SUFFIX)]
     for name in names:
-        # What another process removes, keeps locked or does not let us touch is none of our business.
+        # OSError: another process deleted the file, holds its lock, or owns it. All are left alone.
         with contextlib.suppress(OSError):
             handle = os.open(name, os.O_RDWR | getattr(os, "O_NOFOLLOW", 0))
             try:
@@ -95,7 +97,7 @@ def _read_and_hash(file: Any, data: memoryview) -> tuple[memoryview, bytes | Non
         for start in range(0, len(data), BLOCK):
             piece = data[start : start + BLOCK]
             if _fill(file, piece) != len(piece):
-                return data[:start].toreadonly(), None  # it shrank as it was read
+                return data[:start].toreadonly(), None  # the file was truncated while it was read
             if start < end:
                 hashed = data[start : min(start + BLOCK, end)]
                 pending.append(pool.submit(lambda block: hashlib.sha256(block).digest(), hashed))
@@ -103,7 +105,7 @@ def _read_and_hash(file: Any, data: memoryview) -> tuple[memoryview, bytes | Non
 
 
 def _fill(file: Any, view: memoryview) -> int:
-    """Read until the view is full or the file ends; how many bytes there were."""
+    """Read until the view is full or the file ends; return the number of bytes read."""
     done = 0
     while done < len(view):
         count = file.readinto(view[done:])
@@ -114,7 +116,7 @@ def _fill(file: Any, view: memoryview) -> int:
 
 
 def _aligned(size: int) -> memoryview:
-    """A buffer that begins at a multiple of the alignment, so that views of it do."""
+    """A buffer whose address is a multiple of the alignment."""
     buffer = np.empty(size + ALIGNMENT, np.uint8)
     start = -buffer.ctypes.data % ALIGNMENT
     view: Any = buffer[start : start + size]
@@ -123,20 +125,20 @@ def _aligned(size: int) -> memoryview:
 
 @contextlib.contextmanager
 def _temporary(folder: Path) -> Iterator[tuple[IO[bytes], Path]]:
-    """A new locked file in the folder, removed at the end unless it was renamed."""
+    """A new locked file in the folder, deleted at the end unless it was renamed."""
     for _ in range(100):
         name = folder / f"{_PREFIX}{secrets.token_hex(8)}{_SUFFIX}"
         file = open(name, "xb", buffering=BLOCK)  # noqa: SIM115
         try:
             if fcntl is not None:
                 fcntl.flock(file, fcntl.LOCK_EX)
-            # Between its making and its locking another save may have taken it for stale.
+            # Another save may have deleted it as stale before it was locked: then try a new name.
             if not _is_at(file, name):
                 continue
             yield file, name
             return
         finally:
-            name.unlink(missing_ok=True)  # gone already, unless something failed
+            name.unlink(missing_ok=True)  # after a rename there is nothing to delete
             file.close()
     raise OSError(f"no temporary file in {folder} stays where it was made")
 

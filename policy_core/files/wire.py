@@ -1,10 +1,9 @@
-"""Canonical msgpack, token by token: each value has one encoding, and only that is read.
+"""Canonical msgpack, token by token: each value has exactly one valid encoding.
 
-A general msgpack reader builds whatever the bytes say and leaves it to be checked later. The
-grammar of a policy file is fixed, so this reader asks for what must come next and refuses
-anything else where it stands: nesting, duplicate keys, extension types and declared sizes
-beyond the end never get as far as an allocation. The bytes are ordinary msgpack, which any
-other implementation reads.
+A general msgpack reader builds any value and leaves it to be checked later. The grammar of a policy
+file is fixed, so this reader expects a certain token next and raises at any other: nesting,
+duplicate keys, extension types and declared sizes beyond the end are rejected before any
+allocation. The bytes are ordinary msgpack, which any other implementation reads.
 """
 
 import struct
@@ -19,8 +18,8 @@ LARGEST_BIN = 2**32 - 1
 _U8, _U16, _U32, _U64 = map(struct.Struct, (">B", ">H", ">I", ">Q"))
 _I8, _I16, _I32, _I64 = map(struct.Struct, (">b", ">h", ">i", ">q"))
 
-# Tag to the form of the number after it, and the least number that is written so; of a negative one,
-# the least that has a shorter form.
+# By tag, the format of the number after it and the smallest number in this form; for signed tags,
+# the smallest number that has a shorter form.
 _Tags = dict[int, tuple[struct.Struct, int]]
 _UINTS: _Tags = {0xCC: (_U8, 2**7), 0xCD: (_U16, 2**8), 0xCE: (_U32, 2**16), 0xCF: (_U64, 2**32)}
 _INTS: _Tags = {0xD0: (_I8, -(2**5)), 0xD1: (_I16, -(2**7)), 0xD2: (_I32, -(2**15)), 0xD3: (_I64, -(2**31))}
@@ -57,10 +56,10 @@ def bin_header(size: int) -> bytes:
 
 
 class Reader:
-    """A position in a byte string, and what may be read from there.
+    """A position in a byte string, and methods to read one value from there.
 
     Raises:
-        FileError: from every method, for anything but the canonical form of what is asked for.
+        FileError: from every method, for anything but the canonical form of the expected value.
     """
 
     def __init__(self, data: memoryview, position: int = 0) -> None:
@@ -103,7 +102,7 @@ class Reader:
             raise FileError(f"{what}: the text is not UTF-8") from error
 
     def value(self, budget: "Budget", what: str, depth: int = 0) -> Any:
-        """Plain data of any form that a config has: maps, lists, text and numbers."""
+        """Plain data of a config: maps, lists, text, numbers, booleans and None."""
         budget.spend(what, depth)
         start, tag = self.position, self._tag(what)
         if tag < 0x80:
@@ -201,7 +200,7 @@ def _not_shortest(what: str, start: int) -> FileError:
 
 
 class Budget:
-    """How many values may be read, and how deep: what is built stays in proportion to the file."""
+    """Limits of the number and the nesting depth of values, which bound memory and recursion."""
 
     def __init__(self, values: int, depth: int) -> None:
         self.left, self.depth = values, depth

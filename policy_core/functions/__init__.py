@@ -1,4 +1,4 @@
-"""The free functions: everything that a trainer or a robot does with a policy.
+"""The free functions of a policy: initialization, acting, evaluation, sequences and training.
 
     step       one observation: act, score, evaluate
     sequence   the same along time

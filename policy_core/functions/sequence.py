@@ -1,4 +1,4 @@
-"""The free functions along time: whole sequences, with resets inside, differentiable through a memory."""
+"""The free functions over sequences, with resets inside, differentiable through the memory."""
 
 from typing import Any
 
@@ -37,23 +37,23 @@ def forward_sequence(
     is_first: Bool[Array, " time"],
     action_masks: Mask = None,
 ) -> tuple[State, Distribution[Action], ValuePrediction | None]:
-    """`forward` along time: states, distributions and predictions of the value, in one pass.
+    """`forward` over a sequence: last state, distributions and predictions of the value.
 
-    Equal to that many single steps. What needs no memory is computed for all of time at once.
+    Equal to single steps of `forward`. All but the memory is computed in parallel over time.
 
     Args:
         policy: the pair.
         state: the state before the first observation.
-        observations, action_masks: as in `forward`, with a leading axis of time.
-        is_first: `is_first[t]` says that `observations[t]` begins an episode; the state is
-            reset before it.
+        observations, action_masks: as in `forward`, with a leading time axis.
+        is_first: `is_first[t]` is whether `observations[t]` is the first of an episode; if so,
+            the state is reset before it.
 
     Returns:
         The state after the last observation; the distributions, and the predictions of the values
-        (None without a critic), with a leading axis of time: call their methods as they are.
+        (None without a critic), with a leading time axis: their methods need no `vmap`.
 
     Raises:
-        StructureError: if the axes of time differ, or something is of the wrong structure,
+        StructureError: if the time axes differ, or an argument has the wrong structure,
             shape or dtype, when traced.
 
     Example:
@@ -104,22 +104,22 @@ def evaluate_sequence(
     is_first: Bool[Array, " time"],
     action_masks: Mask = None,
 ) -> tuple[State, Float[Array, "time *objectives"], Float[Array, " time"], Float[Array, " time"]]:
-    """`evaluate_action` along time, differentiable through the memory.
+    """`evaluate_action` over a sequence, differentiable through the memory.
 
-    Equal to that many single steps. What needs no memory is computed for all of time at once.
+    Equal to single steps of `evaluate_action`. All but the memory is computed in parallel over time.
 
     Args:
         policy: the pair.
         state: the state before the first observation.
-        observations, actions, action_masks: as in `evaluate_action`, with a leading axis of time.
-        is_first: `is_first[t]` says that `observations[t]` begins an episode; the state is
-            reset before it.
+        observations, actions, action_masks: as in `evaluate_action`, with a leading time axis.
+        is_first: `is_first[t]` is whether `observations[t]` is the first of an episode; if so,
+            the state is reset before it.
 
     Returns:
         The state after the last observation; values, log-probabilities, entropies `[time]`.
 
     Raises:
-        StructureError: if the axes of time differ, or something is of the wrong structure,
+        StructureError: if the time axes differ, or an argument has the wrong structure,
             shape or dtype, when traced.
 
     Example:

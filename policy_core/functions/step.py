@@ -1,7 +1,7 @@
-"""The free functions: everything that a trainer or a robot does with a policy.
+"""The free functions of one step: initialization, acting and evaluation.
 
 Each takes the pair `(params, config)`, is jitted, pure and unbatched, and may be called
-inside `jit`, `grad`, `vmap` and `scan`. They know the contract and no implementation.
+inside `jit`, `grad`, `vmap` and `scan`. They depend on the contract and on no implementation.
 """
 
 import functools
@@ -150,7 +150,7 @@ def forward(
 
     Returns:
         The next state; the distribution over policy actions; the prediction of the value, whose
-        `value()` is what `value` gives and whose `loss(target)` trains it, or None without a critic.
+        `value()` equals that of `value` and whose `loss(target)` trains it, or None without a critic.
 
     Example:
         >>> import jax
@@ -186,8 +186,8 @@ def act(
         state: from `reset` or the step before.
         observation: one element of the observation space.
         key: consumed. Without a key the action is the mode: deterministic.
-        action_mask: what is allowed, in the structure of `action_space.full_mask()`.
-        is_first: whether `observation` is the first of an episode: then `state` is reset
+        action_mask: which actions are allowed, in the structure of `action_space.full_mask()`.
+        is_first: whether `observation` is the first of an episode: if so, `state` is reset
             before it is used.
 
     Returns:
@@ -225,15 +225,15 @@ def action_and_value(
     action_mask: Mask = None,
     is_first: Bool[Array, ""] | bool | None = None,
 ) -> tuple[State, Action, Value, Scalar]:
-    """One step of a rollout: what a trainer stores.
+    """One step of a rollout: next state, policy action, value and log-probability.
 
     Args:
         policy, state, observation, action_mask, is_first: as in `act`.
         key: consumed. None gives the mode.
 
     Returns:
-        The next state, the *policy action* (store it; `env_action` gives what `env.step`
-        takes), the value, and the log-probability of that very action (nats).
+        The next state, the *policy action* (store it; `env_action` converts it for `env.step`),
+        the value, and the log-probability of that action (nats).
 
     Example:
         >>> import jax
@@ -336,10 +336,10 @@ def action_distribution(
     action_mask: Mask = None,
     is_first: Bool[Array, ""] | bool | None = None,
 ) -> tuple[State, Distribution[Action]]:
-    """The next state and the distribution over policy actions, parameters and all.
+    """The next state and the distribution over policy actions.
 
-    It is a pytree, and right wherever it goes: its methods may be called inside or outside
-    of the `vmap` or `jit` that made it.
+    The distribution is a pytree of its parameters: its methods may be called inside or outside
+    of the `vmap` or `jit` that returned it.
 
     Args:
         policy, state, observation, action_mask, is_first: as in `act`.
@@ -381,13 +381,13 @@ def env_action(policy: Policy[Params, State, Observation, Action], action: Actio
 
 @jit
 def policy_action(policy: Policy[Params, State, Observation, Action], env_action: Any) -> Action:
-    """A policy action for data that was not collected by a policy of ours.
+    """The policy action of an environment action, as for demonstrations or other off-policy data.
 
-    The inverse of `env_action`, clamped to what the distribution can represent: bounds
-    that a squashed distribution never reaches give the nearest action that it does.
+    The inverse of `env_action`, clamped to what the distribution can represent: a bound
+    that a squashed distribution never reaches becomes the nearest action that it does.
 
     Raises:
-        StructureError: for what is not of the structure of the action space.
+        StructureError: for an action of another structure than the action space.
 
     Example:
         >>> import jax
@@ -419,6 +419,6 @@ def _forward(policy: Policy, state: Any, observation: Any, action_mask: Mask, is
 
 
 def score(distribution: Distribution[Action], action: Action) -> tuple[Scalar, Scalar]:
-    """Log-probability of an action, and entropy."""
+    """The log-probability of an action, and the entropy (nats)."""
     check_structure(action, jax.eval_shape(distribution.mode), "action")
     return distribution.log_prob(action), distribution.entropy()

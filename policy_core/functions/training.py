@@ -1,6 +1,6 @@
-"""The free functions around an optimiser: what it may move, and what is learned without it.
+"""The free functions of training: a mask for the optimizer, and updates of running statistics.
 
-They know the contract and no implementation.
+They depend on the contract and on no implementation.
 """
 
 import functools
@@ -21,16 +21,16 @@ from policy_core.contract import (
 
 
 def trainable(policy: Policy[Params, State, Observation, Action]) -> PyTree:
-    """Which leaves an optimiser may move: a pair of the structure of the policy, with bools for leaves.
+    """Which leaves an optimizer may update: a pair in the structure of the policy, with bools for leaves.
 
-    False are running statistics and a temperature: their gradient is zero, yet weight decay or
-    the noise of an evolution strategy would move them. Give the function itself to optax, which
+    Running statistics and a temperature are False: their gradient is zero, yet weight decay or
+    the noise of an evolution strategy would change them. Pass the function itself to optax, which
     calls it on policies and on gradients:
 
         optax.multi_transform({True: optimizer, False: optax.set_to_zero()}, pc.trainable)
 
     Args:
-        policy: the pair, or a gradient or an update of one; traced or not, the bools are Python's.
+        policy: the pair, or a gradient or an update of one. The bools are Python bools, also when traced.
 
     Example:
         >>> import jax
@@ -61,18 +61,18 @@ def update_statistics(
     mask: Bool[Array, "..."] | None = None,
     axis_name: str | tuple[str, ...] | None = None,
 ) -> Policy[Params, State, Observation, Action]:
-    """The policy, with the running statistics of its observations brought up to date.
+    """The policy with its running statistics updated from a batch of observations.
 
-    A policy without statistics is returned as it is, so a trainer may always call this. Call it
+    A policy without statistics is returned unchanged, so a trainer may always call this. Call it
     between the update from a rollout and the next rollout, so that the log-probabilities of a
     rollout are those of the policy that is trained on it.
 
     Args:
         policy: the pair. For a population, `jax.vmap`.
-        observations: with any number of leading axes, the same everywhere; none for one observation.
+        observations: with any number of leading axes, the same in all parts; none for one observation.
         mask: which observations count, in the shape of the leading axes; None for all.
         axis_name: of a `shard_map`, `pmap` or `vmap`, over which observations are split and
-            the policy is not: the result is the same everywhere, as if they were together.
+            the policy is replicated: the result is the same on every member, as if from all of them.
 
     Raises:
         StructureError: for observations or a mask of another structure, shape or dtype.

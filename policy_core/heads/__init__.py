@@ -1,8 +1,8 @@
 """Heads: from features to a distribution over the action space, and to a prediction of the return.
 
-discrete, continuous        a distribution for each kind of space
-composite, autoregressive   parts side by side, and parts that depend on others
-value                       the heads of the critic
+discrete, continuous        heads of discrete spaces and of boxes
+composite, autoregressive   heads of independent parts, and of parts that depend on others
+value                       heads of the critic
 """
 
 from policy_core.heads.autoregressive import Autoregressive as Autoregressive

@@ -27,11 +27,12 @@ _DEFAULT_NETWORK = MLP((64,))
 
 
 def register_mask_function(name: str, function: MaskFunction) -> None:
-    """Make a function `(mask, parents) -> mask` available to `Autoregressive(masks=...)`.
+    """Register a function `(mask, parents) -> mask` for use in `Autoregressive(masks=...)`.
 
-    It gets the part's own mask, or None if there is none, and the policy actions of its
-    parents by name. What it returns is the mask of the part, so it should forbid what the
-    part's own mask forbids, and leave something, or everything will be allowed.
+    Its arguments are the mask of the part, or None, and the policy actions of its parents by
+    name. The returned mask replaces that of the part, so it should also forbid what `mask`
+    forbids. It should allow something: a mask that allows nothing counts as one that allows
+    everything.
 
     Raises:
         ConfigError: if the name is taken by another function.
@@ -51,20 +52,20 @@ def register_mask_function(name: str, function: MaskFunction) -> None:
 
 @static
 class Autoregressive:
-    """Which parts of a `Dict` or `Tuple` action depend on which others, and how.
+    """The dependence of the parts of a `Dict` or `Tuple` action on each other.
 
     A part is conditioned on the policy actions of its parents. Parents are discrete, and the
-    parents of a parent are parents, too; so the conditional distributions are tabulated over
-    all combinations, and log-probability, entropy and KL of the whole are exact. Parts without
-    parents are independent given the observation.
+    parents of a parent must be listed as parents, too; so the conditional distributions are
+    tabulated over all combinations, and log-probability, entropy and KL of the joint distribution
+    are exact. Parts without parents are independent given the observation.
 
     Args:
-        parents: part -> its parents, a mapping or a tuple of pairs. Parts of a `Tuple` go by
-            their places.
-        network: from the features and the flat actions of the parents to the features of the
-            head, one for each part with parents.
-        masks: part -> the name of a function that makes its mask from the actions of its
-            parents, see `register_mask_function`.
+        parents: the parents of each part, a mapping or a tuple of pairs. Parts of a `Tuple` are
+            named by index.
+        network: from the features and the flattened actions of the parents to the features of
+            the head, one for each part with parents.
+        masks: the name of a function that computes the mask of a part from the actions of its
+            parents, by part; see `register_mask_function`.
 
     References:
         Metz et al. 2017, Vinyals et al. 2019, for action parts in sequence. They estimate
@@ -103,7 +104,7 @@ class Autoregressive:
 
     def __post_init__(self) -> None:
         for field in ("parents", "masks"):
-            sort_pairs(self, field, key=str)  # files have them in the order of their text
+            sort_pairs(self, field, key=str)  # the canonical order, which the files have
         if extra := [name for name, _ in self.masks if name not in dict(self.parents)]:
             raise ConfigError(f"Autoregressive.masks: {extra[0]!r} has no parents to make a mask from")
         for name, function in self.masks:
@@ -112,12 +113,12 @@ class Autoregressive:
 
 @dataclass(frozen=True)
 class AutoregressiveHead:
-    """A head for each part, behind a network for each part that depends on others.
+    """A head for each part, and a network before it for each part with parents.
 
     Args:
-        joint: the heads of the parts, which serve the space.
-        dependence: which parts depend on which.
-        graph: the same over the spaces of the policy actions.
+        joint: the heads of the parts.
+        dependence: the config of the dependence.
+        graph: the dependence, with the spaces of the policy actions.
     """
 
     joint: JointHead
@@ -125,45 +126,47 @@ class AutoregressiveHead:
     graph: Graph
 
     def check_space(self, space: Any) -> None:
-        """A space that the heads of the parts serve."""
+        """Raise `ConfigError` unless each head supports the space of its part."""
         self.joint.check_space(space)
 
     def policy_space(self, space: Any) -> Space:
-        """The policy spaces of the parts, in the same container."""
+        """The policy spaces of the parts, as a `Dict` or `Tuple`."""
         return self.joint.policy_space(space)
 
     def init(self, space: Any, in_size: int, *, key: Key, dtype: str, gain: float) -> dict[str, Any]:
-        """For each part, by its name or place, a `head` and, if it has parents, a `network`."""
+        """Fresh params of each part by name: `head`, and `network` if it has parents; `key` is consumed."""
         network, params = self.dependence.network, {}
         keys = jax.random.split(key, (len(self.graph.spaces), 2))
         spaces = dict(self.graph.spaces)
         for (name, part), part_keys in zip(parts_of(space).items(), keys, strict=True):
-            own, size = {}, in_size
+            part_params, size = {}, in_size
             if parents := self.graph.parents_of(name):
-                wide = in_size + sum(spaces[parent].flat_size for parent in parents)
-                own["network"] = network.init(wide, key=part_keys[0], dtype=dtype)
-                size = network.out_size(wide)
-            own["head"] = self.joint.heads[name].init(part, size, key=part_keys[1], dtype=dtype, gain=gain)
-            params[str(name)] = own
+                inputs = in_size + sum(spaces[parent].flat_size for parent in parents)
+                part_params["network"] = network.init(inputs, key=part_keys[0], dtype=dtype)
+                size = network.out_size(inputs)
+            head = self.joint.heads[name]
+            part_params["head"] = head.init(part, size, key=part_keys[1], dtype=dtype, gain=gain)
+            params[str(name)] = part_params
         return params
 
     def distribution(
         self, space: Any, params: Any, features: Features, mask: Mask, temperature: Temperature
     ) -> AutoregressiveJoint:
-        """The conditional distributions; a temperature is that of each of them."""
+        """The conditional distributions of all parts; a temperature applies to each of them."""
         spaces, functions = dict(self.graph.spaces), dict(self.dependence.masks)
 
         def conditional(name: Name, parents: dict[Name, Any]) -> Any:
-            part, own = parts_of(space)[name], params[str(name)]
-            own_mask, x = None if mask is None else mask[name], features
+            part, part_params = parts_of(space)[name], params[str(name)]
+            part_mask, x = None if mask is None else mask[name], features
             if parents:
                 flat = [spaces[parent].flatten(parents[parent]) for parent in self.graph.parents_of(name)]
                 x = jnp.concatenate([x, *(f.astype(x.dtype) for f in flat)])
-                x = self.dependence.network.apply(own["network"], x)
+                x = self.dependence.network.apply(part_params["network"], x)
             if function := functions.get(name):
-                own_mask = _MASK_FUNCTIONS.find(function)(own_mask, parents)
-                part.check_mask(own_mask, f"the mask of {name!r} by {function!r}")
-            return self.joint.heads[name].distribution(part, own["head"], x, own_mask, temperature)
+                part_mask = _MASK_FUNCTIONS.find(function)(part_mask, parents)
+                part.check_mask(part_mask, f"the mask of {name!r} by {function!r}")
+            head = self.joint.heads[name]
+            return head.distribution(part, part_params["head"], x, part_mask, temperature)
 
         parts = {
             name: jax.vmap(
@@ -183,10 +186,10 @@ class AutoregressiveHead:
 
 
 def autoregressive_head(space: Space, head: Head, dependence: Autoregressive) -> AutoregressiveHead:
-    """The head for dependent parts, from the one for independent parts, which has been checked.
+    """The head for dependent parts, from the one for independent parts, whose space has been checked.
 
     Raises:
-        ConfigError: for a space without parts, or a dependence that it does not allow.
+        ConfigError: for a space without parts, or a dependence that the space does not allow.
     """
     if not isinstance(head, JointHead):
         raise ConfigError(

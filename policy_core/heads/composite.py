@@ -1,4 +1,4 @@
-"""The head for `Dict` and `Tuple` actions, and the choice of a head for a space."""
+"""The head for `Dict` and `Tuple` actions with independent parts, and the head for each space."""
 
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -13,13 +13,13 @@ from policy_core.heads.discrete import BinsHead, LogitsHead
 from policy_core.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Tuple
 from policy_core.spaces.composite import Name, like, parts_of
 
-_MOST_NUMBERS = 2**20  # a file of a few bytes must not ask for bounds of gigabytes
+_MOST_ENTRIES = 2**20  # bounds the memory that a small file can allocate: bounds have the shape of the box
 
 
 def head_of(space: Space, box_head: Head) -> Head:
-    """The head for an action space; `box_head` is the choice for boxes of floats.
+    """The head for an action space; `box_head` is the one for boxes of floats.
 
-    It is to be checked with `check_space`, once, before it is used.
+    Call `check_space` of the head once before it is used.
 
     Raises:
         ConfigError: if there is none.
@@ -27,42 +27,42 @@ def head_of(space: Space, box_head: Head) -> Head:
     match space:
         case Discrete() | MultiDiscrete() | MultiBinary():
             return LogitsHead()
-        case Box(flat_size=size) if size > _MOST_NUMBERS:
-            raise ConfigError(f"action_space: a Box of {size} numbers, at most {_MOST_NUMBERS} are served")
+        case Box(flat_size=size) if size > _MOST_ENTRIES:
+            raise ConfigError(f"action_space: got a Box of {size} entries, expected at most {_MOST_ENTRIES}")
         case Box():
             return box_head if space.is_float else BinsHead()
         case Dict() | Tuple():
             return JointHead({name: head_of(part, box_head) for name, part in parts_of(space).items()})
     raise ConfigError(
-        f"action_space: got {type(space).__name__}, expected a space of policy_core; wrap "
-        "what you have in a config of your own"
+        f"action_space: got {type(space).__name__}, expected a space of policy_core; for another "
+        "space write a config of your own"
     )
 
 
 @dataclass(frozen=True)
 class JointHead:
-    """Independent parts for `Dict` and `Tuple` spaces, nested to any depth.
+    """Independent heads for the parts of a `Dict` or `Tuple`, nested to any depth.
 
     Args:
-        heads: name, or place, of each part to its head.
+        heads: the head of each part, by key or index.
     """
 
     heads: Mapping[Name, Head]
 
     def check_space(self, space: Any) -> None:
-        """At least one part, each served by its head."""
+        """Raise `ConfigError` unless there is a part, and each head supports the space of its part."""
         if not self.heads:
             raise ConfigError(f"action_space: got an empty {type(space).__name__}, expected parts")
         for name, part in parts_of(space).items():
             self.heads[name].check_space(part)
 
     def policy_space(self, space: Any) -> Space:
-        """The policy spaces of the parts, in the same container."""
+        """The policy spaces of the parts, as a `Dict` or `Tuple`."""
         spaces = {name: self.heads[name].policy_space(part) for name, part in parts_of(space).items()}
         return (Dict if isinstance(space, Dict) else Tuple)(like(space, spaces))
 
     def init(self, space: Any, in_size: int, *, key: Key, dtype: str, gain: float) -> dict[str, Any]:
-        """The params of each part, by its name or its place."""
+        """Fresh params of each part, by key or index; `key` is consumed."""
         parts = parts_of(space)
         return {
             str(name): self.heads[name].init(part, in_size, key=key, dtype=dtype, gain=gain)
@@ -75,8 +75,8 @@ class JointHead:
         """A `Joint` of the distributions of the parts."""
 
         def part(name: Name, space: Any) -> Any:
-            own_mask = None if mask is None else mask[name]
-            return self.heads[name].distribution(space, params[str(name)], features, own_mask, temperature)
+            part_mask = None if mask is None else mask[name]
+            return self.heads[name].distribution(space, params[str(name)], features, part_mask, temperature)
 
         return Joint(like(space, {name: part(name, inner) for name, inner in parts_of(space).items()}))
 

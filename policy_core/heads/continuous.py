@@ -1,4 +1,4 @@
-"""Heads for boxes of floats: normal, squashed normal, Beta."""
+"""Heads for boxes of floats: normal, squashed normal and Beta distributions."""
 
 import math
 from dataclasses import field
@@ -24,11 +24,12 @@ class Scale:
     """Parameterization of the standard deviation: state-independent, state-dependent or fixed.
 
     Args:
-        std: "global": one learned number an entry, whatever the observation; "state": a
-            function of the observation; "fixed": never learned.
-        log_std: the logarithm of the standard deviation, at the start or fixed; 0 by default.
-        low, high: bounds of the log-std; beyond them it is clipped, and has no gradient.
-        positive: what makes the standard deviation of the raw number: "exp" or "softplus".
+        std: "global": one learned parameter per entry, independent of the observation; "state": a
+            function of the observation; "fixed": a constant.
+        log_std: the initial, or fixed, logarithm of the standard deviation; 0 by default.
+        low, high: bounds of the log-std; beyond them it is clipped, with zero gradient.
+        positive: the function from the raw parameter to the standard deviation: "exp" or
+            "softplus".
 
     Example:
         >>> from policy_core import NormalHead, Scale
@@ -49,17 +50,17 @@ class Scale:
             )
 
     def init(self, shape: tuple[int, ...], dtype: str) -> dict[str, Array]:
-        """A `log_std` (raw for softplus) of this shape if it is global, else nothing."""
+        """Fresh params: a raw `scale` of this shape if `std` is "global", else `{}`."""
         return {"scale": jnp.full(shape, self._raw(), dtype)} if self.std == "global" else {}
 
     def outputs(self) -> int:
-        """How many numbers an entry takes of the linear layer, the mean included."""
+        """The number of outputs of the linear layer per entry, the mean included."""
         return 2 if self.std == "state" else 1
 
     def split(
         self, space: Box, params: Any, features: Features
     ) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
-        """Mean and log-std, of the shape of the space."""
+        """Mean and log-std, in the shape of the space."""
         outputs = widen(linear(params, features))
         loc = outputs[: space.flat_size].reshape(space.shape)
         match self.std:
@@ -73,7 +74,7 @@ class Scale:
         return loc, jnp.clip(log_std, self.low, self.high)
 
     def _raw(self) -> float:
-        """The number that gives `log_std`."""
+        """The raw parameter whose log-std is `log_std`."""
         if self.positive == "exp":
             return self.log_std
         std = math.exp(self.log_std)
@@ -82,10 +83,11 @@ class Scale:
 
 @static
 class NormalHead:
-    """A diagonal normal over a float `Box`; what lies outside of the bounds is clipped.
+    """A diagonal normal distribution over a float `Box`, clipped to the bounds.
 
-    The policy action is the draw before clipping, and so is what `log_prob` and `entropy`
-    are of; the environment action is clipped to the bounds. Without bounds they are one.
+    The policy action is the sample before clipping, and `log_prob` and `entropy` are those of
+    the normal before clipping; the environment action is clipped to the bounds. Without bounds
+    the two actions are the same.
 
     Args:
         scale: parameterization of the standard deviation.
@@ -99,15 +101,15 @@ class NormalHead:
     scale: Scale = field(default=Scale(), kw_only=False)
 
     def check_space(self, space: Any) -> None:
-        """A float box."""
+        """Raise `ConfigError` unless `space` is a box of floats."""
         _check_float(space)
 
     def policy_space(self, space: Box) -> Box:
-        """The draws before clipping: any number."""
+        """An unbounded box: the samples before clipping."""
         return Box(shape=space.shape)
 
     def init(self, space: Box, in_size: int, *, key: Key, dtype: str, gain: float) -> Any:
-        """A linear layer to the mean (and the scale, if a function of state), or also a `scale`."""
+        """Fresh params: a linear layer, and a `scale` if `std` is "global"; `key` is consumed."""
         size = space.flat_size * self.scale.outputs()
         layer = init_linear(in_size, size, key=key, dtype=dtype, gain=gain)
         return {**layer, **self.scale.init(space.shape, dtype)}
@@ -115,9 +117,9 @@ class NormalHead:
     def distribution(
         self, space: Box, params: Any, features: Features, mask: Mask, temperature: Temperature
     ) -> Normal:
-        """The normal before clipping."""
+        """The normal distribution before clipping."""
         loc, log_std = self.scale.split(space, params, features)
-        if temperature is not None:  # the root of a normal density: a variance times the temperature
+        if temperature is not None:  # a normal density to the power 1 / T has T times the variance
             log_std = log_std + 0.5 * jnp.log(temperature)
         return Normal(loc, log_std, space)
 
@@ -127,16 +129,17 @@ class NormalHead:
         return jnp.clip(jnp.asarray(action).astype(low.dtype), low, high)
 
     def policy_action(self, space: Box, env_action: Num[Array, "..."]) -> Float[Array, "..."]:
-        """The action in float32, clipped to the bounds: the nearest that gives it."""
+        """The action in float32, clipped to the bounds."""
         return widen(self.env_action(space, jnp.asarray(env_action)))
 
 
 @static
 class SquashedNormalHead:
-    """A diagonal normal, mapped by tanh into the bounds; clipped where there are not two.
+    """A diagonal normal distribution, mapped by tanh into the bounds of a float `Box`.
 
-    The policy action is the draw before the squash. `log_prob` and `entropy` are those of the
-    environment action, exact and finite everywhere, see `distributions.SquashedNormal`.
+    Entries without two finite bounds are clipped instead. The policy action is the sample before
+    the squash. `log_prob` and `entropy` are those of the environment action, exact and finite
+    everywhere, see `distributions.SquashedNormal`.
 
     Args:
         scale: parameterization of the standard deviation before the squash.
@@ -158,7 +161,7 @@ class SquashedNormalHead:
     scale: Scale = field(default=Scale(), kw_only=False)
 
     def check_space(self, space: Any) -> None:
-        """A float box with an entry of two finite bounds, which do not meet."""
+        """Raise `ConfigError` unless `space` is a box of floats with low < high, somewhere finite."""
         _check_float(space)
         _check_width(space)
         if space.flat_size and not bounded_entries(space).any():
@@ -168,23 +171,23 @@ class SquashedNormalHead:
             )
 
     def policy_space(self, space: Box) -> Box:
-        """The draws before the squash: any number."""
+        """An unbounded box: the samples before the squash."""
         return Box(shape=space.shape)
 
     def init(self, space: Box, in_size: int, *, key: Key, dtype: str, gain: float) -> Any:
-        """As `NormalHead.init`."""
+        """Fresh params, as of `NormalHead`; `key` is consumed."""
         return NormalHead(self.scale).init(space, in_size, key=key, dtype=dtype, gain=gain)
 
     def distribution(
         self, space: Box, params: Any, features: Features, mask: Mask, temperature: Temperature
     ) -> SquashedNormal:
-        """The squashed normal; a temperature is that of the normal before the squash."""
+        """The squashed normal; a temperature applies to the normal before the squash."""
         return SquashedNormal(
             *NormalHead(self.scale).distribution(space, params, features, mask, temperature)
         )
 
     def env_action(self, space: Box, action: Float[Array, "..."]) -> Num[Array, "..."]:
-        """The squashed action in the dtype of the space, never outside of the bounds."""
+        """The squashed action, in the dtype of the space and within the bounds."""
         u = widen(jnp.asarray(action))
         inside = _between(space, jax.nn.sigmoid(2 * u), jax.nn.sigmoid(-2 * u))
         return NormalHead().env_action(space, jnp.where(bounded_entries(space), inside, u))
@@ -208,8 +211,8 @@ class BetaHead:
     are softplus of a linear layer plus a minimum, at most `high`.
 
     Args:
-        low: least concentration; 1 (the default) makes every density unimodal.
-        high: largest concentration; beyond it is clipped, and has no gradient.
+        low: the smallest concentration; at 1 (the default) every density is unimodal.
+        high: the largest concentration; beyond it is clipped, with zero gradient.
 
     Example:
         >>> from policy_core import BetaHead
@@ -227,18 +230,18 @@ class BetaHead:
             )
 
     def check_space(self, space: Any) -> None:
-        """A float box with finite bounds that do not meet."""
+        """Raise `ConfigError` unless `space` is a box of floats with finite bounds, low < high."""
         _check_float(space)
         _check_width(space)
         if not space.bounded:
             raise ConfigError("action_space: got a Box without bounds, expected two finite ones for Beta")
 
     def policy_space(self, space: Box) -> Box:
-        """Log-odds: any number."""
+        """An unbounded box: log-odds."""
         return Box(shape=space.shape)
 
     def init(self, space: Box, in_size: int, *, key: Key, dtype: str, gain: float) -> Any:
-        """One linear layer to two numbers an entry."""
+        """Fresh params: a linear layer with two outputs per entry; `key` is consumed."""
         return init_linear(in_size, 2 * space.flat_size, key=key, dtype=dtype, gain=gain)
 
     def distribution(
@@ -246,24 +249,24 @@ class BetaHead:
     ) -> Beta:
         """The Beta distribution."""
         outputs = jax.nn.softplus(widen(linear(params, features)))
-        if temperature is not None:  # the root of x^(a-1) (1-x)^(b-1)
+        if temperature is not None:  # x^(a-1) (1-x)^(b-1) to the power 1 / T divides a - 1 and b - 1 by T
             outputs = (outputs + (self.low - 1)) / temperature + (1 - self.low)
         concentrations = jnp.clip(self.low + outputs, min(self.low, 1e-2), self.high)
         alpha, beta = jnp.split(concentrations, 2)
         return Beta(alpha.reshape(space.shape), beta.reshape(space.shape), space)
 
     def env_action(self, space: Box, action: Float[Array, "..."]) -> Num[Array, "..."]:
-        """The action in the dtype of the space, never outside of the bounds."""
+        """The action, in the dtype of the space and within the bounds."""
         z = widen(jnp.asarray(action))
         return NormalHead().env_action(space, _between(space, jax.nn.sigmoid(z), jax.nn.sigmoid(-z)))
 
     def policy_action(self, space: Box, env_action: Num[Array, "..."]) -> Float[Array, "..."]:
-        """Log-odds, of a position clamped to 2^-24 from either bound."""
+        """The log-odds of the position between the bounds, clamped to 2^-24 from either bound."""
         return 2 * SquashedNormalHead().policy_action(space, env_action)
 
 
 def _between(space: Box, up: Float[Array, "..."], down: Float[Array, "..."]) -> Float[Array, "..."]:
-    """The point at the fraction `up` = 1 - `down` between the bounds; no width can overflow."""
+    """`low * down + high * up` for `up` = 1 - `down`: never forms high - low, which may overflow."""
     low, high = (jnp.asarray(bound, up.dtype) for bound in safe_bounds(space))
     return low * down + high * up
 

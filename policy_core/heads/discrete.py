@@ -1,4 +1,4 @@
-"""Heads of logits: for discrete spaces, and for boxes taken as grids of values."""
+"""Categorical heads: for discrete spaces, and for boxes discretized to a grid of values."""
 
 from dataclasses import field
 from typing import Any
@@ -21,10 +21,10 @@ _MOST_CATEGORIES = 2**20
 
 @static
 class LogitsHead:
-    """Logits for `Discrete`, `MultiDiscrete` and `MultiBinary`; both kinds of action are one."""
+    """Logits for `Discrete`, `MultiDiscrete` and `MultiBinary`; both kinds of action are the same."""
 
     def check_space(self, space: Any) -> None:
-        """One of the three."""
+        """Raise `ConfigError` unless `space` is one of the three."""
         if not isinstance(space, Discrete | MultiDiscrete | MultiBinary):
             raise ConfigError(f"action_space: got {type(space).__name__}, expected a discrete space")
 
@@ -33,7 +33,7 @@ class LogitsHead:
         return space
 
     def init(self, space: Any, in_size: int, *, key: Key, dtype: str, gain: float) -> Any:
-        """One linear layer to a logit for each number of the flat form."""
+        """Fresh params: a linear layer with a logit per entry of the flat form; `key` is consumed."""
         return init_linear(in_size, space.flat_size, key=key, dtype=dtype, gain=gain)
 
     def distribution(
@@ -59,25 +59,25 @@ class LogitsHead:
                 return Bernoulli(logits.reshape(space.struct().shape), mask, space)
 
     def env_action(self, space: Any, action: Any) -> Any:
-        """The action as it is."""
+        """The action, unchanged."""
         return action
 
     def policy_action(self, space: Any, env_action: Any) -> Any:
-        """The action as it is."""
+        """The action, unchanged."""
         return env_action
 
 
 @static
 class BinsHead:
-    """A categorical over a grid of values for each entry of a `Box` with finite bounds.
+    """A categorical distribution over evenly spaced values for each entry of a `Box` with finite bounds.
 
-    The policy action is the index of the value, int32, of the shape of the box; the
-    environment action is the value. A grid can hold several modes, which no normal can
+    The policy action is the index of the value, int32, in the shape of the box; the
+    environment action is the value. Unlike a normal, the distribution can have several modes
     (Tang & Agrawal 2020).
 
     Args:
-        bins: how many values for each entry of a float box, bounds included, evenly spaced.
-            A box of integers has all of its integers as values, whatever `bins` is.
+        bins: number of values per entry of a float box, bounds included. The values of a box of
+            integers are all of its integers, whatever `bins` is.
 
     Example:
         >>> import jax
@@ -99,23 +99,23 @@ class BinsHead:
         check_at_least(self, 2, "bins")
 
     def check_space(self, space: Any) -> None:
-        """A box with finite bounds, of not too many values."""
+        """Raise `ConfigError` unless `space` is a box with finite bounds and at most 2^20 values in all."""
         if not isinstance(space, Box):
             raise ConfigError(f"action_space: got {type(space).__name__}, expected a Box")
         if not space.bounded:
             raise ConfigError("action_space: got a Box without bounds, expected two finite ones")
         if self._sizes(space).sum() > _MOST_CATEGORIES:
             raise ConfigError(
-                f"action_space: a Box of {space.dtype} with more than {_MOST_CATEGORIES} values, "
+                f"action_space: got a Box of {space.dtype} with more than {_MOST_CATEGORIES} values, "
                 "too many for a categorical; narrow its bounds or use a float dtype"
             )
 
     def policy_space(self, space: Box) -> MultiDiscrete:
-        """The indices of the values, in the shape of the box."""
+        """The space of the indices of the values, in the shape of the box."""
         return MultiDiscrete(tuple(self._sizes(space).tolist()), shape=space.shape)
 
     def init(self, space: Box, in_size: int, *, key: Key, dtype: str, gain: float) -> Any:
-        """One linear layer to a logit for each value."""
+        """Fresh params: a linear layer with a logit per value; `key` is consumed."""
         size = self.policy_space(space).flat_size
         return init_linear(in_size, size, key=key, dtype=dtype, gain=gain)
 
@@ -130,26 +130,27 @@ class BinsHead:
         return distribution
 
     def env_action(self, space: Box, action: Int[Array, "..."]) -> Num[Array, "..."]:
-        """The value of the index."""
+        """The values at the indices."""
         low, high = space.bounds()
         if not space.is_float:
-            unsigned = np.dtype(f"uint{low.dtype.itemsize * 8}")  # low + index may wrap on the way
+            # Modulo 2^bits: an intermediate result may wrap, the sum is in range.
+            unsigned = np.dtype(f"uint{low.dtype.itemsize * 8}")
             return (jnp.asarray(action).astype(unsigned) + low.astype(unsigned)).astype(low.dtype)
-        part = widen(jnp.asarray(action)) / (self.bins - 1)
+        fraction = widen(jnp.asarray(action)) / (self.bins - 1)
         wide_low, wide_high = widen(jnp.asarray(low)), widen(jnp.asarray(high))
-        value = wide_low * (1 - part) + wide_high * part
+        value = wide_low * (1 - fraction) + wide_high * fraction
         return jnp.clip(value.astype(low.dtype), low, high)
 
     def policy_action(self, space: Box, env_action: Num[Array, "..."]) -> Int[Array, "..."]:
-        """The index of the nearest value."""
+        """The indices of the nearest values."""
         low, high = space.bounds()
         env_action = jnp.clip(jnp.asarray(env_action).astype(low.dtype), low, high)
         if not space.is_float:
             unsigned = np.dtype(f"uint{low.dtype.itemsize * 8}")
             return (env_action.astype(unsigned) - low.astype(unsigned)).astype(jnp.int32)
         wide_low, wide_high = widen(jnp.asarray(low)), widen(jnp.asarray(high))
-        part = (widen(env_action) - wide_low) / (wide_high - wide_low)
-        return jnp.round(part * (self.bins - 1)).astype(jnp.int32)
+        fraction = (widen(env_action) - wide_low) / (wide_high - wide_low)
+        return jnp.round(fraction * (self.bins - 1)).astype(jnp.int32)
 
     def _sizes(self, space: Box) -> np.ndarray:
         if space.is_float:

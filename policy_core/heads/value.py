@@ -1,8 +1,8 @@
 """Value heads: from the features of the critic to a prediction of the return.
 
-Each gives a `ValuePrediction`, whose `value()` is in units of reward whatever the network puts out,
-and whose `loss(target)` is the one that the head is meant to be trained by. Numbers are float32
-or wider, whatever the network computes in.
+Each returns a `ValuePrediction`, whose `value()` is in units of reward, whatever the scale of the
+network output, and whose `loss(target)` is the loss to train it with. Both are computed in float32
+or wider, whatever the compute dtype of the network.
 """
 
 import math
@@ -23,18 +23,18 @@ from policy_core.networks.layers import Layer, init_linear, linear
 
 @static
 class RegressionHead:
-    """The value is a linear function of the features, perhaps rescaled, and trained by squared errors.
+    """Regression of the value with the squared error, optionally scaled or in symlog space.
 
-    With z the output of the linear layer, value = scale * z, or scale * symexp(z) with `symlog`,
-    where symexp(z) = sign(z) (exp|z| - 1) (Hafner et al. 2023). The loss is (z - z*)^2 / 2 for the
-    z* of the target: `scale`, or the symlog, makes it of order 1, whatever the returns are.
-    Beware that under a symlog the best prediction of a random return is not its mean but one that
-    is nearer to 0; `TwoHotHead(symlog=True)` predicts the mean.
+    With z the output of a linear layer, value = scale * z, or scale * symexp(z) with `symlog`,
+    where symexp(z) = sign(z) (exp|z| - 1) (Hafner et al. 2023). The loss is (z - z*)^2 / 2, where
+    z* is the target mapped likewise: `scale`, or the symlog, makes it of order 1, whatever the
+    returns are. With `symlog` the best prediction of a random return is not its mean but
+    one nearer to 0; `TwoHotHead(symlog=True)` predicts the mean.
 
     Args:
-        objectives: None for a scalar value, or how many values there are, in a vector.
-        scale: of the returns; above 0.
-        symlog: whether large returns are compressed.
+        objectives: None for a scalar value, or the number of values, for a vector.
+        scale: the scale of the returns; above 0.
+        symlog: whether returns are compressed by the symlog.
 
     Raises:
         ConfigError: for a scale that is not positive and finite, or fewer than 1 objective.
@@ -63,11 +63,11 @@ class RegressionHead:
             raise ConfigError(f"RegressionHead.scale: got {self.scale}, expected a positive number")
 
     def init(self, in_size: int, *, key: Key, dtype: str, gain: float) -> Layer:
-        """A linear layer with an output for each objective."""
+        """Fresh params: a linear layer with an output per objective; `key` is consumed."""
         return init_linear(in_size, self.objectives or 1, key=key, dtype=dtype, gain=gain)
 
     def predict(self, params: Layer, features: Features) -> "RegressedValue":
-        """The outputs of the layer."""
+        """The prediction for one vector of features."""
         output = widen(linear(params, features))
         return RegressedValue(jnp.squeeze(output, -1) if self.objectives is None else output, self)
 
@@ -76,8 +76,8 @@ class RegressedValue(NamedTuple):
     """A prediction of `RegressionHead`.
 
     Args:
-        output: `[...]`, of the linear layer.
-        head: what it means.
+        output: output of the linear layer, `[...]`.
+        head: the head, which maps outputs to values.
 
     Example:
         >>> import jax.numpy as jnp
@@ -91,17 +91,17 @@ class RegressedValue(NamedTuple):
     head: RegressionHead
 
     def value(self) -> Float[Array, "..."]:
-        """In units of reward."""
+        """The expected return, in units of reward."""
         return self.head.scale * (symexp(self.output) if self.head.symlog else self.output)
 
     def loss(self, target: Float[Array, "..."]) -> Float[Array, "..."]:
-        """Half the squared error of the output."""
+        """Half the squared error of the output; no gradient flows to `target`."""
         target = jax.lax.stop_gradient(jnp.asarray(target, self.output.dtype)) / self.head.scale
         return 0.5 * jnp.square(self.output - (symlog(target) if self.head.symlog else target))
 
 
-class _BinsOfReturn:
-    """What the heads of a categorical over bins of return share."""
+class _CategoricalValueHead:
+    """Base of value heads with a categorical distribution over bins of return."""
 
     low: float
     high: float
@@ -110,12 +110,12 @@ class _BinsOfReturn:
     gain: float
 
     def init(self, in_size: int, *, key: Key, dtype: str, gain: float) -> Layer:
-        """A linear layer with a logit for each bin of each objective."""
+        """Fresh params: a linear layer with a logit per bin and objective; `key` is consumed."""
         outputs = (self.objectives or 1) * self.bins
         return init_linear(in_size, outputs, key=key, dtype=dtype, gain=gain * self.gain)
 
     def predict(self, params: Layer, features: Features) -> "CategoricalValue":
-        """The logits of the layer."""
+        """The prediction for one vector of features."""
         logits, head = widen(linear(params, features)), cast("TwoHotHead | HLGaussHead", self)
         return CategoricalValue(logits if self.objectives is None else logits.reshape(-1, self.bins), head)
 
@@ -128,23 +128,23 @@ class _BinsOfReturn:
 
 
 @static
-class TwoHotHead(_BinsOfReturn):
-    """A categorical distribution over a grid of returns, trained by cross-entropy (Bellemare et al. 2017).
+class TwoHotHead(_CategoricalValueHead):
+    """A categorical distribution over returns, trained by cross-entropy with a two-hot target.
 
-    A target is put on its two neighbours in the grid so that its mean is kept (Schrittwieser et al.
-    2020), and the value is the mean of the distribution. So, unlike a regression of transformed
-    returns, it predicts the mean of a random return, even where the grid is even in the symlog and
-    reaches over many orders of magnitude (Hafner et al. 2023; they take 255 bins in +-4.9e8).
-    Targets beyond the grid count as its ends.
+    A target becomes probabilities of the two grid points next to it, whose mean it is (Bellemare et
+    al. 2017, Schrittwieser et al. 2020), and the value is the mean of the distribution. So, unlike a
+    regression of transformed returns, it predicts the mean of a random return, even where the grid
+    is evenly spaced in symlog and spans many orders of magnitude (Hafner et al. 2023; they take 255
+    bins in +-4.9e8). Targets beyond the grid are clipped to it.
 
     Args:
-        low: the first return of the grid.
-        high: the last one.
-        bins: how many there are.
-        symlog: whether they are even in symlog(x) = sign(x) log(1 + |x|), or in x.
-        objectives: None for a scalar value, or how many values there are, in a vector.
-        gain: factor of the initial kernel, on top of `critic_gain`: at 0 all bins are equally
-            likely at first, and the value is the middle of the grid (0 for one that is symmetric).
+        low: the smallest return of the grid.
+        high: the largest return of the grid.
+        bins: number of grid points.
+        symlog: whether they are evenly spaced in symlog(x) = sign(x) log(1 + |x|), or in x.
+        objectives: None for a scalar value, or the number of values, for a vector.
+        gain: factor of the initial kernel, on top of `critic_gain`: at 0 the initial distribution
+            is uniform, and the value is the mean of the grid (0 for a symmetric one).
 
     Raises:
         ConfigError: unless low < high, both finite; for fewer than 2 bins or 1 objective.
@@ -182,35 +182,36 @@ class TwoHotHead(_BinsOfReturn):
         return np.copysign(np.expm1(np.abs(grid)), grid)
 
     def target_probs(self, target: Float[Array, "..."]) -> Float[Array, "... bins"]:
-        """The target on its two neighbours: probabilities whose mean it is."""
+        """The two-hot target: probabilities of the two grid points next to it, whose mean it is."""
         centers = self.centers()
         gaps = jnp.asarray(np.diff(centers), target.dtype)
         x, grid = _aligned(target, centers)
-        rises = (x - grid)[..., :-1] / _broadcast_row(gaps, x)  # how far it is from a bin to the next
+        rises = (x - grid)[..., :-1] / _broadcast_row(gaps, x)  # fraction of the way from a bin to the next
         ends = jnp.full_like(x[..., :1], jnp.inf)
-        up = jnp.concatenate([ends, rises], -1)  # 1 at the bin itself, 0 at the one before
+        # min(up, down) is the hat function of each bin: 1 at the bin, 0 at its neighbors and negative beyond.
+        up = jnp.concatenate([ends, rises], -1)
         down = jnp.concatenate([1 - rises, ends], -1)
         return jnp.maximum(0, jnp.minimum(up, down))
 
 
 @static
-class HLGaussHead(_BinsOfReturn):
-    """A categorical distribution over even bins of return, trained by cross-entropy with a smooth target.
+class HLGaussHead(_CategoricalValueHead):
+    """A categorical distribution over bins of return, trained by cross-entropy with a Gaussian target.
 
-    A target becomes the histogram of a normal distribution about it (Imani & White 2018), whose
-    width of 0.75 bins is that of Farebrother et al. 2024, "Stop Regressing". The value is the
-    mean of the distribution. Within three standard deviations of `low` or `high` the histogram
-    is cut, and its mean drawn inwards; targets beyond count as those ends: choose wider bounds
-    than the returns have.
+    A target becomes the histogram of a normal distribution centered at it (Imani & White 2018),
+    whose standard deviation of 0.75 bins is that of Farebrother et al. 2024, "Stop Regressing". The
+    value is the mean of the distribution. Within three standard deviations of `low` or `high` the
+    histogram is truncated, which shifts its mean inwards; targets beyond are clipped to these
+    bounds: choose wider bounds than the returns have.
 
     Args:
-        low: the lower end of the first bin.
-        high: the upper end of the last one.
-        bins: how many there are.
-        sigma: standard deviation of the smoothed target, in widths of a bin.
-        objectives: None for a scalar value, or how many values there are, in a vector.
-        gain: factor of the initial kernel, on top of `critic_gain`: at 0 all bins are equally
-            likely at first, and the value is (low + high) / 2.
+        low: the lower edge of the first bin.
+        high: the upper edge of the last bin.
+        bins: number of bins, of equal width.
+        sigma: standard deviation of the target histogram, in widths of a bin.
+        objectives: None for a scalar value, or the number of values, for a vector.
+        gain: factor of the initial kernel, on top of `critic_gain`: at 0 the initial distribution
+            is uniform, and the value is (low + high) / 2.
 
     Raises:
         ConfigError: unless low < high, both finite, and sigma > 0; for fewer than 2 bins or 1
@@ -243,12 +244,12 @@ class HLGaussHead(_BinsOfReturn):
             raise ConfigError(f"HLGaussHead.sigma: got {self.sigma}, expected a positive number")
 
     def centers(self) -> np.ndarray:
-        """The middles of the bins, `[bins]`, ascending; float64."""
+        """The centers of the bins, `[bins]`, ascending; float64."""
         edges = np.linspace(self.low, self.high, self.bins + 1)
         return np.asarray((edges[:-1] + edges[1:]) / 2)
 
     def target_probs(self, target: Float[Array, "..."]) -> Float[Array, "... bins"]:
-        """The histogram of a normal distribution about the target, cut to the bins."""
+        """The histogram of a normal distribution centered at the target, truncated to the bins."""
         edges = np.linspace(self.low, self.high, self.bins + 1)
         x, grid = _aligned(target, edges)
         width = (self.high - self.low) / self.bins
@@ -260,8 +261,8 @@ class CategoricalValue(NamedTuple):
     """A prediction of `TwoHotHead` or `HLGaussHead`: a distribution over returns.
 
     Args:
-        logits: `[..., bins]`.
-        head: what the bins mean.
+        logits: unnormalized log-probabilities, `[..., bins]`.
+        head: the head, which defines the bins.
 
     Example:
         >>> import jax.numpy as jnp
@@ -285,15 +286,15 @@ class CategoricalValue(NamedTuple):
     def value(self) -> Float[Array, "..."]:
         """The mean of the distribution, in units of reward."""
         centers = self.head.centers()
-        # In two sums, so that what is equally likely on both sides of a symmetric grid cancels,
-        # however large it is: c = even + odd under reversal.
+        # centers = even + odd under reversal, summed separately: on a symmetric grid even is 0, and equal
+        # probabilities of c and -c cancel exactly, however large c is.
         even, odd = (jnp.asarray(0.5 * (centers + s * centers[::-1]), self.logits.dtype) for s in (1, -1))
         probs = self.probs
         difference = 0.5 * (probs - probs[..., ::-1])
         return jnp.sum(probs * _broadcast_row(even, probs) + difference * _broadcast_row(odd, probs), -1)
 
     def loss(self, target: Float[Array, "..."]) -> Float[Array, "..."]:
-        """The cross-entropy to the spread target (nats): at its least, the entropy of that."""
+        """The cross-entropy to `target_probs` (nats), at least their entropy; no gradient to `target`."""
         probs = self.head.target_probs(jax.lax.stop_gradient(jnp.asarray(target, self.logits.dtype)))
         return -jnp.sum(probs * jax.nn.log_softmax(self.logits), -1)
 
@@ -309,14 +310,14 @@ def symexp(x: Float[Array, "..."]) -> Float[Array, "..."]:
 
 
 def _aligned(target: Float[Array, "..."], grid: np.ndarray) -> tuple[Any, Any]:
-    """The target, within the grid, and the grid, in one shape `[..., points]`."""
+    """The target, clipped to the grid, and the grid, both broadcast to `[..., points]`."""
     x = jnp.clip(target, float(grid[0]), float(grid[-1]))
     shape = (*x.shape, len(grid))
     return jnp.broadcast_to(x[..., None], shape), jnp.broadcast_to(jnp.asarray(grid, x.dtype), shape)
 
 
 def _broadcast_row(row: Array, like: Array) -> Array:
-    """A row, once for each leading axis."""
+    """A row broadcast to the leading axes of `like`."""
     return jnp.broadcast_to(row, (*like.shape[:-1], *row.shape))
 
 

@@ -1,6 +1,6 @@
-"""Memories: what a policy carries from one observation to the next.
+"""Memories: recurrent networks whose state is carried from one observation to the next.
 
-Each is a static config with a form for one step and one for a sequence, which agree.
+Each is a static config with `step` and `sequence`, which agree.
 """
 
 from policy_core.memory.attention import WindowAttention as WindowAttention

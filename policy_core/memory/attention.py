@@ -1,4 +1,4 @@
-"""Attention to the last so many steps: a memory of fixed length."""
+"""Sliding-window attention: a memory of fixed length."""
 
 import math
 from dataclasses import field
@@ -18,27 +18,28 @@ from policy_core.networks.layers import init_linear, init_norm, linear, norm
 
 State = dict[str, Any]
 
-_FORBIDDEN = -1e30  # finite: whatever is added to it, its exponential is 0 beside any score
+_MASKED = -1e30  # a masked score: its weight is exactly 0; finite, so that no gradient is NaN
 
 
 @static
 class WindowAttention:
-    """Attention to the present and the `window - 1` steps before it, within the episode.
+    """Attention to the current step and the `window - 1` steps before it, within the episode.
 
-    The input is mapped to `size` numbers e; queries, keys and values are linear in the
-    layer norm of e (Vaswani et al. 2017, Xiong et al. 2020), and the output is e plus what was
-    read. A score has a learned term for each head and age, how long ago the key was (Shaw et
-    al. 2018, in the scalar form of Raffel et al. 2020), so nothing depends on when an
-    episode began. The state is a ring of keys and values and a count of steps. There is no
-    learned start: at the start of an episode there is nothing to attend to but the present.
+    The input is mapped to an embedding e of dimension `size`; queries, keys and values are
+    linear in the layer norm of e (Vaswani et al. 2017, Xiong et al. 2020), and the output is e
+    plus a linear map of the attention output. A score has a learned bias for each head and age,
+    the number of steps since the key (Shaw et al. 2018, in the scalar form of Raffel et al.
+    2020), so the output does not depend on when an episode began. The state is a ring buffer of
+    keys and values and a count of steps. There is no learned initial state: at the start of an
+    episode the only step to attend to is the current one.
 
     A sequence is computed in blocks of the length of the window, each of which attends to
     itself and the one before it (Beltagy et al. 2020): time times window, not time squared.
 
     Args:
-        size: how many numbers the output has.
-        window: how many steps are seen, the present included.
-        heads: how many parts `size` is cut into, each with scores of its own.
+        size: output dimension.
+        window: number of steps attended to, the current one included.
+        heads: number of attention heads, a divisor of `size`.
 
     Raises:
         ConfigError: for a size or window below 1, or heads that do not divide the size.
@@ -66,7 +67,10 @@ class WindowAttention:
             )
 
     def init(self, in_size: int, *, key: Key, dtype: str) -> dict[str, Any]:
-        """`embedding`, `norm`, `attended` (queries, keys, values), `ages` (zeros), `output`."""
+        """Fresh params: `embedding`, `norm`, `attended` (queries, keys, values), `ages`, `output`.
+
+        `ages` are the biases of the scores, `[heads, window]`, zeros. `key` is consumed.
+        """
         keys = jax.random.split(key, 3)
 
         def layer(key: Key, inputs: int, outputs: int) -> Any:
@@ -85,51 +89,56 @@ class WindowAttention:
         return self.size
 
     def initial_state(self, params: dict[str, Any]) -> State:
-        """Nothing: `count` 0, and a ring of zeros."""
-        ring = jnp.zeros((self.window, self.size), wide_float(params["ages"].dtype))
-        return {"keys": ring, "values": ring, "count": jnp.zeros((), jnp.int32)}
+        """An empty ring buffer: `count` 0, `keys` and `values` zeros."""
+        buffer = jnp.zeros((self.window, self.size), wide_float(params["ages"].dtype))
+        return {"keys": buffer, "values": buffer, "count": jnp.zeros((), jnp.int32)}
 
     def step(
         self, params: dict[str, Any], state: State, x: Float[Array, " inputs"]
     ) -> tuple[State, Float[Array, " size"]]:
-        """Write the present into the ring, then read."""
+        """One step: write the current key and value into the ring buffer, then attend to it."""
         e, query, key, value = self._project(params, x, state["keys"].dtype)
         count = state["count"]
+        # Slot i holds the latest step t <= count with t = i modulo window, so its age is (count - i)
+        # modulo window; it has been written in this episode if and only if age <= count.
         age = jnp.mod(count - jnp.arange(self.window, dtype=jnp.int32), self.window)
         now = (age == 0)[:, None]
         keys = jnp.where(now, key[None], state["keys"])
         values = jnp.where(now, value[None], state["values"])
         bias = params["ages"].astype(keys.dtype)[:, age]
-        read = self._attend(query[None], keys, values, bias[:, None], (age <= count)[None])
+        output = self._attend(query[None], keys, values, bias[:, None], (age <= count)[None])
         state = {"keys": keys, "values": values, "count": self._canonical(count + 1)}
-        return state, e + linear(params["output"], read[0].astype(x.dtype))
+        return state, e + linear(params["output"], output[0].astype(x.dtype))
 
     def sequence(
         self, params: Any, state: State, xs: Float[Array, "time inputs"], is_first: Bool[Array, " time"]
     ) -> tuple[State, Float[Array, "time size"]]:
-        """All of time at once, in blocks."""
+        """All steps in parallel, in blocks of the length of the window."""
         time, window, count = len(xs), self.window, state["count"]
         e, queries, keys, values = jax.vmap(lambda x: self._project(params, x, state["keys"].dtype))(xs)
-        # The ring in the order of time, then what is new; and the episode that each is of. A query attends
-        # to a key exactly if both are of one episode and the key is at most window - 1 steps old: the
-        # same keys that are in the ring when `step` reads it.
+        # The ring buffer in order of time, then the new steps. Invariant: query t attends to key s if and
+        # only if 0 <= t - s < window and both are of the same episode. These are the keys that are
+        # in the ring buffer when `step` attends to it, so both forms agree.
         keys, values = (
-            jnp.concatenate([jnp.roll(ring, -count, 0), new])
-            for ring, new in ((state["keys"], keys), (state["values"], values))
+            jnp.concatenate([jnp.roll(buffer, -count, 0), new])
+            for buffer, new in ((state["keys"], keys), (state["values"], values))
         )
+        # Episode 0 is that of the state, and -1 marks slots that were not written in it.
         episode = jnp.cumsum(is_first.astype(jnp.int32))
         written = jnp.arange(window, 0, -1, dtype=jnp.int32) <= count
         episodes = jnp.concatenate([jnp.where(written, 0, -1), episode])
 
+        # A block of at most `window` queries reaches back at most to the start of the block before.
         length = min(window, time)
-        age = (window + np.arange(length)[:, None]) - np.arange(window + length)  # of key j for query i
+        age = (window + np.arange(length)[:, None]) - np.arange(window + length)  # [query, key]
         bias = params["ages"].astype(keys.dtype)[:, np.clip(age, 0, window - 1)]
-        near = (age >= 0) & (age < window)
+        in_window = (age >= 0) & (age < window)
 
-        def read(queries: Any, keys: Any, values: Any, mine: Any, theirs: Any) -> Any:
-            return self._attend(queries, keys, values, bias, near & (mine[:, None] == theirs[None]))
+        def attend(queries: Any, keys: Any, values: Any, query_episode: Any, key_episode: Any) -> Any:
+            same = query_episode[:, None] == key_episode[None]
+            return self._attend(queries, keys, values, bias, in_window & same)
 
-        blocks = jax.vmap(read)(
+        blocks = jax.vmap(attend)(
             _blocks(queries, length),
             _contexts(keys, window, length),
             _contexts(values, window, length),
@@ -139,20 +148,23 @@ class WindowAttention:
         rows = blocks.reshape(-1, self.size)[:time].astype(xs.dtype)
         ys = e + jax.vmap(linear, (None, 0))(params["output"], rows)
 
+        # The state is the one that `step` returns: the last `window` rows, with zeros for those of earlier
+        # episodes, rolled so that step t of the last episode is in slot t modulo window.
         last = episode[-1]
         steps = jnp.sum(episode == last, dtype=jnp.int32) + jnp.where(last == 0, count, 0)
         kept = (episodes[-window:] == last)[:, None]
 
-        def ring(rows: Float[Array, "steps size"]) -> Float[Array, "window size"]:
+        def ring_buffer(rows: Float[Array, "steps size"]) -> Float[Array, "window size"]:
             return jnp.roll(jnp.where(kept, rows[-window:], 0), steps, 0)
 
-        return {"keys": ring(keys), "values": ring(values), "count": self._canonical(steps)}, ys
+        count = self._canonical(steps)
+        return {"keys": ring_buffer(keys), "values": ring_buffer(values), "count": count}, ys
 
     def _project(self, params: dict[str, Any], x: Float[Array, " inputs"], dtype: Any) -> tuple[Any, ...]:
         """The embedding in the dtype of `x`; query, key and value in that of the state."""
         e = linear(params["embedding"], x)
-        attended = linear(params["attended"], norm(params["norm"], e))
-        return e, *jnp.split(attended.astype(dtype), 3)
+        qkv = linear(params["attended"], norm(params["norm"], e))
+        return e, *jnp.split(qkv.astype(dtype), 3)
 
     def _attend(
         self,
@@ -162,14 +174,14 @@ class WindowAttention:
         bias: Float[Array, "heads queries keys"],
         allowed: Bool[Array, "queries keys"],
     ) -> Float[Array, "queries size"]:
-        """What each query reads."""
+        """Multi-head dot-product attention: the output for each query."""
         q, k, v = (x.reshape(len(x), self.heads, -1) for x in (queries, keys, values))
         scores = jnp.einsum("ihd,jhd->hij", q, k) / math.sqrt(q.shape[-1]) + bias
-        weights = jax.nn.softmax(jnp.where(allowed[None], scores, _FORBIDDEN))
+        weights = jax.nn.softmax(jnp.where(allowed[None], scores, _MASKED))
         return jnp.einsum("hij,jhd->ihd", weights, v).reshape(queries.shape)
 
     def _canonical(self, count: Int[Array, ""]) -> Int[Array, ""]:
-        """A count below two windows that says the same: where to write next, and how much there is."""
+        """An equivalent count below `2 * window`: same next slot, same number of written slots."""
         return jnp.where(count < 2 * self.window, count, self.window + jnp.mod(count, self.window))
 
 
@@ -179,10 +191,10 @@ def _blocks(x: Array, length: int) -> Array:
 
 
 def _contexts(x: Array, window: int, length: int) -> Array:
-    """`[window + time, ...]` to `[block, window + length, ...]`: of each block, and what precedes it."""
+    """`[window + time, ...]` to `[block, window + length, ...]`: blocks and the rows before them."""
     if len(x) <= window + length:
         return x[None]
-    blocks = _blocks(x, length)  # there are several only if they are as long as the window
+    blocks = _blocks(x, length)  # several blocks only if length == window, so the one before is the window
     return jnp.concatenate([blocks[:-1], blocks[1:]], axis=1)
 
 

@@ -1,4 +1,4 @@
-"""What gated cells share: their linear maps, their layer norm, their first state."""
+"""Building blocks of gated cells: linear maps, layer norm and initial state."""
 
 from typing import Any
 
@@ -14,17 +14,18 @@ from policy_core.networks.layers import init_linear, normalized
 def init_maps(
     in_size: int, size: int, gates: int, *, key: Key, dtype: str, layer_norm: bool
 ) -> dict[str, dict[str, Float[Array, "..."]]]:
-    """Maps `input` (LeCun normal) and `recurrent` (orthogonal for each gate), without biases."""
+    """Kernels `input` (LeCun normal) and `recurrent` (orthogonal for each gate), without biases."""
     input_key, recurrent_key = jax.random.split(key)
 
     def orthogonal(key: Key) -> Float[Array, "size size"]:
         return init_linear(size, size, key=key, dtype=dtype, gain=1.0)["kernel"]
 
-    wide = init_linear(
+    inputs = init_linear(
         in_size, gates * size, key=input_key, dtype=dtype, gain=1.0, kernel_init="lecun_normal"
     )
     blocks = jax.vmap(orthogonal, out_axes=1)(jax.random.split(recurrent_key, gates))
-    maps = {"input": {"kernel": wide["kernel"]}, "recurrent": {"kernel": blocks.reshape(size, gates * size)}}
+    recurrent = blocks.reshape(size, gates * size)
+    maps = {"input": {"kernel": inputs["kernel"]}, "recurrent": {"kernel": recurrent}}
     if layer_norm:
         for part in maps.values():
             part["scale"] = jnp.ones(gates * size, dtype)
@@ -38,7 +39,7 @@ def apply_map(
     dtype: Any,
     layer_norm: bool,
 ) -> Float[Array, " gates_size"]:
-    """`x @ kernel`: multiplied in the dtype of `x`, and perhaps normalized, gate by gate, in `dtype`."""
+    """`x @ kernel` in the dtype of `x`, converted to `dtype`; with `layer_norm`, normalized per gate."""
     y = jnp.matmul(x, params["kernel"].astype(x.dtype)).astype(dtype)
     if not layer_norm:
         return y
@@ -48,6 +49,6 @@ def apply_map(
 def first_state(
     params: dict[str, Any], learned: bool, shape: tuple[int, ...], dtype: Any
 ) -> Float[Array, "..."]:
-    """The learned `start` of the params, or zeros; float32 or wider."""
-    wide = wide_float(dtype)
-    return params["start"].astype(wide) if learned else jnp.zeros(shape, wide)
+    """The initial state: the learned `start` of the params, or zeros; float32 or wider."""
+    dtype = wide_float(dtype)
+    return params["start"].astype(dtype) if learned else jnp.zeros(shape, dtype)

@@ -21,14 +21,14 @@ class GRU:
     """A gated recurrent unit (Cho et al. 2014), with the reset gate after the product.
 
     r, z = sigmoid(W x + U h + b), n = tanh(W x + b + r * (U h + c)), h' = (1 - z) * n + z * h,
-    as cuDNN, torch and flax have it, so that weights carry over: kernels are
+    as in cuDNN, torch and flax, so that weights can be converted: kernels are
     `[inputs, 3 * size]` in the order r, z, n, the bias of the input is `[3 * size]`, that of
     the recurrent map is c, `[size]`. Torch has a second bias for r and z: add the two.
 
     Args:
-        size: how many numbers the state and the output have.
-        layer_norm: whether W x and U h are normalised, each gate by itself, with a learned
-            scale (Ba et al. 2016, who normalise r and z together).
+        size: dimension of the state and the output.
+        layer_norm: whether W x and U h are normalized, each gate by itself, with a learned
+            scale (Ba et al. 2016, who normalize r and z together).
         learned_start: whether the state at the start of an episode is learned; else zeros.
 
     Raises:
@@ -53,7 +53,7 @@ class GRU:
         check_at_least(self, 1, "size")
 
     def init(self, in_size: int, *, key: Key, dtype: str) -> dict[str, Any]:
-        """Maps `input` and `recurrent`, perhaps `start`. Biases start at zero."""
+        """Fresh params: `input`, `recurrent`, and `start` if learned; biases are zeros. `key` is consumed."""
         params: dict[str, Any] = init_maps(
             in_size, self.size, 3, key=key, dtype=dtype, layer_norm=self.layer_norm
         )
@@ -68,11 +68,11 @@ class GRU:
         return self.size
 
     def initial_state(self, params: dict[str, Any]) -> State:
-        """Zeros, or the learned start."""
+        """Zeros, or the learned initial state."""
         return first_state(params, self.learned_start, (self.size,), params["input"]["kernel"].dtype)
 
     def step(self, params: dict[str, Any], state: State, x: Float[Array, " inputs"]) -> tuple[State, State]:
-        """The next state, which is the output."""
+        """One step: the next state, which is also the output."""
         dtype = state.dtype
         from_input = apply_map(params["input"], x, 3, dtype, self.layer_norm)
         input_r, input_z, input_n = jnp.split(from_input + params["input"]["bias"].astype(dtype), 3)
@@ -87,7 +87,7 @@ class GRU:
     def sequence(
         self, params: Any, state: State, xs: Float[Array, "time inputs"], is_first: Bool[Array, " time"]
     ) -> tuple[State, Float[Array, "time size"]]:
-        """A scan of steps: W x stays inside, where it is faster on CPUs (docs/design.md)."""
+        """A scan of steps; W x is computed inside of it, which is faster on CPUs (docs/design.md)."""
         return scan_steps(self, params, state, xs, is_first)
 
 

@@ -22,13 +22,13 @@ class LSTM:
     """Long short-term memory (Hochreiter & Schmidhuber 1997) with a forget gate (Gers et al. 2000).
 
     i, f, o = sigmoid(W x + U h + b), g = tanh(W x + U h + b), c' = f * c + i * g,
-    h' = o * tanh(c'). Weights of torch and flax carry over: kernels are `[inputs, 4 * size]`
-    in the order i, f, g, o, and there is one bias; torch has two: add them.
+    h' = o * tanh(c'). Weights of torch and flax can be converted: kernels are
+    `[inputs, 4 * size]` in the order i, f, g, o, and there is one bias; torch has two: add them.
 
     Args:
-        size: how many numbers the cell and the output have.
-        layer_norm: whether W x and U h, each gate by itself, and c' are normalised, with
-            learned scales (Ba et al. 2016, who normalise the four gates together).
+        size: dimension of the cell state and the output.
+        layer_norm: whether W x and U h, each gate by itself, and c' are normalized, with
+            learned scales (Ba et al. 2016, who normalize the four gates together).
         learned_start: whether the state at the start of an episode is learned; else zeros.
 
     The bias of the forget gate starts at 1 (Jozefowicz et al. 2015), the others at 0.
@@ -55,7 +55,7 @@ class LSTM:
         check_at_least(self, 1, "size")
 
     def init(self, in_size: int, *, key: Key, dtype: str) -> dict[str, Any]:
-        """Maps `input` and `recurrent`, perhaps `cell` (its scale) and `start`."""
+        """Fresh params: `input`, `recurrent`, `cell` (layer norm), `start` if learned. `key` is consumed."""
         params: dict[str, Any] = init_maps(
             in_size, self.size, 4, key=key, dtype=dtype, layer_norm=self.layer_norm
         )
@@ -72,7 +72,7 @@ class LSTM:
         return self.size
 
     def initial_state(self, params: dict[str, Any]) -> State:
-        """`cell` and `hidden`: zeros, or the learned start."""
+        """`cell` and `hidden`: zeros, or the learned initial state."""
         cell, hidden = first_state(
             params, self.learned_start, (2, self.size), params["input"]["kernel"].dtype
         )
@@ -81,18 +81,18 @@ class LSTM:
     def step(
         self, params: dict[str, Any], state: State, x: Float[Array, " inputs"]
     ) -> tuple[State, Float[Array, " size"]]:
-        """The next state, and its hidden part."""
+        """One step: the next state, whose hidden part is also the output."""
         cell, hidden = state["cell"], state["hidden"]
         dtype = cell.dtype
         from_input = apply_map(params["input"], x, 4, dtype, self.layer_norm)
         from_state = apply_map(params["recurrent"], hidden.astype(x.dtype), 4, dtype, self.layer_norm)
         i, f, g, o = jnp.split(from_input + from_state + params["input"]["bias"].astype(dtype), 4)
         cell = jax.nn.sigmoid(f) * cell + jax.nn.sigmoid(i) * jnp.tanh(g)
-        read = cell
+        normed = cell
         if self.layer_norm:
             scale, bias = (params["cell"][name].astype(dtype) for name in ("scale", "bias"))
-            read = normalized(cell) * scale + bias
-        hidden = jax.nn.sigmoid(o) * jnp.tanh(read)
+            normed = normalized(cell) * scale + bias
+        hidden = jax.nn.sigmoid(o) * jnp.tanh(normed)
         return {"cell": cell, "hidden": hidden}, hidden.astype(x.dtype)
 
     def sequence(

@@ -1,4 +1,4 @@
-"""A gated linear recurrence: one step at a time, or all of time at once."""
+"""The minimal gated recurrent unit: a gated linear recurrence, sequential or as a parallel scan."""
 
 from dataclasses import field
 from typing import Any, TypeAlias
@@ -22,16 +22,16 @@ State: TypeAlias = Float[Array, " size"]
 class MinGRU:
     """A minimal gated recurrent unit (Feng et al. 2024, section 3.1): linear in its state.
 
-    z = sigmoid(W x + b), h' = (1 - z) * h + z * (V x + c). Gate and candidate do not see the
-    state, so a sequence needs no steps in turn: on GPUs and TPUs it is one associative scan
-    of pairs (a, b) that stand for h -> a h + b (Blelloch 1990), where a reset is a pair
-    with a = 0 (Lu et al. 2023). Every a is between 0 and 1, so nothing grows and the scan is
-    right in plain float32; the paper's detour through logarithms, which also needs
-    positive candidates, is not taken.
+    z = sigmoid(W x + b), h' = (1 - z) * h + z * (V x + c). Gate and candidate do not depend on
+    the state, so a sequence can be computed in parallel: on GPUs and TPUs it is one associative
+    scan of pairs (a, b) that represent h -> a h + b (Blelloch 1990), where a reset is a pair
+    with a = 0 (Lu et al. 2023). Every a is between 0 and 1, so no product overflows and float32
+    is accurate; the log-space scan of the paper, which also needs positive candidates, is not
+    used.
 
     Args:
-        size: how many numbers the state and the output have.
-        horizon: the longest time, in steps, over which a fresh unit remembers; the biases b
+        size: dimension of the state and the output.
+        horizon: the longest time scale, in steps, of a fresh unit; the biases b
             start at -log(u), u uniform from 1 to horizon - 1 (Tallec & Ollivier 2018).
         learned_start: whether the state at the start of an episode is learned; else zeros.
 
@@ -60,7 +60,7 @@ class MinGRU:
             raise ConfigError(f"MinGRU.horizon: got {self.horizon}, expected a number of at least 2")
 
     def init(self, in_size: int, *, key: Key, dtype: str) -> dict[str, Any]:
-        """One `linear` layer to gates, then candidates; perhaps `start`."""
+        """Fresh params: a `linear` layer to gates and candidates, `start` if learned. `key` is consumed."""
         key, bias_key = jax.random.split(key)
         linear = init_linear(
             in_size, 2 * self.size, key=key, dtype=dtype, gain=1.0, kernel_init="lecun_normal"
@@ -77,11 +77,11 @@ class MinGRU:
         return self.size
 
     def initial_state(self, params: dict[str, Any]) -> State:
-        """Zeros, or the learned start."""
+        """Zeros, or the learned initial state."""
         return first_state(params, self.learned_start, (self.size,), params["linear"]["kernel"].dtype)
 
     def step(self, params: dict[str, Any], state: State, x: Float[Array, " inputs"]) -> tuple[State, State]:
-        """The next state, which is the output."""
+        """One step: the next state, which is also the output."""
         z, candidate = _gate_and_candidate(params, x, state.dtype)
         state = (1 - z) * state + z * candidate
         return state, state.astype(x.dtype)
@@ -89,7 +89,7 @@ class MinGRU:
     def sequence(
         self, params: Any, state: State, xs: Float[Array, "time inputs"], is_first: Bool[Array, " time"]
     ) -> tuple[State, Float[Array, "time size"]]:
-        """Steps in turn on CPUs, where that is faster; elsewhere an associative scan."""
+        """A sequential scan on CPUs, where it is faster; an associative scan on other platforms."""
 
         def sequential_scan(params: Any, state: Any, xs: Any, is_first: Any) -> Any:
             return scan_steps(self, params, state, xs, is_first)
@@ -101,25 +101,26 @@ class MinGRU:
     def parallel_scan(
         self, params: Any, state: State, xs: Float[Array, "time inputs"], is_first: Bool[Array, " time"]
     ) -> tuple[State, Float[Array, "time size"]]:
-        """The sequence form as an associative scan, on any platform."""
+        """`sequence` as an associative scan, on any platform."""
         z, candidates = _gate_and_candidate(params, xs, state.dtype)
         first = is_first[:, None]
         start = self.initial_state(params).astype(state.dtype)[None]
         a = jnp.where(first, 0, 1 - z)
         b = z * candidates + jnp.where(first, (1 - z) * start, 0)
 
-        def then(left: Any, right: Any) -> Any:
+        def compose(left: Any, right: Any) -> Any:
             return left[0] * right[0], left[1] * right[0] + right[1]
 
+        # With the initial state in b[0], the b of the t-th prefix is the state after step t.
         b = b.at[0].add(a[0] * state)
-        _, states = jax.lax.associative_scan(then, (a, b))
+        _, states = jax.lax.associative_scan(compose, (a, b))
         return states[-1], states.astype(xs.dtype)
 
 
 def _gate_and_candidate(
     params: dict[str, Any], x: Float[Array, "*time inputs"], dtype: Any
 ) -> tuple[Float[Array, "*time size"], Float[Array, "*time size"]]:
-    """z and V x + c, in `dtype`; the product is in the dtype of `x`."""
+    """Gate z and candidate V x + c, in `dtype`; the matrix product is in the dtype of `x`."""
     kernel, bias = params["linear"]["kernel"], params["linear"]["bias"]
     y = jnp.matmul(x, kernel.astype(x.dtype)).astype(dtype)
     gate, candidate = jnp.split(y + jnp.broadcast_to(bias.astype(dtype), y.shape), 2, -1)

@@ -1,4 +1,4 @@
-"""The sequence form that every memory can have: a scan of its steps."""
+"""`sequence` of any memory as a `jax.lax.scan` of its steps."""
 
 from typing import Any
 
@@ -14,7 +14,7 @@ _PIECES = 4
 def scan_steps(
     memory: Memory, params: Any, state: Any, xs: Float[Array, "time inputs"], is_first: Bool[Array, " time"]
 ) -> tuple[Any, Float[Array, "time outputs"]]:
-    """The sequence form of a memory, as a scan of its steps.
+    """`sequence` of a memory, as a `jax.lax.scan` of its steps.
 
     Example:
         >>> import jax
@@ -30,22 +30,22 @@ def scan_steps(
     """
     initial = memory.initial_state(params)
     leaves, structure = jax.tree.flatten(params)
-    pieces = [_cut(leaf) for leaf in leaves]
+    pieces = [_split(leaf) for leaf in leaves]
 
     def step(state: Any, inputs: Any) -> tuple[Any, Float[Array, " outputs"]]:
         x, first = inputs
-        whole = jax.tree.unflatten(structure, [_joined(parts) for parts in pieces])
-        return memory.step(whole, reset_where(first, initial, state), x)
+        params = jax.tree.unflatten(structure, [_joined(parts) for parts in pieces])
+        return memory.step(params, reset_where(first, initial, state), x)
 
     state, ys = jax.lax.scan(step, state, (xs, is_first))
     return state, ys
 
 
-def _cut(leaf: Array) -> list[Array]:
-    """A wide matrix in pieces.
+def _split(leaf: Array) -> list[Array]:
+    """A matrix split into blocks of columns, whose gradients accumulate faster.
 
-    The gradient of a kernel is summed over the steps of the scan. In pieces that stay in a
-    cache the sum takes less time: a fifth less for a whole gradient, on CPUs (docs/design.md).
+    The gradient of a kernel is summed over the steps of the scan. Blocks that fit into the
+    cache make the sum faster: a fifth less time for a whole gradient, on CPUs (docs/design.md).
     """
     if jnp.ndim(leaf) != 2 or leaf.shape[1] % _PIECES:
         return [leaf]

@@ -1,4 +1,4 @@
-"""Several memories, one on the other."""
+"""Stacked memories."""
 
 from dataclasses import field
 from typing import Any, TypeAlias
@@ -15,15 +15,16 @@ State: TypeAlias = tuple[Any, ...]
 
 @static
 class Stack:
-    """Memories in layers: each takes what the one before it gives.
+    """Stacked memories: the input of a layer is the output of the layer before it.
 
     Args:
-        layers: any memories, at least one; `(GRU(64),) * 2` for two of a kind.
-        residual: whether from the second layer on the input of a layer is added to its
-            output, for which both must have the same width (He et al. 2016).
+        layers: any memories, at least one; `(GRU(64),) * 2` for two equal layers.
+        residual: whether, from the second layer on, the input of a layer is added to its
+            output; both must have the same dimension (He et al. 2016).
 
     Raises:
-        ConfigError: without a layer; when it is used, for a residual layer that changes the width.
+        ConfigError: without a layer; in `out_size` and `init`, for a residual layer whose input and
+            output differ in dimension.
 
     Example:
         >>> import jax
@@ -44,7 +45,7 @@ class Stack:
             raise ConfigError("Stack.layers: got (), expected at least one memory")
 
     def init(self, in_size: int, *, key: Key, dtype: str) -> dict[str, Any]:
-        """The params of `layer_0`, `layer_1`, ...; `key` is consumed."""
+        """Fresh params of `layer_0`, `layer_1`, ...; `key` is consumed."""
         keys = jax.random.split(key, len(self.layers))
         sizes = self._sizes(in_size)
         return {
@@ -53,7 +54,7 @@ class Stack:
         }
 
     def out_size(self, in_size: int) -> int:
-        """That of the last layer."""
+        """The output dimension of the last layer."""
         return self._sizes(in_size)[-1]
 
     def initial_state(self, params: dict[str, Any]) -> State:
@@ -63,7 +64,7 @@ class Stack:
     def step(
         self, params: dict[str, Any], state: State, x: Float[Array, " inputs"]
     ) -> tuple[State, Float[Array, " outputs"]]:
-        """A step of each layer."""
+        """One step of each layer."""
         states = []
         for i, layer in enumerate(self.layers):
             new, y = layer.step(params[f"layer_{i}"], state[i], x)
@@ -74,7 +75,7 @@ class Stack:
     def sequence(
         self, params: Any, state: State, xs: Float[Array, "time inputs"], is_first: Bool[Array, " time"]
     ) -> tuple[State, Float[Array, "time outputs"]]:
-        """Layer by layer, each over all of time."""
+        """`sequence` of each layer, one layer after the other."""
         states = []
         for i, layer in enumerate(self.layers):
             new, ys = layer.sequence(params[f"layer_{i}"], state[i], xs, is_first)
@@ -83,14 +84,14 @@ class Stack:
         return tuple(states), xs
 
     def _sizes(self, in_size: int) -> list[int]:
-        """The width of the input and that of the output of each layer."""
+        """The input dimension, then the output dimension of each layer."""
         sizes = [in_size]
         for i, layer in enumerate(self.layers):
             sizes.append(layer.out_size(sizes[-1]))
             if self.residual and i and sizes[-1] != sizes[-2]:
                 raise ConfigError(
-                    f"Stack.layers[{i}]: got an output of {sizes[-1]} numbers for an input of {sizes[-2]}, "
-                    "expected the same width; residual layers add the two"
+                    f"Stack.layers[{i}]: got output dimension {sizes[-1]} for input dimension {sizes[-2]}, "
+                    "expected the same dimension; residual layers add the two"
                 )
         return sizes
 

@@ -1,4 +1,4 @@
-"""Activations by name."""
+"""Activation functions by registered name."""
 
 from collections.abc import Callable
 from typing import TypeAlias
@@ -30,9 +30,9 @@ ACTIVATIONS: NamedFunctions[Activation] = NamedFunctions(
 
 
 def register_activation(name: str, function: Activation) -> None:
-    """Make a function available as `MLP(activation=name)`.
+    """Register an activation function for use as `MLP(activation=name)`.
 
-    The name is what the config, its fingerprint and files hold; register the same function
+    A config, its fingerprint and its files contain only the name; register the same function
     under it wherever they are used.
 
     Raises:

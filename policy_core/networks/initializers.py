@@ -1,4 +1,4 @@
-"""Initializers of kernels by name."""
+"""Initializers of kernels by registered name."""
 
 import math
 from collections.abc import Callable
@@ -14,7 +14,7 @@ from policy_core.networks.primitive import drawn
 
 Initializer: TypeAlias = Callable[[Key, tuple[int, int]], Float[Array, "inputs outputs"]]
 
-_HIGHEST = jax.lax.Precision.HIGHEST  # else TPUs and Ampere GPUs multiply in 8 to 11 bits
+_HIGHEST = jax.lax.Precision.HIGHEST  # otherwise TPUs and Ampere GPUs multiply with 8 to 11 bits
 
 
 @drawn
@@ -23,9 +23,9 @@ def orthogonal(key: Key, shape: tuple[int, int]) -> Float[Array, "inputs outputs
 
     Uniform over such matrices (Haar), as the Q of a QR decomposition of a normal matrix
     with positive diagonal R (Saxe et al. 2014, Mezzadri 2007). It is computed by classical
-    Gram-Schmidt, twice a column, which is as orthogonal as Householder (Giraud et al.
-    2005), in plain products: batched QR calls can block each other for ever on a machine
-    of two cores (jax 0.10), so nothing that may be vmapped should contain one.
+    Gram-Schmidt, twice per column, which is as orthogonal as Householder (Giraud et al.
+    2005), with matrix products only: batched QR calls can deadlock on a machine with two
+    cores (jax 0.10), so code that may be vmapped should not call QR.
 
     Args:
         key: consumed.
@@ -71,7 +71,7 @@ INITIALIZERS: NamedFunctions[Initializer] = NamedFunctions(
 
 
 def register_initializer(name: str, function: Initializer) -> None:
-    """Make a function `(key, (inputs, outputs)) -> kernel` available as `kernel_init=name`.
+    """Register an initializer `(key, (inputs, outputs)) -> kernel` for use as `kernel_init=name`.
 
     Raises:
         ConfigError: if the name is taken by another function.

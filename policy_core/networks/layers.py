@@ -13,17 +13,17 @@ from policy_core.networks.initializers import INITIALIZERS
 
 Layer: TypeAlias = dict[str, Float[Array, "..."]]
 
-MOST_LAYERS = 100  # of a network: each is traced by itself, and a file may ask for any number
-_EPSILON = 1e-5  # of a layer norm, added to the variance
+MOST_LAYERS = 100  # bounds the tracing time of a network whose config is read from a file
+_EPSILON = 1e-5  # added to the variance of a layer norm
 
 
 def init_linear(
     in_size: int, out_size: int, *, key: Key, dtype: str, gain: float, kernel_init: str = "orthogonal"
 ) -> Layer:
-    """Kernel `[inputs, outputs]`, times `gain`, and a bias of zeros. `key` is consumed."""
+    """Params of a linear layer: a kernel `[inputs, outputs]` scaled by `gain`, and a bias of zeros."""
     kernel = INITIALIZERS.find(kernel_init)(key, (in_size, out_size))
     kind = jnp.result_type(kernel, gain)
-    # By lax: jnp traces a product anew for every shape, which takes as long as all the rest.
+    # lax, not jnp: a jnp product is traced again for every shape, which doubles the tracing time.
     kernel = jax.lax.mul(jax.lax.convert_element_type(kernel, kind), kind.type(gain))
     return {"kernel": kernel.astype(dtype), "bias": jnp.zeros(out_size, dtype)}
 
@@ -34,18 +34,18 @@ def linear(layer: Layer, x: Float[Array, " inputs"]) -> Float[Array, " outputs"]
 
 
 def init_norm(size: int, dtype: str) -> Layer:
-    """A scale of ones and a bias of zeros."""
+    """Params of a layer norm: a scale of ones and a bias of zeros."""
     return {"scale": jnp.ones(size, dtype), "bias": jnp.zeros(size, dtype)}
 
 
 def normalized(x: Float[Array, " size"]) -> Float[Array, " size"]:
-    """Mean 0, variance 1 (Ba et al. 2016)."""
+    """`x` normalized to mean 0 and variance 1 (Ba et al. 2016)."""
     centered = x - jnp.mean(x)
     return centered * jax.lax.rsqrt(jnp.mean(jnp.square(centered)) + _EPSILON)
 
 
 def norm(layer: Layer, x: Float[Array, " size"]) -> Float[Array, " size"]:
-    """Layer norm, computed in float32 or wider and given in the dtype of `x`."""
+    """Layer norm, computed in float32 or wider and returned in the dtype of `x`."""
     wide = widen(x)
     return (normalized(wide) * layer["scale"].astype(wide.dtype) + layer["bias"].astype(wide.dtype)).astype(
         x.dtype

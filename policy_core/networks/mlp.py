@@ -16,15 +16,15 @@ from policy_core.networks.layers import MOST_LAYERS, Layer, check_names, init_li
 
 @static
 class MLP:
-    """A multi-layer perceptron whose every layer is linear, perhaps normalised, then activated.
+    """A multi-layer perceptron: linear layers, each followed by an activation, with optional layer norm.
 
     Args:
-        hidden: the width of each layer; `()` for none.
+        hidden: the width of each layer; `()` for no layer.
         activation: a name, see `register_activation`.
         kernel_init: "orthogonal", "lecun_normal", "lecun_uniform", or registered.
         gain: factor of the initial kernels; sqrt(2) by default, as in Andrychowicz et al.
             2021 and Huang et al. 2022. Biases start at zero.
-        layer_norm: whether each layer is normalised before it is activated (Ba et al. 2016).
+        layer_norm: whether each layer is normalized before it is activated (Ba et al. 2016).
 
     Raises:
         ConfigError: for an unknown name, a width below 1, or more than 100 layers.
@@ -52,7 +52,7 @@ class MLP:
         check_names(self)
 
     def init(self, in_size: int, *, key: Key, dtype: str) -> dict[str, Layer]:
-        """Fresh layers `hidden_0`, `hidden_1`, ..., and perhaps `norm_0`, ...; `key` is consumed."""
+        """Fresh params: `hidden_0`, ..., and with layer norm `norm_0`, ...; `key` is consumed."""
         sizes = (in_size, *self.hidden)
         keys = jax.random.split(key, len(self.hidden))
         layers = {
@@ -70,7 +70,7 @@ class MLP:
         return (in_size, *self.hidden)[-1]
 
     def apply(self, params: dict[str, Layer], x: Float[Array, " inputs"]) -> Float[Array, " outputs"]:
-        """The activations of the last layer."""
+        """The output of the last layer, after its activation."""
         activation = ACTIVATIONS.find(self.activation)
         for i in range(len(self.hidden)):
             x = linear(params[f"hidden_{i}"], x)

@@ -1,8 +1,8 @@
 """A JAX primitive for initializers, so that `jax.eval_shape` need not trace the sampler.
 
-To know the params of a config, a file traces its `init`. Tracing the sampler of a kernel takes JAX
-some 10 ms, and ends in the shape that was asked for; a primitive has a shape rule, and is expanded
-into the sampler when a program is compiled. The numbers are the same.
+When a file is loaded, the shapes of the params are found by `jax.eval_shape` of `init`. Tracing the
+sampler of a kernel takes some 10 ms; a primitive has a shape rule instead, and is expanded into the
+sampler when a program is compiled. The random values are the same.
 """
 
 import functools
@@ -21,7 +21,7 @@ Draw = Callable[[Key, tuple[int, int]], Float[Array, "rows columns"]]
 
 
 def drawn(function: Draw, /) -> Draw:
-    """Make an initializer, which gives float32 of the shape that it is asked for, one primitive."""
+    """Make an initializer of float32 kernels a single JAX primitive."""
 
     @functools.wraps(function)
     def draw(key: Key, shape: tuple[int, int]) -> Float[Array, "rows columns"]:
@@ -31,7 +31,7 @@ def drawn(function: Draw, /) -> Draw:
     return draw
 
 
-def _spelt_out(keys: Any, *, function: Draw, shape: tuple[int, int]) -> Any:
+def _expanded(keys: Any, *, function: Draw, shape: tuple[int, int]) -> Any:
     draw: Any = lambda key: function(key, shape)  # noqa: E731
     for _ in _axes_of(keys):
         draw = jax.vmap(draw)
@@ -44,18 +44,18 @@ def _batched(keys: Any, axes: Any, *, function: Draw, shape: tuple[int, int]) ->
 
 def _shape_and_dtype(keys: Any, *, function: Draw, shape: tuple[int, int]) -> Any:
     del function
-    # What else a type says, such as over which devices it varies, is as with the keys.
+    # All other attributes of the type, such as the axes over which it varies, are those of the keys.
     return keys.update(shape=(*_axes_of(keys), *shape), dtype=jnp.dtype("float32"), weak_type=False)
 
 
 def _axes_of(keys: Any) -> tuple[int, ...]:
-    """The axes of an array of keys, of either style."""
+    """The shape of an array of keys, of either style, without the axis of a raw key."""
     typed = jnp.issubdtype(keys.dtype, jax.dtypes.prng_key)
     return tuple(keys.shape if typed else keys.shape[:-1])
 
 
 _drawn = Primitive("drawn")
 _drawn.def_abstract_eval(_shape_and_dtype)
-_drawn.def_impl(jax.jit(_spelt_out, static_argnames=("function", "shape")))
-mlir.register_lowering(_drawn, mlir.lower_fun(_spelt_out, multiple_results=False))
+_drawn.def_impl(jax.jit(_expanded, static_argnames=("function", "shape")))
+mlir.register_lowering(_drawn, mlir.lower_fun(_expanded, multiple_results=False))
 batching.primitive_batchers[_drawn] = _batched

@@ -17,19 +17,20 @@ from policy_core.networks.layers import MOST_LAYERS, Layer, check_names, init_li
 
 @static
 class ResidualMLP:
-    """Blocks of x + linear(f(linear(layer_norm(x)))) after a linear layer, and a layer norm at the end.
+    """The residual network of SimBa (Lee et al. 2025).
 
-    The residual network of SimBa (Lee et al. 2025), which goes on gaining where a plain
-    MLP loses from depth. It is meant to see normalised observations: `normalize=Normalize()`.
+    A linear layer, then blocks x + linear(f(linear(layer_norm(x)))), then a layer norm. It gains
+    from depth where a plain MLP loses. Use it with normalized observations:
+    `normalize=Normalize()`.
 
     Args:
-        width: of x.
-        blocks: how many.
-        expansion: the width within a block, in widths of x.
+        width: dimension of x.
+        blocks: number of residual blocks.
+        expansion: ratio of the hidden width of a block to `width`.
         activation: a name, see `register_activation`.
         kernel_init: "orthogonal", "lecun_normal", "lecun_uniform", or registered.
-        gain: factor of the initial kernels of layers that are activated; those of the others
-            have 1. Biases start at zero.
+        gain: factor of the initial kernels of layers followed by the activation; 1 for the
+            others. Biases start at zero.
 
     Raises:
         ConfigError: for an unknown name, a number below 1, or more than 100 blocks.
@@ -58,7 +59,7 @@ class ResidualMLP:
         check_names(self)
 
     def init(self, in_size: int, *, key: Key, dtype: str) -> dict[str, Any]:
-        """Layer `input`, then `block_0`, ... of `norm`, `up`, `down`, then `norm`; `key` is consumed."""
+        """Fresh params: `input`, `block_0`, ... (each `norm`, `up`, `down`), `norm`; `key` is consumed."""
         inner = self.expansion * self.width
         input_key, *keys = jax.random.split(key, 1 + 2 * self.blocks)
 
@@ -80,7 +81,7 @@ class ResidualMLP:
         return self.width
 
     def apply(self, params: dict[str, Any], x: Float[Array, " inputs"]) -> Float[Array, " outputs"]:
-        """The normalised sum of all blocks."""
+        """The output of the last block, after a layer norm."""
         activation = ACTIVATIONS.find(self.activation)
         x = linear(params["input"], x)
         for i in range(self.blocks):

@@ -1,11 +1,11 @@
 """Spaces of observations and actions, as static configs.
 
-Bounds, sizes and dtypes are part of a config and so of the fingerprint; nothing here is
-an array that an optimiser could move. An element of a space is an array (`Box`,
-`Discrete`, `MultiDiscrete`, `MultiBinary`), a plain dict (`Dict`) or a tuple (`Tuple`).
+Bounds, sizes and dtypes are part of a config and so of the fingerprint; none is an array
+that an optimizer could update. An element of a space is an array (`Box`, `Discrete`,
+`MultiDiscrete`, `MultiBinary`), a plain dict (`Dict`) or a tuple (`Tuple`).
 
-Masks are boolean, true = allowed, in the structure that `full_mask` shows. A row of a
-mask that allows nothing counts as a row that allows everything.
+Masks are boolean, true = allowed, in the structure of `full_mask`. A row of a mask that
+allows nothing counts as a row that allows everything.
 """
 
 from policy_core.spaces.box import Box as Box

@@ -1,4 +1,4 @@
-"""`Box`: arrays of numbers between bounds."""
+"""`Box`: float or integer arrays with a lower and an upper bound."""
 
 import math
 from typing import Literal, TypeAlias
@@ -23,15 +23,15 @@ BoxDtype: TypeAlias = Literal[
 
 @static
 class Box:
-    """Arrays of one shape between two bounds, inclusive.
+    """A box: arrays of one shape and dtype between two bounds, inclusive.
 
     Args:
-        low: lower bound, a number for all entries or a tuple of one number an entry in C
-            order; -inf for none (the default).
+        low: lower bound, one float for all entries or a tuple of one per entry in C order;
+            -inf for none (the default).
         high: upper bound, likewise; inf for none (the default).
         shape: shape of an element, `()` by default.
         dtype: name of a float or integer dtype. An infinite bound of an integer box is the
-            bound of its dtype. 64-bit dtypes are their 32-bit cousins unless JAX runs in x64.
+            bound of its dtype. 64-bit dtypes become 32-bit unless JAX runs in x64.
 
     Raises:
         ConfigError: for bounds that do not fit the shape, cross, or are not of the dtype.
@@ -61,14 +61,14 @@ class Box:
                         f"Box.{name}: got {len(bound)} bounds for shape {self.shape}, expected one "
                         f"number, or {math.prod(self.shape)} in C order"
                     )
-                if len(set(bound)) == 1:  # one number for all is the canonical form
+                if len(set(bound)) == 1:  # canonical form: equal bounds are stored as one float
                     set_field(self, name, bound[0])
         low, high = np.broadcast_arrays(self.low, self.high)
         if np.any(low > high) or np.any(low == np.inf) or np.any(high == -np.inf):
             raise ConfigError("Box.low: above Box.high somewhere; expected low <= high")
         if self.is_float:
             largest = float(jnp.finfo(self.dtype).max)
-            if np.any(low > largest) or np.any(high < -largest):  # both would become infinite
+            if np.any(low > largest) or np.any(high < -largest):  # the cast would make them infinite
                 raise ConfigError(f"Box.low, Box.high: outside of the range of {self.dtype}")
         else:
             info = np.iinfo(self.dtype)
@@ -103,7 +103,7 @@ class Box:
                 return low.astype(dtype), high.astype(dtype)
         info = np.iinfo(dtype)
 
-        def whole(bound: np.ndarray) -> np.ndarray:
+        def as_integers(bound: np.ndarray) -> np.ndarray:
             # Python ints: a float cannot hold every bound of a 64-bit integer.
             clipped = [
                 info.max if x >= info.max else info.min if x <= info.min else int(x)
@@ -111,7 +111,7 @@ class Box:
             ]
             return np.array(clipped, dtype).reshape(self.shape)
 
-        return whole(low), whole(high)
+        return as_integers(low), as_integers(high)
 
     def struct(self) -> jax.ShapeDtypeStruct:
         """Shape and dtype of an element."""
@@ -127,7 +127,7 @@ class Box:
         low, high = self.bounds()
         if not self.is_float:
             return _sample_integers(key, low, high)
-        # Drawn in float32 or wider; the widest box, +-3e38, must not overflow.
+        # Sampled in float32 or wider; low * (1 - u) + high * u cannot overflow, for bounds of +-3e38 too.
         wide = wide_float(low.dtype)
         uniform_key, tail_key = jax.random.split(key)
         u = jax.random.uniform(uniform_key, self.shape, wide)
@@ -143,13 +143,13 @@ class Box:
         return jnp.clip(sample.astype(low.dtype), low, high)
 
     def contains(self, element: PyTree) -> Bool[Array, ""]:
-        """Whether `element` is of this shape and kind, and within the bounds."""
+        """Whether `element` has this shape and kind of dtype, and lies within the bounds."""
         if not matches_structure(element, self.struct()):
             return jnp.array(False)
         low, high = self.bounds()
         if self.is_float:
             element = jnp.asarray(element)
-            with np.errstate(over="ignore"):  # a bound beyond the dtype is no bound
+            with np.errstate(over="ignore"):  # a bound beyond the range of the dtype becomes infinite
                 low, high = low.astype(element.dtype), high.astype(element.dtype)
             return jnp.all((element >= low) & (element <= high))
         return in_range(element, low, high)
@@ -165,14 +165,14 @@ class Box:
         return values.reshape(self.shape).astype(struct.dtype)
 
     def full_mask(self) -> None:
-        """None: a continuous space has no mask."""
+        """None: a box has no mask."""
 
     def mask_rows(self, mask: Mask) -> list[Bool[Array, "..."]]:
-        """None: there is no mask."""
+        """`[]`: a box has no mask."""
         return []
 
     def check_mask(self, mask: Mask, name: str = "action_mask") -> None:
-        """Raise `MaskError` if there is a mask at all."""
+        """Raise `MaskError` unless `mask` is None."""
         if mask is not None:
             raise MaskError(f"{name}: got a mask for a Box, which cannot be masked; pass None")
 
@@ -184,10 +184,10 @@ def _sample_integers(key: Key, low: np.ndarray, high: np.ndarray) -> Num[Array, 
     """Uniform integers between inclusive bounds, which may span the whole dtype."""
     unsigned = np.dtype(f"uint{low.dtype.itemsize * 8}")
     with np.errstate(over="ignore"):
-        span = high.astype(unsigned) - low.astype(unsigned)  # modulo 2^bits: right for signed too
+        span = high.astype(unsigned) - low.astype(unsigned)  # modulo 2^bits, so exact for signed dtypes too
         exclusive = span + unsigned.type(1)  # 0 where the span is the whole dtype
-    whole_key, part_key = jax.random.split(key)
-    part = jax.random.randint(part_key, low.shape, 0, np.maximum(exclusive, 1), unsigned)
-    whole = jax.random.bits(whole_key, low.shape, unsigned)
-    offset = jnp.where(exclusive == 0, whole, part)
+    bits_key, range_key = jax.random.split(key)
+    in_span = jax.random.randint(range_key, low.shape, 0, np.maximum(exclusive, 1), unsigned)
+    all_bits = jax.random.bits(bits_key, low.shape, unsigned)
+    offset = jnp.where(exclusive == 0, all_bits, in_span)
     return (offset + low.astype(unsigned)).astype(low.dtype)

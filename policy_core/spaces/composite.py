@@ -1,4 +1,4 @@
-"""`Dict` and `Tuple`: several spaces side by side, nested to any depth."""
+"""`Dict` and `Tuple`: composite spaces, nested to any depth."""
 
 from collections.abc import Mapping
 from dataclasses import field
@@ -17,23 +17,23 @@ from policy_core.contract import Key, Mask, Space
 from policy_core.errors import MaskError
 
 Name: TypeAlias = str | int
-"""Of a part: its key in a `Dict`, its place in a `Tuple`."""
+"""The name of a part: its key in a `Dict`, its index in a `Tuple`."""
 
 
 class _Parts:
-    """What `Dict` and `Tuple` share: everything part by part, in the order of the parts."""
+    """Base of `Dict` and `Tuple`: each method applies to the parts, in their order."""
 
     @property
     def flat_size(self) -> int:
-        """The sum over the spaces."""
+        """The sum of the flat sizes of the parts."""
         return sum(space.flat_size for space in parts_of(self).values())
 
     def struct(self) -> PyTree:
-        """The structs of the parts."""
+        """Shape and dtype of an element, part by part."""
         return like(self, {name: space.struct() for name, space in parts_of(self).items()})
 
     def sample(self, *, key: Key, mask: Mask = None) -> Any:
-        """Samples of the parts; `key` is consumed."""
+        """A random element allowed by the mask; `key` is consumed."""
         self.check_mask(mask, "mask")
         parts = parts_of(self)
         keys = dict(zip(parts, jax.random.split(key, len(parts)), strict=True))
@@ -41,14 +41,14 @@ class _Parts:
         return like(self, {n: space.sample(key=keys[n], mask=masks[n]) for n, space in parts.items()})
 
     def contains(self, element: PyTree) -> Bool[Array, ""]:
-        """Whether each of the spaces contains its part, and there are no other parts."""
+        """Whether `element` has exactly the parts, each contained in its space."""
         if not matches_structure(element, self.struct()):
             return jnp.array(False)
         inside = [space.contains(element[name]) for name, space in parts_of(self).items()]
         return jnp.all(jnp.array(inside, bool))
 
     def flatten(self, element: Any) -> Float[Array, " flat"]:
-        """The flat forms one after the other, in the order of the parts."""
+        """The flat forms of the parts, concatenated."""
         flat = [space.flatten(element[name]) for name, space in parts_of(self).items()]
         dtype = wide_float(*(part.dtype for part in flat))
         return jnp.concatenate([jnp.zeros(0, dtype), *(part.astype(dtype) for part in flat)])
@@ -74,7 +74,7 @@ class _Parts:
         return [row for name, space in parts_of(self).items() for row in space.mask_rows(mask[name])]
 
     def check_mask(self, mask: Mask, name: str = "action_mask") -> None:
-        """Raise `MaskError` unless `mask` is None or in the container of the parts, each possibly None."""
+        """Raise `MaskError` unless `mask` is None, or a dict or tuple of masks of the parts (or None)."""
         if mask is None:
             return
         parts, masks = parts_of(self), mask
@@ -91,10 +91,10 @@ class _Parts:
 
 @static
 class Dict(_Parts):
-    """Named spaces. Elements are plain dicts, masks likewise (None for what has no mask).
+    """A dict of named spaces. Elements and masks are plain dicts (None for a part without a mask).
 
-    Keys are strings, in sorted order, as JAX orders dicts: features cannot be permuted
-    between libraries, whatever order the mapping was written in.
+    Keys are strings, in sorted order, as JAX orders dicts: the order of the features does not
+    depend on the order of the mapping.
 
     Args:
         spaces: name to space.
@@ -121,7 +121,7 @@ class Dict(_Parts):
 
 @static
 class Tuple(_Parts):
-    """Numbered spaces. Elements are tuples, masks likewise (None for what has no mask).
+    """A tuple of spaces. Elements and masks are tuples (None for a part without a mask).
 
     Args:
         spaces: a tuple of spaces.
@@ -136,10 +136,10 @@ class Tuple(_Parts):
 
 
 def parts_of(space: Any) -> dict[Name, Space]:
-    """The parts of a `Dict` by name, or of a `Tuple` by place."""
+    """The parts of a `Dict` by key, or of a `Tuple` by index."""
     return dict(space.spaces) if isinstance(space, Dict) else dict(enumerate(space.spaces))
 
 
 def like(space: Any, values: Mapping[Name, Any]) -> Any:
-    """The parts in the container of an element of the space: a dict, or a tuple for a `Tuple`."""
+    """The values as an element of the space: a dict for a `Dict`, a tuple for a `Tuple`."""
     return dict(values) if isinstance(space, Dict) else tuple(values.values())

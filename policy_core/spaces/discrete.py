@@ -1,4 +1,4 @@
-"""`Discrete`, `MultiDiscrete`, `MultiBinary`: integers, as int32."""
+"""`Discrete`, `MultiDiscrete` and `MultiBinary`: int32 scalars and arrays."""
 
 import math
 from dataclasses import field
@@ -22,8 +22,8 @@ class Discrete:
     """The integers `start, ..., start + n - 1`, as int32 scalars.
 
     Args:
-        n: how many, at least 1.
-        start: the first one.
+        n: the number of integers, at least 1.
+        start: the smallest integer.
 
     The flat form is one-hot. A mask is `Bool[n]`.
 
@@ -50,7 +50,7 @@ class Discrete:
         return jax.ShapeDtypeStruct((), jnp.dtype("int32"))
 
     def sample(self, *, key: Key, mask: Mask = None) -> Int[Array, ""]:
-        """A uniform draw among the allowed; `key` is consumed."""
+        """A uniform sample of the allowed integers; `key` is consumed."""
         self.check_mask(mask, "mask")
         if mask is None:
             return self.start + jax.random.randint(key, (), 0, self.n)
@@ -67,15 +67,15 @@ class Discrete:
         return jax.nn.one_hot(_as_int32(element) - self.start, self.n, dtype=jnp.float32)
 
     def unflatten(self, flat: Float[Array, " flat"]) -> Int[Array, ""]:
-        """The index of the largest number."""
+        """The integer of the largest entry."""
         return self.start + jnp.argmax(flat).astype(jnp.int32)
 
     def full_mask(self) -> Bool[Array, " n"]:
-        """`n` times true."""
+        """True for every integer: `Bool[n]`."""
         return jnp.ones(self.n, bool)
 
     def mask_rows(self, mask: Mask) -> list[Bool[Array, "..."]]:
-        """The mask."""
+        """The mask itself, the only row; `[]` for None."""
         return [] if mask is None else [mask]
 
     def check_mask(self, mask: Mask, name: str = "action_mask") -> None:
@@ -88,11 +88,11 @@ class MultiDiscrete:
     """An array of integers, each with its own number of categories, as int32.
 
     Args:
-        nvec: the numbers of categories, in C order.
+        nvec: the number of categories of each entry, in C order.
         shape: shape of an element; `(len(nvec),)` by default.
-        start: the first integer of each, in C order; 0 by default.
+        start: the smallest integer of each entry, in C order; 0 by default.
 
-    The flat form is one one-hot row after the other. A mask is a tuple of rows, the i-th
+    The flat form is the concatenated one-hot rows. A mask is a tuple of rows, the i-th
     `Bool[nvec[i]]`, or a `JointMask` over the combinations.
 
     Example:
@@ -137,11 +137,11 @@ class MultiDiscrete:
         return np.array(self.start, np.int32).reshape(self.struct().shape)
 
     def valid(self) -> np.ndarray:
-        """`[len(nvec), max(nvec)]`: which places of the padded rows are categories."""
+        """`[len(nvec), max(nvec)]`: which columns of the padded rows are categories."""
         return np.arange(max(self.nvec, default=0)) < np.array(self.nvec, np.int32)[:, None]
 
     def sample(self, *, key: Key, mask: Mask = None) -> Int[Array, "..."]:
-        """A uniform draw among the allowed; `key` is consumed."""
+        """A uniform sample of the allowed elements; `key` is consumed."""
         self.check_mask(mask, "mask")
         shape = self.struct().shape
         if mask is None:
@@ -171,7 +171,7 @@ class MultiDiscrete:
         return (index[rows] == columns).astype(jnp.float32)
 
     def unflatten(self, flat: Float[Array, " flat"]) -> Int[Array, "..."]:
-        """The index of the largest number of each row."""
+        """The integer of the largest entry of each row."""
         if not self.nvec:
             return jnp.zeros(self.struct().shape, jnp.int32)
         padded = jnp.full(self.valid().shape, -jnp.inf, flat.dtype).at[np.nonzero(self.valid())].set(flat)
@@ -182,7 +182,7 @@ class MultiDiscrete:
         return tuple(jnp.ones(n, bool) for n in self.nvec)
 
     def mask_rows(self, mask: Mask) -> list[Bool[Array, "..."]]:
-        """The rows; all combinations are one for a `JointMask`."""
+        """The rows of the mask; a `JointMask` is one row over all combinations."""
         if isinstance(mask, JointMask):
             return [mask.allowed]
         return [row for row in mask or () if row is not None]
@@ -226,7 +226,7 @@ class MultiBinary:
         return jax.ShapeDtypeStruct(shape, jnp.dtype("int32"))
 
     def sample(self, *, key: Key, mask: Mask = None) -> Int[Array, "..."]:
-        """Fair coins; `key` is consumed."""
+        """Independent bits, 1 with probability 1/2 where the mask allows it; `key` is consumed."""
         self.check_mask(mask, "mask")
         bits = jax.random.bernoulli(key, 0.5, self.struct().shape)
         return (bits if mask is None else bits & mask).astype(jnp.int32)
@@ -242,7 +242,7 @@ class MultiBinary:
         return jnp.ravel(jnp.asarray(element).astype(jnp.float32))
 
     def unflatten(self, flat: Float[Array, " flat"]) -> Int[Array, "..."]:
-        """One where the number is above one half."""
+        """1 where the entry is above 0.5, else 0."""
         return (flat > 0.5).astype(jnp.int32).reshape(self.struct().shape)
 
     def full_mask(self) -> Bool[Array, "..."]:
@@ -250,7 +250,7 @@ class MultiBinary:
         return jnp.ones(self.struct().shape, bool)
 
     def mask_rows(self, mask: Mask) -> list[Bool[Array, "..."]]:
-        """None: each bit may be 0."""
+        """`[]`: a masked bit is 0, so no entry must be allowed."""
         return []
 
     def check_mask(self, mask: Mask, name: str = "action_mask") -> None:
@@ -263,7 +263,7 @@ def _as_int32(element: Shaped[Array, "..."]) -> Int[Array, "..."]:
 
 
 def _sample_allowed(key: Key, mask: Bool[Array, " n"]) -> Int[Array, ""]:
-    """A uniform draw among the true entries, of which there is at least one."""
+    """The index of a true entry, uniformly sampled; `mask` has at least one."""
     rank = jnp.cumsum(mask, dtype=jnp.int32)
     return jnp.argmax(rank > jax.random.randint(key, (), 0, rank[-1])).astype(jnp.int32)
 

@@ -1,4 +1,4 @@
-"""Discrete spaces as enumerations: the index of an element, and the element at an index."""
+"""The elements of a discrete space by index, in C order."""
 
 import math
 from typing import Any
@@ -12,22 +12,22 @@ from policy_core.spaces.discrete import Discrete, MultiBinary, MultiDiscrete
 
 
 def count(space: Space) -> int | None:
-    """How many elements a space has; None if it is not discrete."""
+    """The number of elements of a space; None if it is not discrete."""
     radix = _radix(space)
     return None if radix is None else math.prod(radix[0])
 
 
 def element_at(space: Any, index: Int[Array, "*batch"]) -> Int[Array, "*batch_shape"]:
     """The int32 elements at indices from 0 to `count` - 1, in C order."""
-    nvec, starts, shape = _known(space)
+    nvec, starts, shape = _digits_of(space)
     strides = _strides(nvec)
     digits = index[..., None] // _like(strides, index) % _like(nvec, index)
     return (digits + _like(starts, index)).astype(jnp.int32).reshape(*index.shape, *shape)
 
 
 def index_of(space: Any, action: Any) -> Int[Array, "*batch"]:
-    """The indices of elements; -1 for what is not in the space."""
-    nvec, starts, shape = _known(space)
+    """The indices of elements; -1 for an element outside of the space."""
+    nvec, starts, shape = _digits_of(space)
     action = jnp.asarray(action).astype(jnp.int32)
     batch = action.shape[: action.ndim - len(shape)]
     digits = action.reshape(*batch, len(nvec))
@@ -38,7 +38,7 @@ def index_of(space: Any, action: Any) -> Int[Array, "*batch"]:
 
 
 def _radix(space: Any) -> tuple[list[int], list[int], tuple[int, ...]] | None:
-    """Sizes and first values of the digits, and the shape of an element."""
+    """An element as mixed-radix digits: sizes and starts of the digits, and the shape of an element."""
     match space:
         case Discrete(n=n, start=start):
             return [n], [start], ()
@@ -49,7 +49,7 @@ def _radix(space: Any) -> tuple[list[int], list[int], tuple[int, ...]] | None:
     return None
 
 
-def _known(space: Any) -> tuple[list[int], list[int], tuple[int, ...]]:
+def _digits_of(space: Any) -> tuple[list[int], list[int], tuple[int, ...]]:
     radix = _radix(space)
     assert radix is not None, f"{type(space).__name__} is not discrete"
     return radix
@@ -60,5 +60,5 @@ def _strides(nvec: list[int]) -> list[int]:
 
 
 def _like(numbers: list[int], batch: Int[Array, "*batch"]) -> np.ndarray:
-    """One number a digit, with as many axes in front as `batch` has."""
+    """One integer per digit, with a leading axis of length 1 for each axis of `batch`."""
     return np.array(numbers, np.int32).reshape((1,) * batch.ndim + (len(numbers),))

@@ -16,10 +16,10 @@ MOST_COMBINATIONS = 2**20
 
 
 class JointMask(NamedTuple):
-    """A mask over the combinations of all choices of a `MultiDiscrete`, as Jumanji has them.
+    """A mask over all combinations of the entries of a `MultiDiscrete`, as in Jumanji.
 
     Args:
-        allowed: booleans of shape `nvec`; `allowed[i, j]` is about i first and j second.
+        allowed: booleans of shape `nvec`; `allowed[i, j]` is whether the action (i, j) is allowed.
 
     Example:
         >>> import jax
@@ -38,12 +38,12 @@ class JointMask(NamedTuple):
 
 
 def allowed(mask: Bool[Array, "*batch n"]) -> Bool[Array, "*batch n"]:
-    """The mask, where rows that allow nothing have become rows that allow everything."""
+    """The mask, with rows that allow nothing replaced by rows that allow everything."""
     return mask | ~jnp.any(mask, -1, keepdims=True)
 
 
 def pad_rows(mask: Mask, nvec: tuple[int, ...]) -> Bool[Array, "*batch rows width"]:
-    """The rows of a mask as one array, false beyond the end of a row; None allows everything."""
+    """The rows of a mask as one array, padded with false; None allows everything."""
     rows = (None,) * len(nvec) if mask is None else mask
     batch = np.broadcast_shapes(*(jnp.shape(row)[:-1] for row in rows if row is not None))
     full = [
@@ -56,19 +56,18 @@ def pad_rows(mask: Mask, nvec: tuple[int, ...]) -> Bool[Array, "*batch rows widt
 
 
 def rows_of_mask(mask: Any, nvec: tuple[int, ...]) -> tuple[Any, ...]:
-    """The mask of a `MultiDiscrete` from the two other layouts found in the wild.
+    """The mask of a `MultiDiscrete` from a flat mask (sb3-contrib) or a stacked one (Jumanji).
 
     Args:
-        mask: booleans, flat `[sum(nvec)]` as in sb3-contrib, or stacked
-            `[len(nvec), max(nvec)]` as in Jumanji, where what lies beyond a row is ignored.
-            More axes in front are batch axes.
-        nvec: the numbers of categories. What could be either layout is taken as stacked.
+        mask: booleans, flat `[sum(nvec)]` or stacked `[len(nvec), max(nvec)]`, where the
+            padding of a row is ignored. More leading axes are batch axes.
+        nvec: the number of categories of each row. A mask that fits both shapes is taken as stacked.
 
     Returns:
         A tuple of rows, the i-th `[..., nvec[i]]`.
 
     Raises:
-        MaskError: if the mask is of neither layout, or not boolean. (For a mask over
+        MaskError: if the mask has neither shape, or is not boolean. (For a mask over
             combinations see `JointMask`.)
 
     Example:
@@ -93,8 +92,8 @@ def rows_of_mask(mask: Any, nvec: tuple[int, ...]) -> tuple[Any, ...]:
 def checked_mask(space: Space, mask: Mask) -> Mask:
     """The mask, with a run-time check that each of its rows allows something.
 
-    Everywhere else a row that allows nothing counts as one that allows everything. To be
-    told of it, pass masks through this function inside `checkify.checkify`.
+    Everywhere else a row that allows nothing counts as one that allows everything. To raise an
+    error instead, pass masks through this function inside `checkify.checkify`.
 
     Args:
         space: the action space.

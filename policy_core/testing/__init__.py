@@ -1,8 +1,8 @@
 """Conformance tests for implementers of `ActorCritic`, as functions of a config.
 
 inputs       random masks and perturbed params
-assertions   each raises `ContractError`, with the figures
-checks       `check_policy`, and each check by itself
+assertions   each raises `ContractError`, with the numbers
+checks       `check_policy`, and its checks one by one
 """
 
 from policy_core.testing.checks import CHECKS as CHECKS

@@ -18,18 +18,18 @@ def at(tree: PyTree, i: int) -> PyTree:
 
 
 def stack(trees: list[PyTree]) -> PyTree:
-    """The trees along a new leading axis."""
+    """The trees stacked along a new leading axis."""
     return jax.tree.map(lambda *x: jnp.stack(x), *trees)
 
 
 def require(condition: bool, message: str) -> None:
-    """Raise unless the condition holds."""
+    """Raise `ContractError` unless the condition holds."""
     if not condition:
         raise ContractError(message)
 
 
 def attempt(function: Callable[[], Any], message: str) -> Any:
-    """The result of the function; whatever it raises is the cause of a `ContractError`."""
+    """The result of the function; any exception becomes the cause of a `ContractError`."""
     try:
         return function()
     except Exception as error:
@@ -37,12 +37,12 @@ def attempt(function: Callable[[], Any], message: str) -> Any:
 
 
 def require_close(tolerance: float, got: PyTree, expected: PyTree, when: str) -> None:
-    """Every leaf is within the tolerance, relative to max(1, |expected|); else says which is farthest."""
+    """Raise unless |got - expected| <= tolerance * max(1, |expected|) in every leaf."""
     attempt(lambda: chex.assert_trees_all_equal_shapes(got, expected), f"results {when} differ in shape")
 
     def distance(a: Any, b: Any) -> float:
         a, b = np.asarray(a, np.float64), np.asarray(b, np.float64)
-        # What is not finite must be the same, else it is infinitely far.
+        # NaN is equal to nothing and infinities only to themselves: a distance of NaN counts as inf.
         off = np.where(a == b, 0, np.abs(a - b) / np.maximum(1, np.abs(b)))
         return float(np.max(np.where(np.isnan(off), np.inf, off), initial=0))
 
@@ -53,18 +53,18 @@ def require_close(tolerance: float, got: PyTree, expected: PyTree, when: str) ->
 
 
 def require_equal(got: PyTree, expected: PyTree, message: str) -> None:
-    """Every leaf has the same dtype, shape and bits; else says which has not."""
+    """Raise unless every leaf has the same dtype, shape and values."""
     attempt(lambda: chex.assert_trees_all_equal_shapes_and_dtypes(got, expected), message)
     attempt(lambda: chex.assert_trees_all_equal(got, expected), message)
 
 
 def require_finite(tree: PyTree, message: str) -> None:
-    """Every number is finite; else says which leaf has one that is not."""
+    """Raise unless every leaf is finite."""
     attempt(lambda: chex.assert_tree_all_finite(tree), message)
 
 
 def require_finite_float(name: str, x: Any, shape: tuple[int, ...]) -> None:
-    """A finite float of this shape."""
+    """Raise unless `x` is a finite float array of this shape."""
     expected = f"a float of shape {shape}" if shape else "a float scalar"
     right = x.shape == shape and jnp.issubdtype(x.dtype, jnp.floating)
     require(right, f"{name} is {x.dtype}{x.shape}, expected {expected}")
@@ -72,8 +72,9 @@ def require_finite_float(name: str, x: Any, shape: tuple[int, ...]) -> None:
 
 
 def require_one_trace(function: Callable[..., Any], calls: list[tuple[Any, ...]], message: str) -> None:
-    """Jitted, the function is traced once for all calls."""
-    traces = 0  # `chex.assert_max_traces` counts by the place in the source, over all configs of a process
+    """Raise unless the jitted function is traced once for all calls."""
+    # `chex.assert_max_traces` counts by the line of the source, over all configs of a process.
+    traces = 0
 
     @jax.jit
     def counted(*call: Any) -> Any:

@@ -33,17 +33,17 @@ _TIME = 5
 
 
 def check_policy(config: Any, *, seed: int = 0, tolerance: float = 1e-5, loadable: bool = True) -> None:
-    """Check that a config keeps the actor-critic contract.
+    """Check that a config satisfies the `ActorCritic` contract.
 
     Args:
-        config: the config, as given to `policy_core.init`.
-        seed: of the observations, masks and params used.
+        config: the config, as passed to `policy_core.init`.
+        seed: the seed of the random observations, masks and params.
         tolerance: how far results may differ between programs (jit or not, vmap or loop),
             relative to max(1, |result|). Raise it for networks that compute in bfloat16.
-        loadable: whether to check that the policy can be saved and loaded, too.
+        loadable: whether to also check that the policy can be saved and loaded.
 
     Raises:
-        ContractError: naming the rule that is broken, and the figures.
+        ContractError: for the first rule that is broken, with the numbers.
 
     Example:
         >>> import policy_core as pc
@@ -53,7 +53,7 @@ def check_policy(config: Any, *, seed: int = 0, tolerance: float = 1e-5, loadabl
         ...     actor=pc.MLP((4,)), critic=pc.MLP((4,)),
         ... ))
     """
-    require(isinstance(config, ActorCritic), "the config does not offer ActorCritic")
+    require(isinstance(config, ActorCritic), "the config does not implement ActorCritic")
     leaves = attempt(lambda: jax.tree.leaves(config), "the config is not static")
     require(leaves == [], "the config is not static: decorate its class with @policy_core.static")
     case = Case(config, seed, tolerance)
@@ -63,7 +63,7 @@ def check_policy(config: Any, *, seed: int = 0, tolerance: float = 1e-5, loadabl
 
 
 class Case:
-    """A policy with one observation, one sequence, and masks, drawn once for all checks."""
+    """A policy with random params, one observation, one sequence and one mask, for all checks."""
 
     def __init__(self, config: ActorCritic, seed: int = 0, tolerance: float = 1e-5) -> None:
         self.config, self.tolerance = config, tolerance
@@ -75,7 +75,7 @@ class Case:
             policy = step.init(config, key=init_key)
             keys = jax.random.split(observation_key, _TIME)
             observations = jax.vmap(lambda key: space.sample(key=key))(keys)
-            # Every leaf is moved, so that nothing passes because a bias or a gain is near zero.
+            # Every leaf is perturbed, so that no check passes because a bias or a gain is near zero.
             moves, _ = training.trainable(policy)
             policy = (perturb(policy[0], moves, noise_key), config)
             params, _ = training.update_statistics(policy, observations)
@@ -106,7 +106,7 @@ def check_shapes(case: Case) -> None:
 
 
 def check_value(case: Case) -> None:
-    """A value is a finite float scalar, a vector if a prediction says so; its loss has a gradient."""
+    """A value is a finite float scalar, or the vector of a prediction; its loss has a gradient."""
     call = (case.state, case.observation)
     raw = jax.eval_shape(case.config.forward, case.policy[0], *call)[2]
     _, value = step.value(case.policy, *call)
@@ -130,7 +130,7 @@ def check_value(case: Case) -> None:
 
 
 def check_ratio(case: Case) -> None:
-    """`evaluate_action` of a fresh action gives its stored log-probability: ratio exactly 1."""
+    """`evaluate_action` of an action just sampled returns its log-probability: ratio exactly 1."""
     keys = jax.random.split(case.key, 32)
 
     @jax.jit
@@ -153,14 +153,14 @@ def check_ratio(case: Case) -> None:
 
 
 def check_jit(case: Case) -> None:
-    """Jitted and not, the results agree."""
+    """The results with and without `jit` agree."""
     jitted = case_step(case)
     with jax.disable_jit():
         require_close(case.tolerance, jitted, case_step(case), "with and without jit")
 
 
 def check_vmap(case: Case) -> None:
-    """A batch by `vmap` gives what a loop gives; so does a population."""
+    """A `vmap` over observations or over params (a population) agrees with a loop."""
     keys = jax.random.split(case.key, _TIME)
 
     def take(observation: Any, key: Any) -> Any:
@@ -185,14 +185,14 @@ def check_vmap(case: Case) -> None:
 
 
 def check_sequence(case: Case) -> None:
-    """`evaluate_sequence` equals single steps, with resets where `is_first` says so."""
+    """`evaluate_sequence` equals single steps, with resets where `is_first`."""
     forms = jax.jit(lambda *call: (_sequence(case, *call), _steps(case, *call)))
     got, expected = forms(case.policy, case.state, case.is_first)
     require_close(case.tolerance, got, expected, "as a sequence and as steps")
 
 
 def check_memory(case: Case) -> None:
-    """A memory equals its steps in gradients, too, whole or in chunks, wherever it is reset."""
+    """Outputs and gradients of a sequence equal those of steps, for any resets and in chunks."""
     if not jax.tree.leaves(case.state):
         return
     time, half = jnp.arange(_TIME), _TIME // 2
@@ -214,7 +214,7 @@ def check_memory(case: Case) -> None:
         return jax.grad(loss)(case.policy[0])
 
     def last(params: Any) -> Any:
-        """The last terms of our policy after a past under other params."""
+        """The terms of the last step under `case.policy`, from a state made under `params`."""
         state, _ = _sequence(case, (params, case.config), case.state, patterns[0], slice(0, -1))
         return sum(
             jnp.sum(x[0]) for x in _sequence(case, case.policy, state, patterns[0], slice(-1, None))[1]
@@ -240,7 +240,7 @@ def check_memory(case: Case) -> None:
 
 
 def check_deterministic(case: Case) -> None:
-    """Without a key, the same call gives the same action; it is in the action space."""
+    """Without a key the action is deterministic, and in the action space."""
     call = (case.policy, case.state, case.observation)
     _, first = step.act(*call, action_mask=case.mask)
     _, second = step.act(*call, action_mask=case.mask)
@@ -250,7 +250,7 @@ def check_deterministic(case: Case) -> None:
 
 
 def check_masks(case: Case) -> None:
-    """Masked actions are never drawn; gradients are finite, forward and reverse."""
+    """Masked actions are never sampled; derivatives are finite, forward and reverse."""
     keys = jax.random.split(case.key, 256)
     space, call = case.config.action_space, (case.state, case.observation)
 
@@ -278,16 +278,16 @@ def check_masks(case: Case) -> None:
         action, env_actions, inside = draw(mask)
         require(bool(inside), f"actions under the {name} mask leave the space")
         if name == "random":
-            mask, drawn = jax.tree.map(np.asarray, (mask, env_actions))
-            allowed = [is_allowed(space, mask, at(drawn, i)) for i in range(len(keys))]
-            require(all(allowed), "an action that the mask forbids was drawn")
+            mask, samples = jax.tree.map(np.asarray, (mask, env_actions))
+            allowed = [is_allowed(space, mask, at(samples, i)) for i in range(len(keys))]
+            require(all(allowed), "an action that the mask forbids was sampled")
         gradient, (_, tangent) = derivatives(mask, action)
         require_finite(gradient, f"the gradient under the {name} mask is not finite")
         require_finite(tangent, f"the forward derivative under the {name} mask is not finite")
 
 
 def check_compiles_once(case: Case) -> None:
-    """A second call, with an equal config built anew, compiles nothing."""
+    """A second call with an equal config, built again, is not traced again."""
     data = to_bytes(case.policy, self_test=False) if is_static(case.config) else None
     twin = case.config if data is None else from_bytes(data)[1]
     require(twin == case.config, "a rebuilt config is not equal to the first")
@@ -300,7 +300,7 @@ def check_compiles_once(case: Case) -> None:
 
 
 def check_file(case: Case) -> None:
-    """Saved and loaded, the pair is the same, bit for bit, and acts the same."""
+    """A policy that is saved and loaded is the same pair, bit for bit, and acts the same."""
     params, config = from_bytes(to_bytes(case.policy, self_test=False), case.config)
     require(config == case.config, "the loaded policy is another one")
     require_equal(params, case.policy[0], "the loaded policy is another one")
@@ -357,7 +357,7 @@ def _sequence(case: Case, policy: Any, state: Any, is_first: Any, part: slice = 
 
 
 def _steps(case: Case, policy: Any, state: Any, is_first: Any) -> Any:
-    """The same as a scan of `evaluate_action`."""
+    """As `_sequence`, by a scan of `evaluate_action`."""
 
     def take(state: Any, inputs: Any) -> Any:
         observation, action, mask, first = inputs
@@ -370,7 +370,7 @@ def _steps(case: Case, policy: Any, state: Any, is_first: Any) -> Any:
 
 
 def _stored(case: Case) -> Any:
-    """Observations, actions and masks `[time, ...]`."""
+    """Observations, sampled actions and masks of the case, `[time, ...]`."""
 
     def action(observation: Any, key: Any) -> Any:
         return step.action_and_value(case.policy, case.state, observation, key=key, action_mask=case.mask)[1]

@@ -11,7 +11,7 @@ from policy_core.spaces import JointMask
 
 
 def is_allowed(space: Any, mask: Any, action: Any) -> bool:
-    """Whether a mask with something allowed in each row allows an environment action."""
+    """Whether a mask allows an environment action; each row must allow something."""
     if mask is None:
         return True
     if isinstance(mask, dict):
@@ -30,7 +30,7 @@ def is_allowed(space: Any, mask: Any, action: Any) -> bool:
 
 
 def random_mask(full: PyTree, key: Any) -> PyTree:
-    """Some entries of each row forbidden, never all."""
+    """A random mask in the structure of `full`; the last entry of each row is allowed."""
     leaves, structure = jax.tree.flatten(full)
     keys = jax.random.split(key, max(len(leaves), 1))
     masks = [jax.random.bernoulli(k, 0.5, leaf.shape) for k, leaf in zip(keys, leaves, strict=False)]
@@ -38,7 +38,7 @@ def random_mask(full: PyTree, key: Any) -> PyTree:
 
 
 def perturb(params: PyTree, moves: PyTree, key: Any) -> PyTree:
-    """Every number moved a little where `moves` is true."""
+    """The params plus normal noise of standard deviation 0.3, in float leaves where `moves` is true."""
     leaves, structure = jax.tree.flatten(params)
     keys = jax.random.split(key, max(len(leaves), 1))
 

@@ -17,7 +17,7 @@ pc.init(config, jax.random.key(0))
 # the state is forgotten
 pc.act(policy, observation)
 
-# a keyword is misspelt
+# a keyword is misspelled
 pc.act(policy, state, observation, mask=None)
 
 # two results are taken where there are four
@@ -32,7 +32,7 @@ pc.act((policy[1], policy[0]), state, observation)
 # a field is assigned
 config.actor_gain = 1.0
 
-# a field is misspelt
+# a field is misspelled
 pc.MLP(hidden_sizes=(64,))
 
 # a list is given for a tuple
@@ -41,13 +41,13 @@ pc.MLP([64, 64])
 # a config field is positional
 pc.Discrete(3, 1)
 
-# a choice is misspelt
+# a choice is misspelled
 pc.Scale(std="learned")
 
 # is_first is missing
 pc.evaluate_sequence(policy, state, observation, observation)
 
-# what is no policy config is initialised
+# what is no policy config is initialized
 pc.init(pc.MLP(), key=jax.random.key(0))
 
 # a policy is loaded as something else

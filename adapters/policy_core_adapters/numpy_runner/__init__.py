@@ -1,17 +1,17 @@
-r"""Policy files on NumPy and msgpack alone: for a robot, or a game server.
+r"""Inference from policy files with NumPy and msgpack only.
 
     runner = load("cartpole.msgpack")
     state = runner.reset()
     state, action = runner.act(state, observation)  # deterministic
-    state, action = runner.act(state, observation, rng=rng, action_mask=mask)  # a draw
+    state, action = runner.act(state, observation, rng=rng, action_mask=mask)  # a sample
 
-Neither JAX nor policy_core is imported. The file is verified as docs/file-format.md says; what
-the config asks for and this runner does not know is an error, never left out. Encoders, networks,
-memories, heads, value heads and policies are found by the name of their class in `ENCODERS`,
-`NETWORKS`, `MEMORIES`, `HEADS`, `VALUES` and `POLICIES`: add a function there for one of your own.
+Neither JAX nor policy_core is imported. The file is verified as in docs/file-format.md; a class or
+field that this runner does not support is an error, never ignored. Encoders, networks, memories,
+heads, value heads and policies are looked up by the name of their class in `ENCODERS`, `NETWORKS`,
+`MEMORIES`, `HEADS`, `VALUES` and `POLICIES`: add a function there for one of your own.
 """
 
-from __future__ import annotations  # to evaluate np.random.Generator imports all of np.random
+from __future__ import annotations  # evaluating np.random.Generator would import np.random
 
 import os
 from collections.abc import Callable
@@ -38,17 +38,17 @@ def load(
     activations: dict[str, Callable[[Array], Array]] | None = None,
     mask_functions: dict[str, MaskFunction] | None = None,
 ) -> Runner:
-    """The policy in a file.
+    """Load the policy in a file.
 
     Args:
         path: the file.
-        member: which one of a population.
-        activations: functions that were registered by name in the process that saved.
-        mask_functions: likewise, `(mask, seen) -> mask` for parts of an action that depend on
-            others; they get and give NumPy arrays.
+        member: index of the member of a population.
+        activations: activation functions by the name that they were registered under.
+        mask_functions: likewise, `(mask, parents) -> mask` for parts of an action that depend on
+            others, with NumPy arrays.
 
     Raises:
-        ValueError: for a damaged file, or one that asks for what is not known here.
+        ValueError: for a damaged file, or one with a class or field that is not supported.
         OSError: if there is no such file.
     """
     with open(path, "rb") as file:

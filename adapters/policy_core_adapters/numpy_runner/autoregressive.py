@@ -1,6 +1,6 @@
-"""Actions in NumPy whose parts depend on other parts: parents first; see `numpy_runner`."""
+"""Autoregressive actions of policy files in NumPy; see `numpy_runner`."""
 
-from __future__ import annotations  # to evaluate np.random.Generator imports all of np.random
+from __future__ import annotations  # evaluating np.random.Generator would import np.random
 
 from collections.abc import Callable
 from typing import Any
@@ -24,28 +24,28 @@ def dependent(
     network: Callable[[Any], Callable[[Array], Array]],
     mask_functions: dict[str, MaskFunction],
 ) -> Choice:
-    """How a `Dict` or `Tuple` is chosen under `Autoregressive`.
+    """The `Choice` of a `Dict` or `Tuple` action with `Autoregressive` parts.
 
     Args:
         space, box_head, params, dtype, temperature: as in `choice_of`.
-        fields: of the config of class Autoregressive.
-        network: from its params in the file to the network of a part.
-        mask_functions: name to `(mask, seen) -> mask`; `seen` are the policy actions of the
-            parents by name, as NumPy integers: of a box in bins, the indices.
+        fields: the fields of the `Autoregressive` config.
+        network: a function from the params of a part to its network.
+        mask_functions: `(mask, parents) -> mask` by name; `parents` are the policy actions of the
+            parents by name, as NumPy integers: for a box with bins, the indices.
     """
     only(fields, "Autoregressive", "parents", "network", "masks")
     for name, function in fields["masks"]:
         if function not in mask_functions:
             raise ValueError(
-                f"Autoregressive.masks[{name!r}]: {function!r} is not known here; give it in `mask_functions`"
+                f"Autoregressive.masks[{name!r}]: {function!r} is not known here; pass it in `mask_functions`"
             )
     masks = {name: mask_functions[function] for name, function in fields["masks"]}
-    parents = {name: tuple(seen) for name, seen in fields["parents"]}
+    parents = {name: tuple(names) for name, names in fields["parents"]}
     parts, named = parts_of(space), space["type"].endswith("Dict")
-    # A part has more parents than any of them.
+    # Topological order: a part has more parents than any of its parents.
     order = sorted(parts, key=lambda name: len(parents.get(name, ())))
     forms = {name: index_form(part, box_head, dtype) for name, part in parts.items()}
-    flatten = {seen: flatten_of(forms[seen][0]) for names in parents.values() for seen in names}
+    flatten = {parent: flatten_of(forms[parent][0]) for names in parents.values() for parent in names}
     networks = {name: network(params[str(name)].get("network", {})) for name in parts if parents.get(name)}
     choices = {
         name: choice_of(form, box_head, params[str(name)]["head"], dtype, temperature)
@@ -56,12 +56,12 @@ def dependent(
         actions: dict[Any, Any] = {}
         for name in order:
             row, y = None if mask is None else mask[name], x
-            seen = {parent: actions[parent] for parent in parents.get(name, ())}
-            if seen:
-                flat = [flatten[parent](action) for parent, action in seen.items()]
+            given = {parent: actions[parent] for parent in parents.get(name, ())}
+            if given:
+                flat = [flatten[parent](action) for parent, action in given.items()]
                 y = networks[name](np.concatenate([x, *flat]).astype(dtype, copy=False))
             if name in masks:
-                row = masks[name](row, seen)
+                row = masks[name](row, given)
             choice = choices[name]
             actions[name] = choice.mode(y, row) if rng is None else choice.sample(y, row, rng)
         values = {name: forms[name][1](actions[name]) for name in parts}

@@ -45,7 +45,7 @@ def _embedding(fields: Any, space: Any, params: Any, dtype: Any) -> Encode:
 
 
 def _categories(name: str, fields: Any) -> list[int]:
-    """How many each part of a discrete space has."""
+    """The number of categories of each entry of a discrete space."""
     match name:
         case "policy_core/Discrete":
             return [fields["n"]]
@@ -108,7 +108,7 @@ def _impala(fields: Any, space: Any, params: Any, dtype: Any) -> Encode:
 
 
 def _tower(layers: list[Callable[[Array], Array]], last: Any, space: Any, dtype: Any) -> Encode:
-    """Layers of an image and a linear one, each before a ReLU."""
+    """Convolutional layers and a linear layer, each followed by ReLU."""
     shape, dense = tuple(space["fields"]["shape"]), linear(last, dtype)
 
     def encode(image: Any) -> Array:
@@ -126,7 +126,7 @@ def _tower(layers: list[Callable[[Array], Array]], last: Any, space: Any, dtype:
 
 
 def _convolution(layer: Any, side: int, stride: int, padding: int, dtype: Any) -> Callable[[Array], Array]:
-    """A convolution as one product of all windows with the kernel."""
+    """A convolution as one matrix product of all windows with the kernel."""
     channels, filters = layer["kernel"].shape[2:]
     kernel = shaped(layer["kernel"], side, side, channels, filters).astype(dtype)
     kernel = kernel.transpose(2, 0, 1, 3).reshape(-1, filters)
@@ -144,11 +144,11 @@ def _convolution(layer: Any, side: int, stride: int, padding: int, dtype: Any) -
 
 
 def _pooled(x: Array) -> Array:
-    """The maximum over 3 x 3 at stride 2, padded."""
+    """3 x 3 max pooling at stride 2, padded as "SAME" in JAX."""
     pads = []
     for size in x.shape[:2]:
-        whole = max(2 * (-(-size // 2) - 1) + 3 - size, 0)
-        pads.append((whole // 2, whole - whole // 2))
+        total = max(2 * (-(-size // 2) - 1) + 3 - size, 0)
+        pads.append((total // 2, total - total // 2))
     x = np.pad(x, (*pads, (0, 0)), constant_values=-np.inf)
     windows = np.lib.stride_tricks.sliding_window_view(x, (3, 3), (0, 1))[::2, ::2]
     return np.asarray(windows.max((-2, -1)))

@@ -1,4 +1,4 @@
-"""Policy files in NumPy: the map of a file, verified, and its params."""
+"""Policy files in NumPy: the verified msgpack map of a file, and its params."""
 
 import hashlib
 import math
@@ -11,7 +11,7 @@ from policy_core_adapters.numpy_runner.networks import Array
 
 
 def read(data: bytes) -> dict[str, Any]:
-    """The map of a file, its form, checksum and fingerprint verified."""
+    """The msgpack map of a file, with its format, checksum and fingerprint verified."""
     view = memoryview(data)[:-32]
     blocks = [hashlib.sha256(view[i : i + 2**20]).digest() for i in range(0, len(view), 2**20)]
     if not data.startswith(b"\x8a\xa6format\xabpolicy_core"):
@@ -28,7 +28,7 @@ def read(data: bytes) -> dict[str, Any]:
 
 
 def params_of(document: dict[str, Any], member: tuple[int, ...]) -> dict[str, Any]:
-    """The params of one member, as nested dicts of arrays."""
+    """The params of one member of a population (`()` for one policy), as nested dicts of arrays."""
     batch = tuple(document["batch"])
     if len(member) != len(batch) or any(not 0 <= i < n for i, n in zip(member, batch, strict=True)):
         raise ValueError(f"member: got {member}, expected an index for each of the axes {batch}")

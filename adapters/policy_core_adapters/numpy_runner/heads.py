@@ -1,6 +1,6 @@
 """Heads of policy files in NumPy: from features to environment actions; see `numpy_runner`."""
 
-from __future__ import annotations  # to evaluate np.random.Generator imports all of np.random
+from __future__ import annotations  # evaluating np.random.Generator would import np.random
 
 import math
 from collections.abc import Callable
@@ -13,16 +13,16 @@ from policy_core_adapters.numpy_runner.spaces import Box, parts_of
 
 
 class Choice(NamedTuple):
-    """One part of an action: how it is chosen."""
+    """The functions that choose an action, or one part of it, from features."""
 
     mode: Callable[[Array, Any], Any]
     """`(features, mask) -> environment action`, the deterministic one"""
     sample: Callable[[Array, Any, np.random.Generator], Any]
-    """`(features, mask, rng) -> environment action`, a draw"""
+    """`(features, mask, rng) -> environment action`, a sample"""
 
 
 class Head(NamedTuple):
-    """What a head is made of."""
+    """The arguments of a head: space, params, dtype, temperature and the fields of its config."""
 
     space: Any
     params: Any
@@ -32,7 +32,7 @@ class Head(NamedTuple):
 
 
 def choice_of(space: Any, box_head: Any, params: Any, dtype: Any, temperature: float | None) -> Choice:
-    """How an action of a space is chosen, from the params of its head."""
+    """The `Choice` of a space, from the params of its head."""
     match space["type"].partition("/")[2]:
         case "Discrete" | "MultiDiscrete" | "MultiBinary":
             return HEADS["policy_core/LogitsHead"](Head(space, params, dtype, temperature, {}))
@@ -47,11 +47,11 @@ def choice_of(space: Any, box_head: Any, params: Any, dtype: Any, temperature: f
                 for key, part in parts_of(space).items()
             ]
             return _joint(parts, space["type"].endswith("Dict"))
-    raise ValueError(f"action_space: no space {space['type']!r} is known here")
+    raise ValueError(f"action_space: no space {space['type']!r} is supported by this runner")
 
 
 def _unmasked(choice: Choice) -> Choice:
-    """The choice for a box, which has no masks."""
+    """The choice for a box; a mask is an error."""
 
     def check(mask: Any) -> None:
         if mask is not None:
@@ -80,7 +80,7 @@ def _joint(parts: list[tuple[Any, Choice]], named: bool) -> Choice:
 
 
 def _pick(logits: Array, mask: Any, rng: np.random.Generator | None) -> int:
-    """The index of the largest logit that is allowed, or of a draw among them."""
+    """The index of the largest allowed logit, or of a sample if there is an `rng`."""
     if mask is not None:
         mask = np.asarray(mask)
         if mask.shape != logits.shape or mask.dtype != bool:
@@ -89,19 +89,19 @@ def _pick(logits: Array, mask: Any, rng: np.random.Generator | None) -> int:
             logits = np.where(mask, np.clip(logits, -1e30, 1e30), -np.inf)
     if rng is None:
         return int(logits.argmax())
-    # A class of weight 0 does not raise the running sum, so no target falls into it.
+    # A class of weight 0 does not increase the cumulative sum, so it is never sampled.
     sums = np.cumsum(np.exp(logits.astype(np.float64) - logits.max()))
     index = np.searchsorted(sums, rng.random() * sums[-1], side="right")
     return int(min(index, np.searchsorted(sums, sums[-1])))
 
 
 def _pick_even(logits: Array, rng: np.random.Generator | None) -> Array:
-    """`_pick` for each row of a table, without masks."""
+    """`_pick` for each row of a matrix, without masks."""
     if rng is None:
         return np.asarray(logits.argmax(-1), np.int32)
     sums = np.cumsum(np.exp(logits.astype(np.float64) - logits.max(-1, keepdims=True)), -1)
-    whole = sums[:, -1:]
-    past = (sums <= rng.random(whole.shape) * whole) & (sums < whole)
+    total = sums[:, -1:]
+    past = (sums <= rng.random(total.shape) * total) & (sums < total)
     index: Array = past.sum(-1, dtype=np.int32)
     return index
 
@@ -109,13 +109,13 @@ def _pick_even(logits: Array, rng: np.random.Generator | None) -> Array:
 def _pick_joint(
     logits: Array, allowed: Any, sizes: tuple[int, ...], rng: np.random.Generator | None
 ) -> Array:
-    """An index for each row, among the combinations that a joint mask allows."""
+    """An index for each row, from the combinations allowed by a joint mask."""
     allowed = np.asarray(allowed)
     if allowed.shape != sizes or allowed.dtype != bool:
         raise ValueError(f"action_mask.allowed: got {allowed.dtype}{allowed.shape}, expected bool{sizes}")
     table = np.zeros((), logits.dtype)
     for row in np.split(logits, np.cumsum(sizes)[:-1]):
-        table = table[..., None] + row  # the last axis is that of this row
+        table = table[..., None] + row  # a new last axis for this row
     return np.array(np.unravel_index(_pick(table.ravel(), allowed.ravel(), rng), sizes), np.int32)
 
 
@@ -155,11 +155,11 @@ def _discrete(head: Head) -> Choice:
 
 
 def _rows(logits: Callable[[Array], Array], sizes: list[int]) -> Callable[..., Array]:
-    """An index for each of several rows of logits, one after the other."""
+    """A function that picks an index for each of several concatenated rows of logits."""
     ends, even = np.cumsum(sizes).tolist(), len(set(sizes)) == 1
 
     def pick(x: Array, mask: Any, rng: np.random.Generator | None) -> Array:
-        if mask is None and even:  # the usual case, without a loop
+        if mask is None and even:  # the common case, without a loop
             return _pick_even(logits(x).reshape(len(sizes), -1), rng)
         z, masks = logits(x), [None] * len(sizes) if mask is None else mask
         spans = zip(ends, sizes, masks, strict=True)
@@ -175,17 +175,17 @@ def _scaled(head: Head, box: Box) -> Callable[[Array], tuple[Array, Array]]:
     is_softplus = scale["positive"] == "softplus"
     start = math.exp(scale["log_std"])
     raw = start + math.log(-math.expm1(-start)) if is_softplus else scale["log_std"]
-    heat = 0.0 if head.temperature is None else 0.5 * math.log(head.temperature)
+    shift = 0.0 if head.temperature is None else 0.5 * math.log(head.temperature)
 
     def log_std(x: Any) -> Any:
         x = np.asarray(x, np.float64)
         if is_softplus:
             x = np.where(x < -15, x, np.log(softplus(np.maximum(x, -15))))
-        return np.clip(x, scale["low"], scale["high"]) + heat
+        return np.clip(x, scale["low"], scale["high"]) + shift
 
     if scale["std"] != "state":
         fixed = scale["std"] == "fixed"
-        constant = np.full(box.shape, scale["log_std"] + heat) if fixed else log_std(head.params["scale"])
+        constant = np.full(box.shape, scale["log_std"] + shift) if fixed else log_std(head.params["scale"])
         return lambda x: (layer(x).reshape(box.shape), constant)
 
     def split(x: Array) -> tuple[Array, Array]:
@@ -214,7 +214,7 @@ def _squashed(head: Head) -> Choice:
 
 def _of_unbounded(split: Callable[[Array], tuple[Array, Array]], finish: Callable[[Array], Array]) -> Choice:
     def sample(x: Array, mask: Any, rng: np.random.Generator) -> Array:
-        del mask  # a box has none
+        del mask  # a box has no mask
         loc, log_std = split(x)
         return finish(loc + np.exp(log_std) * rng.standard_normal(loc.shape))
 
@@ -234,7 +234,7 @@ def _beta(head: Head) -> Choice:
         return both[: box.size].reshape(box.shape), both[box.size :].reshape(box.shape)
 
     def mode(x: Array, mask: Any) -> Array:
-        del mask  # a box has none
+        del mask  # a box has no mask
         a, b = concentrations(x)
         inner = (a > 1) & (b > 1)
         a, b = np.where(inner, a - 1, a), np.where(inner, b - 1, b)
@@ -242,8 +242,8 @@ def _beta(head: Head) -> Choice:
 
     def sample(x: Array, mask: Any, rng: np.random.Generator) -> Array:
         del mask
-        part = np.asarray(rng.beta(*concentrations(x)))
-        return box.clip(box.between(part, 1 - part))
+        fraction = np.asarray(rng.beta(*concentrations(x)))
+        return box.clip(box.between(fraction, 1 - fraction))
 
     return Choice(mode, sample)
 
@@ -257,9 +257,9 @@ def _bins(head: Head) -> Choice:
 
 
 def index_form(space: Any, box_head: Any, dtype: Any) -> tuple[Any, Callable[[Any], Any]]:
-    """The space of the policy actions of a part, and from those to environment actions.
+    """The policy space of a part, and the function from policy actions to environment actions.
 
-    They are indices for a box in bins. For any other space they are the environment actions.
+    Policy actions are indices for a box with bins, else the environment actions.
     """
     if space["type"].endswith("/Box"):
         if "float" not in space["fields"]["dtype"]:
@@ -270,7 +270,7 @@ def index_form(space: Any, box_head: Any, dtype: Any) -> tuple[Any, Callable[[An
 
 
 def _grid(space: Any, fields: dict[str, Any], dtype: Any) -> tuple[Any, Callable[[Any], Any]]:
-    """The space of the indices of a box in bins, and from indices to values."""
+    """The space of the indices of a box with bins, and the function from indices to values."""
     only(fields, "BinsHead", "bins")
     box, bins = Box(space, dtype), fields["bins"]
     sizes = [bins] * box.size if box.is_float else (box.high - box.low + 1).ravel().tolist()
@@ -279,9 +279,9 @@ def _grid(space: Any, fields: dict[str, Any], dtype: Any) -> tuple[Any, Callable
     def value(index: Array) -> Array:
         if not box.is_float:
             return np.asarray(box.low + index).astype(box.dtype)
-        part = index / (bins - 1)
+        fraction = index / (bins - 1)
         return box.clip(
-            np.asarray(box.low.astype(np.float64) * (1 - part) + box.high.astype(np.float64) * part)
+            np.asarray(box.low.astype(np.float64) * (1 - fraction) + box.high.astype(np.float64) * fraction)
         )
 
     return {"type": "policy_core/MultiDiscrete", "fields": rows}, value

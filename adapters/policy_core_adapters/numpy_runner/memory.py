@@ -1,6 +1,6 @@
 """Memories of policy files in NumPy: one step at a time; see `numpy_runner`.
 
-States have the form that they have in JAX, and are never written to: each step makes new ones.
+States have the structure that they have in JAX. They are never modified: each step returns a new one.
 """
 
 import math
@@ -14,14 +14,14 @@ from policy_core_adapters.numpy_runner.networks import (
     find,
     layer_norm_of,
     linear,
-    normalised,
+    normalized,
     only,
     shaped,
 )
 
 
 class Memory(NamedTuple):
-    """What a policy carries from step to step."""
+    """A memory: its initial state and its step function."""
 
     initial: Any
     """The state at the start of an episode."""
@@ -30,44 +30,46 @@ class Memory(NamedTuple):
 
 
 def memory_of(data: Any, params: Any, dtype: Any) -> Memory:
-    """The memory of a config, its numbers and its state in a dtype."""
+    """The memory of a config, with params and state in a dtype."""
     memory: Memory = find(MEMORIES, data, "memory")(data["fields"], params, dtype)
     return memory
 
 
 def _gate(x: Array) -> Array:
-    """The sigmoid of `x`, by the one function that cannot overflow."""
+    """The sigmoid of `x` as a tanh, which cannot overflow."""
     y: Array = 0.5 * np.tanh(0.5 * x) + 0.5
     return y
 
 
 def _map(part: Any, size: int, gates: int, layer_norm: bool, dtype: Any) -> Callable[[Array], Array]:
-    """`x @ kernel`, perhaps normalised gate by gate."""
+    """`x -> x @ kernel`; with `layer_norm`, normalized per gate."""
     kernel = shaped(part["kernel"], len(part["kernel"]), gates * size)
     rows = np.ascontiguousarray(kernel.T, dtype)
     if not layer_norm:
         return rows.dot
     scale = shaped(part["scale"], gates * size).astype(dtype)
-    return lambda x: normalised(rows.dot(x).reshape(gates, size)).ravel() * scale
+    return lambda x: normalized(rows.dot(x).reshape(gates, size)).ravel() * scale
 
 
 def _start(fields: dict[str, Any], params: Any, shape: tuple[int, ...], dtype: Any) -> Array:
     start = (
         params["start"].astype(dtype).reshape(shape) if fields["learned_start"] else np.zeros(shape, dtype)
     )
-    start.flags.writeable = False  # every episode begins with this very array
+    start.flags.writeable = False  # shared by all episodes
     return start
 
 
 def _gru(fields: dict[str, Any], params: Any, dtype: Any) -> Memory:
     only(fields, "GRU", "size", "layer_norm", "learned_start")
     size, layer_norm = fields["size"], fields["layer_norm"]
-    seen, recalled = (_map(params[name], size, 3, layer_norm, dtype) for name in ("input", "recurrent"))
+    from_input, from_state = (
+        _map(params[name], size, 3, layer_norm, dtype) for name in ("input", "recurrent")
+    )
     bias = shaped(params["input"]["bias"], 3 * size).astype(dtype)
     inner = shaped(params["recurrent"]["bias"], size).astype(dtype)
 
     def step(state: Array, x: Array) -> tuple[Array, Array]:
-        w, u = seen(x) + bias, recalled(state)
+        w, u = from_input(x) + bias, from_state(state)
         gates = _gate(w[: 2 * size] + u[: 2 * size])
         r, z = gates[:size], gates[size:]
         n = np.tanh(w[2 * size :] + r * (u[2 * size :] + inner))
@@ -80,12 +82,14 @@ def _gru(fields: dict[str, Any], params: Any, dtype: Any) -> Memory:
 def _lstm(fields: dict[str, Any], params: Any, dtype: Any) -> Memory:
     only(fields, "LSTM", "size", "layer_norm", "learned_start")
     size, layer_norm = fields["size"], fields["layer_norm"]
-    seen, recalled = (_map(params[name], size, 4, layer_norm, dtype) for name in ("input", "recurrent"))
+    from_input, from_state = (
+        _map(params[name], size, 4, layer_norm, dtype) for name in ("input", "recurrent")
+    )
     bias = shaped(params["input"]["bias"], 4 * size).astype(dtype)
     norm = layer_norm_of(params["cell"], size, dtype) if layer_norm else lambda x: x
 
     def step(state: dict[str, Array], x: Array) -> tuple[dict[str, Array], Array]:
-        i, f, g, o = (seen(x) + recalled(state["hidden"]) + bias).reshape(4, size)
+        i, f, g, o = (from_input(x) + from_state(state["hidden"]) + bias).reshape(4, size)
         cell = _gate(f) * state["cell"] + _gate(i) * np.tanh(g)
         hidden = _gate(o) * np.tanh(norm(cell))
         return {"cell": cell, "hidden": hidden}, hidden
@@ -110,17 +114,17 @@ def _min_gru(fields: dict[str, Any], params: Any, dtype: Any) -> Memory:
 def _window_attention(fields: dict[str, Any], params: Any, dtype: Any) -> Memory:
     only(fields, "WindowAttention", "size", "window", "heads")
     size, window, heads = fields["size"], fields["window"], fields["heads"]
-    embed, attended, out = (linear(params[name], dtype) for name in ("embedding", "attended", "output"))
-    norm, places = layer_norm_of(params["norm"], size, dtype), np.arange(window)
+    embed, qkv, out = (linear(params[name], dtype) for name in ("embedding", "attended", "output"))
+    norm, slots = layer_norm_of(params["norm"], size, dtype), np.arange(window)
     ages = shaped(params["ages"], heads, window).astype(dtype)
     root = np.asarray(math.sqrt(size // heads), dtype)
 
     def step(state: dict[str, Any], x: Array) -> tuple[dict[str, Any], Array]:
         e, count = embed(x), int(state["count"])
-        query, key, value = attended(norm(e)).reshape(3, size)
+        query, key, value = qkv(norm(e)).reshape(3, size)
         keys, values = np.array(state["keys"]), np.array(state["values"])
         keys[count % window], values[count % window] = key, value
-        age = (count - places) % window
+        age = (count - slots) % window
         k, v = (ring.reshape(window, heads, -1).transpose(1, 0, 2) for ring in (keys, values))
         scores = (k @ query.reshape(heads, -1, 1))[..., 0] / root + ages[:, age]
         scores = np.where(age <= count, scores, -1e30).astype(dtype, copy=False)

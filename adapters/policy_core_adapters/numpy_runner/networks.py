@@ -41,7 +41,7 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
 
 
 def linear(layer: dict[str, Array], dtype: Any) -> Callable[[Array], Array]:
-    """`x @ kernel + bias` in a dtype."""
+    """`x -> x @ kernel + bias`, in a dtype."""
     outputs = layer["kernel"].shape[1]
     kernel = np.ascontiguousarray(layer["kernel"].T, dtype)
     bias = shaped(layer["bias"], outputs).astype(dtype)
@@ -49,23 +49,23 @@ def linear(layer: dict[str, Array], dtype: Any) -> Callable[[Array], Array]:
 
 
 def shaped(leaf: Array, *shape: int) -> Array:
-    """A leaf of this shape: NumPy would stretch a smaller one, and say nothing."""
+    """The leaf; raise ValueError unless it has this shape, as NumPy would silently broadcast it."""
     if leaf.shape != shape:
         raise ValueError(f"leaves: one has the shape {leaf.shape}, expected {shape}")
     return leaf
 
 
-def normalised(x: Array) -> Array:
+def normalized(x: Array) -> Array:
     """Rows of mean 0 and variance 1."""
-    centred = x - x.mean(-1, keepdims=True)
-    y: Array = centred / np.sqrt(np.square(centred).mean(-1, keepdims=True) + np.asarray(1e-5, x.dtype))
+    centered = x - x.mean(-1, keepdims=True)
+    y: Array = centered / np.sqrt(np.square(centered).mean(-1, keepdims=True) + np.asarray(1e-5, x.dtype))
     return y
 
 
 def layer_norm_of(part: dict[str, Array], size: int, dtype: Any) -> Callable[[Array], Array]:
-    """The layer norm of a vector, with its scale and bias."""
+    """Layer norm of a vector, with scale and bias."""
     scale, bias = (shaped(part[name], size).astype(dtype) for name in ("scale", "bias"))
-    return lambda x: normalised(x) * scale + bias
+    return lambda x: normalized(x) * scale + bias
 
 
 def _mlp(fields: dict[str, Any], params: dict[str, Any], dtype: Any, names: dict[str, Any]) -> Any:
@@ -98,7 +98,7 @@ def _residual_mlp(fields: dict[str, Any], params: dict[str, Any], dtype: Any, na
 def _activation(name: str, fields: dict[str, Any], names: dict[str, Any]) -> Callable[[Array], Array]:
     if fields["activation"] not in names:
         raise ValueError(
-            f"{name}.activation: {fields['activation']!r} is not known here; give it in `activations`"
+            f"{name}.activation: {fields['activation']!r} is not known here; pass it in `activations`"
         )
     function: Callable[[Array], Array] = names[fields["activation"]]
     return function
@@ -120,13 +120,13 @@ NETWORKS: dict[str, Callable[..., Any]] = {
 
 
 def find(table: dict[str, Any], data: Any, kind: str) -> Any:
-    """What a table has for the class of a config."""
+    """The entry of a table for the class of a config; raise ValueError if there is none."""
     if data["type"] not in table:
-        raise ValueError(f"no {kind} {data['type']!r} is known to this runner; it has {sorted(table)}")
+        raise ValueError(f"no {kind} {data['type']!r} is supported by this runner; it has {sorted(table)}")
     return table[data["type"]]
 
 
 def only(fields: dict[str, Any], name: str, *known: str) -> None:
-    """Raise ValueError for a field that is not known: nothing is left out."""
+    """Raise ValueError for a field that is not supported: none is ignored."""
     if unknown := sorted(set(fields) - set(known)):
-        raise ValueError(f"{name}.{unknown[0]}: this runner does not know the field, and leaves nothing out")
+        raise ValueError(f"{name}.{unknown[0]}: this runner does not support the field, and ignores none")

@@ -1,6 +1,6 @@
 """Policies in NumPy: from a config and params to a runner."""
 
-from __future__ import annotations  # to evaluate np.random.Generator imports all of np.random
+from __future__ import annotations  # evaluating np.random.Generator would import np.random
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -18,7 +18,7 @@ from policy_core_adapters.numpy_runner.values import value_of
 
 
 class Given(NamedTuple):
-    """What a file names and does not hold."""
+    """Functions of the user, which a file refers to by name."""
 
     activations: dict[str, Callable[[Array], Array]]
     mask_functions: dict[str, MaskFunction]
@@ -49,39 +49,39 @@ def _actor_critic(fields: dict[str, Any], params: dict[str, Any], given: Given) 
 def _features(
     fields: dict[str, Any], params: dict[str, Any], dtype: Any, network: Any
 ) -> Callable[[Any], tuple[Array, Array]]:
-    """From an observation to what actor and critic see."""
+    """The function from an observation to the features of actor and critic, before the memories."""
     space, config = fields["observation_space"], fields["encoder"]
-    normalise: Callable[[Any], Any] = lambda observation: observation  # noqa: E731
+    normalize: Callable[[Any], Any] = lambda observation: observation  # noqa: E731
     if fields["normalize"] is not None:
-        normalise = normalizer_of(space, fields["normalize"], params.get("normalize", {}))
+        normalize = normalizer_of(space, fields["normalize"], params.get("normalize", {}))
     keys = fields["actor_keys"], fields["critic_keys"]
     if keys != (None, None):
         by_actor, by_critic = (
-            encoder_of(config, _view(space, names), params[owner].get("encoder", {}), dtype)
-            for owner, names in zip(("actor", "critic"), keys, strict=True)
+            encoder_of(config, _view(space, names), params[branch].get("encoder", {}), dtype)
+            for branch, names in zip(("actor", "critic"), keys, strict=True)
         )
 
-        def two(observation: Any) -> tuple[Array, Array]:
-            observation = normalise(observation)
+        def separate(observation: Any) -> tuple[Array, Array]:
+            observation = normalize(observation)
             return by_actor(observation), by_critic(observation)
 
-        return two
+        return separate
     encode = encoder_of(config, space, params.get("encoder", {}), dtype)
     trunk = network(fields["trunk"], params["trunk"]) if fields["trunk"] is not None else None
 
-    def one(observation: Any) -> tuple[Array, Array]:
-        x = encode(normalise(observation))
+    def shared(observation: Any) -> tuple[Array, Array]:
+        x = encode(normalize(observation))
         x = x if trunk is None else trunk(x)
         return x, x
 
-    return one
+    return shared
 
 
 def _view(space: Any, names: list[str] | None) -> Any:
-    """The parts of a `Dict` that actor or critic see; None for all."""
+    """The `Dict` space with only the named parts; None for all."""
     parts = space["fields"]["spaces"]
-    seen = [part for part in parts if names is None or part[0] in names]
-    return {**space, "fields": {"spaces": seen}}
+    kept = [part for part in parts if names is None or part[0] in names]
+    return {**space, "fields": {"spaces": kept}}
 
 
 def _no_critic(_: Array) -> Any:
@@ -89,31 +89,31 @@ def _no_critic(_: Array) -> Any:
 
 
 def _memories(fields: dict[str, Any], params: dict[str, Any], dtype: Any) -> dict[str, Memory]:
-    """The memories by owner."""
+    """The memories by branch: `shared`, or `actor` and `critic`."""
     data, sharing = fields["memory"], fields["memory_sharing"]
     if data is None:
         return {}
     if sharing == "shared":
         return {"shared": memory_of(data, params["memory"], dtype)}
-    owners = {"separate": ("actor", "critic"), "actor": ("actor",)}[sharing]
-    return {owner: memory_of(data, params[owner]["memory"], dtype) for owner in owners}
+    branches = {"separate": ("actor", "critic"), "actor": ("actor",)}[sharing]
+    return {branch: memory_of(data, params[branch]["memory"], dtype) for branch in branches}
 
 
 def _choice(fields: dict[str, Any], params: dict[str, Any], dtype: Any, network: Any, given: Given) -> Choice:
-    """How an action is chosen."""
+    """The `Choice` of the action space."""
     temperature = None if fields["temperature"] is None else float(params["temperature"])
     space, box_head, head = fields["action_space"], fields["box_head"], params["actor"]["head"]
     dependence = fields["autoregressive"]
     if dependence is None:
         return choice_of(space, box_head, head, dtype, temperature)
     if dependence["type"] != "policy_core/Autoregressive":
-        raise ValueError(f"autoregressive: this runner does not know {dependence['type']!r}")
+        raise ValueError(f"autoregressive: this runner does not support {dependence['type']!r}")
     inner = dependence["fields"]
 
-    def between(at: Any) -> Any:
-        return network(inner["network"], at)
+    def part_network(part_params: Any) -> Any:
+        return network(inner["network"], part_params)
 
-    return dependent(space, box_head, inner, head, dtype, temperature, between, given.mask_functions)
+    return dependent(space, box_head, inner, head, dtype, temperature, part_network, given.mask_functions)
 
 
 POLICIES: dict[str, Callable[..., Runner]] = {"policy_core/ActorCriticConfig": _actor_critic}

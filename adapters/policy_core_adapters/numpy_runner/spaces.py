@@ -1,4 +1,4 @@
-"""Spaces of policy files in NumPy: observations to vectors, numbers to actions of a box."""
+"""Spaces of policy files in NumPy: flattening, normalization, and the bounds of boxes."""
 
 import math
 from collections.abc import Callable
@@ -32,52 +32,52 @@ def flatten_of(space: Any) -> Callable[[Any], Array]:
         case "Tuple":
             numbered = [flatten_of(part) for part in fields["spaces"]]
             return lambda x: np.concatenate([part(y) for part, y in zip(numbered, x, strict=True)])
-    raise ValueError(f"space: no space {name!r} is known here")
+    raise ValueError(f"space: no space {name!r} is supported by this runner")
 
 
 def normalizer_of(space: Any, config: Any, statistics: Any) -> Callable[[Any], Any]:
-    """What `Normalize` does to an element of the space."""
+    """The function that normalizes an observation, as `Normalize.apply`."""
     if config["type"] != "policy_core/Normalize":
-        raise ValueError(f"normalize: this runner does not know {config['type']!r}")
+        raise ValueError(f"normalize: this runner does not support {config['type']!r}")
     only(config["fields"], "Normalize", "clip", "epsilon")
     clip, epsilon = config["fields"]["clip"], config["fields"]["epsilon"]
 
-    def of(space: Any, seen: Any) -> Callable[[Any], Any]:
+    def of(space: Any, stats: Any) -> Callable[[Any], Any]:
         name = space["type"].partition("/")[2]
         if name in ("Dict", "Tuple"):
-            parts = {key: of(part, seen.get(str(key), {})) for key, part in parts_of(space).items()}
+            parts = {key: of(part, stats.get(str(key), {})) for key, part in parts_of(space).items()}
             return lambda x: {key: part(x[key]) for key, part in parts.items()}
-        if not seen:
+        if not stats:
             return lambda x: x
-        high, low = seen["mean"]
-        scale = np.sqrt(np.maximum(seen["variance"][0], 0) + epsilon).astype(high.dtype)
+        high, low = stats["mean"]
+        scale = np.sqrt(np.maximum(stats["variance"][0], 0) + epsilon).astype(high.dtype)
         return lambda x: np.minimum(np.maximum((np.asarray(x, high.dtype) - high - low) / scale, -clip), clip)
 
     return of(space, statistics)
 
 
 def parts_of(space: Any) -> dict[Any, Any]:
-    """Name, or place, to part of a `Dict` or `Tuple`."""
+    """The parts of a `Dict` by key, or of a `Tuple` by index."""
     parts = space["fields"]["spaces"]
     return dict(parts) if space["type"].endswith("Dict") else dict(enumerate(parts))
 
 
 def _sized(x: Array, size: int) -> Array:
     if x.size != size:
-        raise ValueError(f"observation: got {x.size} numbers, expected {size}")
+        raise ValueError(f"observation: got {x.size} entries, expected {size}")
     return x
 
 
 class Box:
-    """The shape, dtype and bounds of a box, and its numbers from there to an action."""
+    """The shape, dtype and bounds of a box, and the functions that map floats into them."""
 
     def __init__(self, space: Any, dtype: Any) -> None:
         fields = space["fields"]
         only(fields, "Box", "low", "high", "shape", "dtype")
         self.shape, name = tuple(fields["shape"]), fields["dtype"]
         self.size, self.is_float = math.prod(self.shape), "float" in name
-        self.short = name == "bfloat16"  # NumPy has none: float32 of the same values
-        if dtype != np.float64:  # JAX would have 32 bits
+        self.short = name == "bfloat16"  # NumPy has no bfloat16: float32 rounded to its values
+        if dtype != np.float64:  # as in JAX without x64
             name = name.replace("64", "32")
         self.dtype = np.dtype("float32" if self.short else name)
         given = [np.array(fields[end], np.float64) for end in ("low", "high")]
@@ -97,7 +97,7 @@ class Box:
         )
 
     def clip(self, x: Array) -> Array:
-        """Within the bounds, of the dtype."""
+        """`x` in the dtype of the box, clipped to the bounds."""
         clipped: Array = np.minimum(np.maximum(self._rounded(x.astype(self.dtype)), self.low), self.high)
         return clipped
 

@@ -17,7 +17,7 @@ DEFAULT = {
 
 
 def value_of(data: Any, params: dict[str, Array], dtype: Any) -> Value:
-    """How a value is read from the features; a float, or an array for several objectives."""
+    """The function from features to the value: a float, or an array for several objectives."""
     data = DEFAULT if data is None else data
     fields = data["fields"]
     value: Value = find(VALUES, data, "value head")(fields, params, dtype)
@@ -27,7 +27,7 @@ def value_of(data: Any, params: dict[str, Array], dtype: Any) -> Value:
 def _outputs(
     fields: dict[str, Any], params: dict[str, Array], dtype: Any, each: int
 ) -> Callable[[Array], Array]:
-    """A linear layer with so many outputs for each objective: checked before a grid is made of them."""
+    """A linear layer with `each` outputs per objective; its shape is checked before a grid is allocated."""
     shaped(params["bias"], (fields["objectives"] or 1) * each)
     return linear(params, dtype)
 
@@ -64,7 +64,7 @@ def _hl_gauss(fields: dict[str, Any], params: dict[str, Array], dtype: Any) -> V
 
 
 def _mean(centers: Array, outputs: Callable[[Array], Array]) -> Value:
-    """The mean of a categorical distribution, in float64: large bins of both signs cancel."""
+    """The mean of a categorical distribution, in float64, as large bins of both signs cancel."""
 
     def value(features: Array) -> Array:
         logits = outputs(features).reshape(-1, len(centers)).astype(np.float64)

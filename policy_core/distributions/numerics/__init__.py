@@ -1,9 +1,9 @@
-"""Numerics of the distributions: pure functions, right to float32, without a class.
+"""Numerics of the distributions: pure functions, accurate to float32.
 
-common                the sum over an event, the log-probability of what is masked
+common                sums over an event, the log-probability of a masked action
 categorical           masked categoricals over the trailing axis
-categorical_sampling  their draws, by one uniform number
+categorical_sampling  sampling them with one uniform number
 tanh_normal           log-determinant and entropy of a squashed normal
-beta, beta_kl         the Beta distribution by log-odds
-beta_sampling         its draws
+beta, beta_kl         the Beta distribution in log-odds
+beta_sampling         sampling it
 """

@@ -1,6 +1,6 @@
-"""The Beta distribution by the log-odds of its variable, right to float32 from 1e-2 to 1e4.
+"""The Beta distribution in log-odds, accurate to float32 for concentrations from 1e-2 to 1e4.
 
-The point x in (0, 1) is held as z = log x - log(1 - x), so that nothing is lost at the ends;
+The point x in (0, 1) is given as z = log x - log(1 - x), which keeps its precision near 0 and 1;
 densities are those of x. With s = a + b, m = a / s and d = z - log(a / b):
 
 For a = b = 1e4 the textbook formulas subtract numbers of 1e5 to find one of size 1, which
@@ -58,7 +58,7 @@ def _split(x: Array) -> Any:
 
 @jax.custom_jvp
 def cross(a: Array, b: Array, c: Array, d: Array) -> Any:
-    """a*d - b*c, right to about one rounding even when the products agree to many digits."""
+    """a*d - b*c, accurate to about one rounding error even when the products agree in many digits."""
     (ah, al), (bh, bl), (ch, cl), (dh, dl) = map(_split, (a, b, c, d))
     return (ah * dh - bh * ch) + ((ah * dl - bh * cl) + (al * dh - bl * ch)) + (al * dl - bl * cl)
 
@@ -73,7 +73,7 @@ cross.defjvps(
 
 @jax.custom_jvp
 def _offset(a: Array, b: Array, z: Array) -> Any:
-    """d = z - log(a/b), as if the logarithm had about 8 bits more than float32.
+    """d = z - log(a/b), with the logarithm to about 8 bits more than float32.
 
     log(a/b) = k log 2 + 2 atanh(t) with |t| < 0.172.
     """
@@ -199,7 +199,7 @@ def beta_log_prob(a: Array, b: Array, z: Array) -> Any:
     tail = jnp.log1p(jnp.exp(-jnp.abs(z)))
     lx, lxc = jnp.minimum(z, 0) - tail, -jnp.maximum(z, 0) - tail
     saddle = -s * tilt(a, b, z, _offset(a, b, z))[3] - lx - lxc
-    # Below 2 the factor a - 1 may vanish and the two forms of "-a log x + log x" cancel: use it as it stands.
+    # For a < 2 the terms -a log x and log x nearly cancel in the saddle-point form: use (a - 1) log x there.
     plain = (a - 1) * lx + (b - 1) * lxc + a * jnp.log1p(b / a) + b * jnp.log1p(a / b)
     const = 0.5 * jnp.log(2 * math.pi * (1 / a + 1 / b)) + ((_r(a) + _r(b)) - _r(s))
     return jnp.where(jnp.minimum(a, b) < 2, plain, saddle) - const

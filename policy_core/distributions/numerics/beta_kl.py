@@ -1,7 +1,10 @@
-"""KL divergence of Beta distributions, never negative, right when they are nearly equal.
+"""KL divergence of Beta distributions: never negative, and accurate when they are nearly equal.
 
-With the notation of `beta_math`: the large terms leave s2 KL(Bern(m2) | Bern(m1)), and what
-remains is of second order in the differences of the concentrations, term by term.
+In the notation of `numerics.beta`, KL = s2 KL(Bern(m2) | Bern(m1)) + half + rest: the large terms
+x log x cancel on paper and leave the first; `half` collects the log(x) / 2 terms, and `rest` the
+Bregman divergences of the Stirling remainder R. Invariant: all terms are formed from a2 - a1, b2 - b1
+and the exact cross product a1 b2 - b1 a2, and are of second order in these. So no large numbers
+cancel, and the relative error stays small as the two distributions approach each other.
 """
 
 import math
@@ -23,9 +26,10 @@ from policy_core.distributions.numerics.beta import (
 
 
 def _pair(x: Array, y: Array, t: Array) -> Any:
-    """For y = x + t: x and y moved above N if need be, safe copies, and log1p and h of w.
+    """For y = x + t: x and y shifted above N by the recurrence if need be, and log1p(w), h(w).
 
-    1 + w = x (y + n) / (y (x + n)).
+    1 + w = x (y + n) / (y (x + n)). `xs`, `ys` and `ts` are x, y
+    and t where they are shifted and 1, 1, 0 elsewhere, so that nothing there is inf or NaN.
     """
     n = precision(x)[0]
     small = jnp.minimum(x, y) < n
@@ -36,7 +40,7 @@ def _pair(x: Array, y: Array, t: Array) -> Any:
 
 
 def _bregman_r(x: Array, y: Array, t: Array) -> Any:
-    """R(y) - R(x) - R'(x) t for y = x + t, made of terms that are each of second order in t."""
+    """Bregman divergence R(y) - R(x) - R'(x) t for y = x + t, from terms of second order in t."""
     n, small, xn, yn, xs, ys, ts, (_, h_w) = _pair(x, y, t)
     series = (t / xn) ** 2 / (12 * yn) + (r_series(yn, 1) - r_series(xn, 1) + t * t_series(xn, 1))
     # sum_k h(t/(x+k)) with few logarithms: prod_k (1 + r_k) = 1 + u and u = sum_k r_k + excess.
@@ -64,7 +68,7 @@ _q_diff.defjvps(lambda g, o, x, y, t: g * u_remainder(x), lambda g, o, x, y, t: 
 
 
 def _kl_tilt(a1: Array, b1: Array, a2: Array, b2: Array) -> Any:
-    """a1 b2 - b1 a2 and the Bernoulli pieces of mean 1 seen from mean 2."""
+    """a1 b2 - b1 a2, and `tilt` from the mean of the second distribution to that of the first."""
     cross = exact_cross(a1, b1, a2, b2)
     d = log1p_and_h(cross / (b1 * a2), jnp.log(a1 / b1 * (b2 / a2)))[0]
     return cross, tilt(a2, b2, jnp.log(a1 / b1), d)
@@ -74,7 +78,7 @@ def _kl_tilt(a1: Array, b1: Array, a2: Array, b2: Array) -> Any:
 def beta_kl(a1: Array, b1: Array, a2: Array, b2: Array) -> Any:
     """KL(Beta(a1, b1) | Beta(a2, b2)) (nats), at least 0."""
     s1, s2, da, db = a1 + b1, a2 + b2, a2 - a1, b2 - b1
-    ds = da + db  # better than s2 - s1
+    ds = da + db  # not s2 - s1, whose terms are already rounded
     cross, (_, _, _, bern) = _kl_tilt(a1, b1, a2, b2)
     # The log(x)/2 terms leave [h(a2/a1-1) + h(b2/b1-1) - h(s2/s1-1)]/2. With A the larger of a, b:
     # h(A2/A1-1) - h(s2/s1-1) = h(q) + (A2/A1 - s2/s1)(s2-s1)/s2, q = (A2/s2)/(A1/s1) - 1: no cancellation.
@@ -85,7 +89,7 @@ def beta_kl(a1: Array, b1: Array, a2: Array, b2: Array) -> Any:
     h_small = log1p_and_h((small2 - small1) / small1, jnp.log(small2 / small1))[1]
     half = 0.5 * (h_small + h_q + gap * (ds / s2))
     rest = (_bregman_r(a1, a2, da) + _bregman_r(b1, b2, db)) - _bregman_r(s1, s2, ds)
-    return jnp.maximum(s2 * bern + half + rest, 0)
+    return jnp.maximum(s2 * bern + half + rest, 0)  # only rounding can make the sum negative
 
 
 @beta_kl.defjvp

@@ -1,4 +1,4 @@
-"""Sampling a Beta by its log-odds, with gradients in the concentrations."""
+"""Sampling a Beta distribution in log-odds, differentiable in the concentrations."""
 
 import math
 from typing import Any
@@ -14,7 +14,7 @@ from policy_core.distributions.numerics.beta import horner, q_remainder
 
 @jax.custom_jvp
 def _implicit_log_gamma(a: Array, log_g: Array) -> Any:
-    """A draw as it is, with a derivative in its concentration."""
+    """`log_g` itself, a log-gamma sample, with the derivative of the sample in its concentration."""
     del a
     return log_g
 
@@ -42,7 +42,7 @@ def _implicit_log_gamma_jvp(primals: Any, tangents: Any) -> Any:
 
 
 def sample_beta_logit(a: Array, b: Array, key: Key) -> Array:
-    """Log-odds of a draw, differentiable in a and b by implicit reparameterisation.
+    """Log-odds of a sample, differentiable in a and b by implicit reparameterization.
 
     The difference of two log-gammas: finite also where x or 1 - x underflows. `key` is consumed.
     """

@@ -1,12 +1,11 @@
-"""Masked categoricals as pure functions over the trailing axis, right to float32.
+"""Masked categoricals as pure functions over the trailing axis, accurate to float32.
 
-One idea carries the masks. `clean` turns logits into finite numbers: allowed ones clipped
-to +-1e30, masked ones at -2e30. After the shift by the maximum of the row everything that
-cannot happen lies below -5e29, its exponential is exactly 0, and 0 times a finite number
-is 0: no inf or NaN ever enters a sum, a product or a derivative. What is masked may be
-anything, even NaN; a NaN in an allowed logit is not hidden.
+Invariant: all logits are finite. `clean` clips allowed ones to +-1e30 and sets masked ones to
+-2e30. After the shift by the maximum of the row every impossible class is below -5e29, its
+exponential is exactly 0, and 0 times a finite number is 0: no inf or NaN enters a sum, a product
+or a derivative. Masked logits may have any value, also NaN; a NaN in an allowed logit stays NaN.
 
-Functions take clean logits, called z. Nothing is normalised before it is masked.
+Functions take clean logits, called z. Nothing is normalized before it is masked.
 """
 
 import jax
@@ -21,34 +20,34 @@ _LARGEST = -MASKED_LOG_PROB
 
 
 def clean(logits: Float[Array, "*batch n"], mask: Bool[Array, "*batch n"] | None) -> Float[Array, "*batch n"]:
-    """Finite logits with the mask folded in; a row that allows nothing is taken as unmasked."""
+    """Finite, masked logits; a row that allows nothing counts as one that allows everything."""
     logits = widen(logits)
     if mask is None:
         return jnp.clip(logits, -_LARGEST, _LARGEST)
     mask = allowed(jnp.broadcast_to(mask, logits.shape))
-    # Twice `where`: the inner keeps what is masked out of `clip`, the outer cuts its gradient.
+    # Two `where`: the inner keeps masked NaNs out of `clip`, the outer makes their gradient 0.
     return jnp.where(mask, jnp.clip(jnp.where(mask, logits, 0), -_LARGEST, _LARGEST), -2 * _LARGEST)
 
 
 def shift(z: Float[Array, "*batch n"]) -> Float[Array, "*batch n"]:
-    """The logits less the largest of the row."""
+    """The logits minus the maximum of the row."""
     return z - jax.lax.stop_gradient(jnp.max(z, -1, keepdims=True))
 
 
 def log_softmax(z: Float[Array, "*batch n"]) -> Float[Array, "*batch n"]:
-    """Normalised log-probabilities; `MASKED_LOG_PROB` for what cannot happen."""
+    """Normalized log-probabilities; `MASKED_LOG_PROB` for impossible classes."""
     return _parts(z)[1]
 
 
 def softmax(z: Float[Array, "*batch n"]) -> Float[Array, "*batch n"]:
-    """Probabilities; exactly 0 for what cannot happen."""
+    """Probabilities; exactly 0 for impossible classes."""
     return _parts(z)[0]
 
 
 def log_prob(shifted: Float[Array, "*batch n"], index: Int[Array, "*batch"]) -> Float[Array, "*batch"]:
-    """The log-probability of one index a row, from shifted logits.
+    """The log-probability of one index per row, from shifted logits.
 
-    `MASKED_LOG_PROB`, with zero gradient, for an index that cannot happen or is out of range.
+    `MASKED_LOG_PROB`, with zero gradient, for an index that is impossible or out of range.
     A one-hot sum, not a gather: exact, as one term is not zero; an index out of range matches
     nothing; and the transpose is no scatter.
     """
@@ -63,15 +62,15 @@ def entropy(z: Float[Array, "*batch n"]) -> Float[Array, "*batch"]:
     """Entropy of each row (nats): a sum of terms that are all at least 0."""
     s = shift(z)
     weights = jnp.exp(s)
-    normaliser = jnp.sum(weights, -1, keepdims=True)
-    return jnp.sum(weights / normaliser * (jnp.log(normaliser) - s), -1)
+    normalizer = jnp.sum(weights, -1, keepdims=True)
+    return jnp.sum(weights / normalizer * (jnp.log(normalizer) - s), -1)
 
 
 @entropy.defjvp
 def _entropy_jvp(primals, tangents):  # type: ignore[no-untyped-def]
     (z,), (tangent,) = primals, tangents
     s, p = shift(z), softmax(z)
-    # -p (log p + entropy), with the log-normalisers cancelled on paper.
+    # The gradient is -p (log p + entropy); its log-normalizers cancel, so only s and p are left.
     gradient = p * (jnp.sum(p * s, -1, keepdims=True) - s)
     return entropy(z), jnp.sum(gradient * tangent, -1)
 
@@ -80,9 +79,9 @@ def _entropy_jvp(primals, tangents):  # type: ignore[no-untyped-def]
 def kl(zp: Float[Array, "*batch n"], zq: Float[Array, "*batch n"]) -> Float[Array, "*batch"]:
     """KL(p || q) of each row (nats), never negative.
 
-    The sum of p (log p - log q) loses everything when p is near q. Both are normalised, so
+    The sum of p (log p - log q) loses everything when p is near q. Both are normalized, so
     the sum of q - p may be added: with d = log q - log p a term is p (exp(d) - 1 - d), at
-    least 0, and stationary in the normalisers, whose rounding enters only squared. For
+    least 0, and stationary in the normalizers, whose rounding enters only squared. For
     large d it is written q - p - p d, which cannot overflow and is right where p is 0.
     """
     p, log_p, _ = _parts(zp)
@@ -103,7 +102,7 @@ def _kl_jvp(primals, tangents):  # type: ignore[no-untyped-def]
     difference = jnp.where(near, p * jnp.expm1(jnp.where(near, d, 0)), q - p)
     gradient_q = jnp.where(dead, 0, difference - q * off)
     # With respect to p: p (r - sum p r), r = log p - log q up to a constant. Measured from
-    # the most likely class of p the differences stay exact when q finds all of p absurd.
+    # the most likely class of p the differences stay exact when q gives every class of p a tiny probability.
     s = shift(zp)
     zq = jnp.where(dead, MASKED_LOG_PROB, zq)
     r = s - (zq - jnp.max(jnp.where(s == 0, zq, -jnp.inf), -1, keepdims=True))
@@ -119,9 +118,9 @@ def _impossible(shifted: Float[Array, "*batch n"]) -> Bool[Array, "*batch n"]:
 def _parts(
     z: Float[Array, "*batch n"],
 ) -> tuple[Float[Array, "*batch n"], Float[Array, "*batch n"], Bool[Array, "*batch n"]]:
-    """Probabilities, log-probabilities, and what cannot happen."""
+    """Probabilities, log-probabilities, and which classes are impossible."""
     s = shift(z)
     weights = jnp.exp(s)
-    normaliser = jnp.sum(weights, -1, keepdims=True)
+    normalizer = jnp.sum(weights, -1, keepdims=True)
     dead = _impossible(s)
-    return weights / normaliser, jnp.where(dead, MASKED_LOG_PROB, s - jnp.log(normaliser)), dead
+    return weights / normalizer, jnp.where(dead, MASKED_LOG_PROB, s - jnp.log(normalizer)), dead

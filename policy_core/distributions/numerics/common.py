@@ -1,4 +1,4 @@
-"""What the families of distributions share."""
+"""Functions shared by the distributions."""
 
 from typing import Any
 
@@ -8,12 +8,12 @@ from jaxtyping import Array, Float
 from policy_core.contract import Action, Distribution, Key
 
 MASKED_LOG_PROB = -1e30
-"""The log-probability of what a mask forbids, or of what is not in the space: finite, so that
-sums of it and gradients past it stay finite; `exp` of it is exactly 0."""
+"""The log-probability of an action that is masked or not in the space: finite, so that sums
+and gradients stay finite; `exp` of it is exactly 0."""
 
 
 def total(log_probs: Float[Array, "*batch rows"]) -> Float[Array, "*batch"]:
-    """The sum of independent parts, or `MASKED_LOG_PROB` if one of them cannot happen."""
+    """The sum of log-probabilities, or `MASKED_LOG_PROB` if one of them is `MASKED_LOG_PROB`."""
     impossible = jnp.any(log_probs <= MASKED_LOG_PROB, -1)
     possible = jnp.where(log_probs <= MASKED_LOG_PROB, 0, log_probs)
     return jnp.where(impossible, MASKED_LOG_PROB, jnp.sum(possible, -1))
@@ -28,7 +28,7 @@ def sum_event(x: Float[Array, "..."], space: Any) -> Float[Array, "*batch"]:
 def sample_and_log_prob(
     distribution: Distribution[Action], key: Key
 ) -> tuple[Action, Float[Array, "*batch"]]:
-    """A draw and its log-probability, for families whose two share no work. `key` is consumed."""
+    """A sample and its log-probability, without shared computation. `key` is consumed."""
     action = distribution.sample(key=key)
     return action, distribution.log_prob(action)
 
@@ -37,7 +37,7 @@ def expm1_less(d: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     """exp(d) - 1 - d to full relative accuracy, for d that does not overflow."""
     near = jnp.abs(d) < 0.5
     x = jnp.where(near, d, 0)
-    # d^2/2 (1 + d/3 (1 + d/4 (...))), to the precision of the dtype
+    # d^2/2 (1 + d/3 (1 + d/4 (...))), with as many terms as the precision of the dtype needs
     series = jnp.ones_like(x)
     for k in range(16 if d.dtype == jnp.float64 else 9, 2, -1):
         series = 1 + series * x * (1 / k)

@@ -1,4 +1,4 @@
-"""tanh of a normal: its log-determinant and its entropy, right to float32, without samples.
+"""The tanh of a normal variable: log-determinant and entropy, accurate to float32, without sampling.
 
 The entropy of tanh(loc + std noise) is
 
@@ -89,7 +89,7 @@ def _entropy_and_slopes(
     is_64 = dtype == jnp.float64
     table = zip(_SIGMAS_64, _WEIGHTS_64, strict=True) if is_64 else zip(_SIGMAS_32, _WEIGHTS_32, strict=True)
     largest = float(jnp.finfo(dtype).max)
-    # Saturate only where |H| nears the largest float: what goes in finite comes out finite.
+    # Clip only where |H| nears the largest float, so that finite arguments give a finite result.
     loc = jnp.clip(loc, -largest / 16, largest / 16)
     log_std = jnp.clip(log_std, -largest / 4, largest / 4)
     # std = scale * q with q <= 1 <= scale, for std^2 would overflow.
@@ -97,8 +97,8 @@ def _entropy_and_slopes(
     q, scale = jnp.exp(jnp.minimum(capped, 0)), jnp.exp(jnp.maximum(capped, 0))
     inverse = jnp.exp(-jnp.maximum(capped, 0))
     unit_loc, size = loc * inverse, jnp.abs(loc)
-    # Half of H starts from what is free of std, less |loc|, then sheds each weighted (folded mean
-    # - |loc|), the heaviest first: partial sums stay near the result.
+    # H / 2 is the terms without std, minus |loc|, minus each weighted (folded mean - |loc|), the largest
+    # weight first: all partial sums stay near the result.
     half = 0.5 * (_CONSTANT + log_std) - size
     erfs = bells = jnp.zeros_like(half)
     for sigma, weight in sorted(table, key=lambda row: -row[1]):
