@@ -1,4 +1,4 @@
-"""`python -m policy_core inspect FILE`, `verify FILE`, `diff A B`.
+"""`policy-core inspect FILE`, `verify FILE`, `diff A B`; or `python -m policy_core ...`.
 
 Exit codes: 0 for a good answer; 1 if a file fails its self-test, is of another config than asked,
 or two files differ; 2 if a file is missing, damaged or no policy file, or the command is wrong.
@@ -46,7 +46,13 @@ def main(arguments: list[str] | None = None) -> int:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(prog="python -m policy_core", description="Look into policy files.")
+    parser = argparse.ArgumentParser(
+        prog="policy-core",
+        description="Look into policy files.",
+        epilog="Exit codes: 0 for a good answer; 1 if a self-test fails or two files differ; 2 if a file is "
+        "missing, damaged or no policy file, or the command is wrong.",
+    )
+    parser.add_argument("--version", action="version", version=f"policy_core {_version()}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
     for name, run, show, paths, text in (
         ("inspect", _inspect, _show_inspect, ("file",), "show what a file holds"),
@@ -61,6 +67,10 @@ def _parser() -> argparse.ArgumentParser:
             command.add_argument("--tolerance", type=float, default=1e-3, help="1e-3 by default")
         command.set_defaults(run=run, show=show)
     return parser
+
+
+def _version() -> str:
+    return str(sys.modules["policy_core"].__version__)  # imported already, as the package of this module
 
 
 def _inspect(options: Any) -> tuple[Any, int]:

@@ -5,6 +5,7 @@ and what to do, and never a whole array.
 
     PolicyError(ValueError)
     ├── ConfigError         a field of a config is not static data, or out of range
+    │   └── ConfigTypeError an argument of a config is unknown or missing; also a TypeError
     ├── StructureError      an argument does not have the structure, shape or dtype asked for
     │   └── MaskError       an action mask cannot apply to the action space
     ├── ContractError       an implementation breaks the actor-critic contract
@@ -20,6 +21,10 @@ class PolicyError(ValueError):
 
 class ConfigError(PolicyError):
     """A field of a config is not static data, or its value is out of range."""
+
+
+class ConfigTypeError(ConfigError, TypeError):
+    """A config got an argument that it does not have, or lacks one that it needs."""
 
 
 class StructureError(PolicyError):

@@ -113,7 +113,7 @@ def test_what_is_no_pair_is_refused_at_a_later_call_too():
             pc.act(wrong, (), ONES)
     for wrong in (pc.MLP(), [pc.MLP()], {}):
         with pytest.raises(
-            StructureError, match=r"^config: got \w+, expected a config that offers ActorCritic"
+            StructureError, match=r"^config: got \w+, expected a config that implements ActorCritic"
         ):
             pc.init(wrong, key=KEY)
 

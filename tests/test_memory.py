@@ -256,7 +256,7 @@ def test_layer_norm_takes_out_the_size_of_the_kernels(name: str) -> None:
     assert not np.allclose(plain.step(params, state, x)[1], a, atol=0.01)
 
 
-@pytest.mark.parametrize("name", ["gru, normalised, learned start", "lstm, normalised, learned start"])
+@pytest.mark.parametrize("name", ["gru, normalized, learned start", "lstm, normalized, learned start"])
 def test_the_layer_norm_of_a_memory_has_an_epsilon_of_a_hundred_thousandth(name: str) -> None:
     """By hand, gate by gate, where that is about the variance."""
     memory, x, h = MEMORIES[name], 2e-3 * numbers(INPUTS, seed=1), 2e-3 * numbers(SIZE, seed=2)

@@ -15,7 +15,7 @@ import pytest
 
 import policy_core as pc
 from policy_core.errors import ConfigError
-from policy_core.networks import activations, initializers
+from policy_core.networks import activations, initializers, layers
 
 ROOT = Path(__file__).parent.parent
 KEY = jax.random.key(0)
@@ -373,10 +373,10 @@ def test_a_layer_norm_of_tiny_numbers_shows_its_epsilon() -> None:
     x = 4e-3 * np.array([0.5, -1.0, 2.0, 0.1])
     expected = (x - x.mean()) / np.sqrt(x.var() + 1e-5)
     assert 0.5 < np.abs(expected).max() < 1.2  # 1.6 without an epsilon
-    got = networks.norm(networks.init_norm(4, "float32"), jnp.asarray(x, jnp.float32))
+    got = layers.norm(layers.init_norm(4, "float32"), jnp.asarray(x, jnp.float32))
     np.testing.assert_allclose(got, expected, rtol=1e-5)
     flax = linen.LayerNorm(epsilon=1e-5).apply(
-        {"params": networks.init_norm(4, "float32")}, x.astype("float32")
+        {"params": layers.init_norm(4, "float32")}, x.astype("float32")
     )
     np.testing.assert_allclose(got, flax, rtol=1e-4)
 

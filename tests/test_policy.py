@@ -33,7 +33,7 @@ ERRORS = {
                 r"observation: got shape \(5, 3\), expected \(3,\); for a batch use jax.vmap"),
     "a shape": (lambda p: pc.act(p, (), np.ones(4, np.float32)), r"got shape \(4,\), expected \(3,\)"),
     "a dtype": (lambda p: pc.act(p, (), np.ones(3, np.int32)), r"got dtype int32, expected float32; convert"),
-    "a list": (lambda p: pc.act(p, (), [0.1, 0.2, 0.3]), r"observation\[0\]: unexpected; expected one array"),
+    "a list": (lambda p: pc.act(p, (), [0.1, 0.2, 0.3]), r"observation: got list, expected an array float32\(3,\); use jnp\.array\(observation\)"),
     "a dict": (lambda p: pc.act(p, (), {"x": OBSERVATION}), r"observation\['x'\]: unexpected"),
     "a state": (lambda p: pc.act(p, jnp.zeros(3), OBSERVATION), r"state: unexpected; expected \(\)"),
     "the pair": (lambda p: pc.act(p[0], (), OBSERVATION), r"policy: got dict, expected the pair"),

@@ -254,8 +254,8 @@ def test_no_two_kernels_of_fresh_policies_are_of_one_key(name: str) -> None:
 class RandomStart:
     """A policy of one's own whose first state is random."""
 
-    observation_space: pc.Space[Any] = OBSERVATION
-    action_space: pc.Space[Any] = pc.Discrete(2)
+    observation_space: pc.contract.Space = OBSERVATION
+    action_space: pc.contract.Space = pc.Discrete(2)
 
     def init(self, *, key: Any) -> Any:
         return {"scale": 1.0 + jax.random.uniform(key, ())}

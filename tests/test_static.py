@@ -123,7 +123,7 @@ REFUSED: list[tuple[str, Any, str]] = [
     ("name", jnp.tanh, r"name: got \w+ .*, expected str" + FUNCTION),
     ("name", print, r"name: got builtin_function_or_method .*, expected str" + FUNCTION),
     ("name", lambda x: x, r"name: got function .*, expected str" + FUNCTION),
-    ("inner", Inner, r"inner: got type .*, expected Inner" + FUNCTION),
+    ("inner", Inner, r"inner: got the class Inner, expected Inner; use Inner\(\.\.\.\)"),
     ("count", 2**63, r"count: got 9223372036854775808, expected an int of at most 64 bits$"),
     ("maybe", -(2**63) - 1, r"maybe: got -9223372036854775809, expected an int of at most 64 bits$"),
     ("rate", 2**53 + 1, r"rate: got the int 9007199254740993, which no float holds exactly$"),
@@ -320,6 +320,7 @@ ALTERNATIVES: list[tuple[Any, dict[str, list[Any]]]] = [
             "param_dtype": ["bfloat16", "float16", "float64"],
             "compute_dtype": ["bfloat16", "float16", "float64"],
             "value_head": [pc.RegressionHead(scale=2), pc.TwoHotHead(low=0.0, high=1.0)],
+            "name": ["walker"],
         },
     ),
 ]  # fmt: skip

@@ -5,7 +5,7 @@ import types
 import typing
 from typing import Any
 
-from policy_core.configs.registry import CONFIGS, is_static
+from policy_core.configs.registry import CONFIGS, is_static, name_of
 
 LEGAL = "bool, int, float, str, None, a tuple of these, or a static config"
 
@@ -26,14 +26,15 @@ def advise(value: Any, hint: Any) -> str:
     kinds = [option for option in options if option is not type(None)]
     if configs := [cls for kind in kinds for cls in _configs_of(typing.get_origin(kind) or kind)]:
         return _use_a_config(value, configs)
+    if isinstance(value, type) and CONFIGS.get(name_of(value)) is value:
+        return f"use {value.__name__}(...)"
     if type(value) is list:
         return "use a tuple"
     if any(typing.get_origin(kind) is tuple for kind in kinds) and isinstance(value, int | float | str):
         return f"use ({value!r},)"
-    if any(typing.get_origin(kind) is typing.Literal for kind in kinds):
-        names = sorted(str(name) for kind in kinds for name in typing.get_args(kind))
-        dtype = getattr(value, "name", getattr(value, "__name__", None))  # of NumPy, or of jax.numpy
-        return f"use {dtype!r}" if dtype in names else f"use one of {', '.join(map(repr, names))}"
+    dtype = getattr(value, "name", getattr(value, "__name__", None))  # of NumPy, or of jax.numpy
+    if any(dtype in typing.get_args(kind) for kind in kinds if typing.get_origin(kind) is typing.Literal):
+        return f"use {dtype!r}"
     if isinstance(value, bool):
         return "use an int or a float: True and 1 would share a compiled program"
     if isinstance(value, dict | set):
@@ -55,10 +56,10 @@ def signature_of(cls: type) -> str:
 
 
 def _use_a_config(value: Any, configs: list[type]) -> str:
-    by_name = {cls.__name__.lower(): cls.__name__ for cls in configs}
+    by_name = {cls.__name__.lower(): name_of(cls).replace("/", ".") for cls in configs}
     name = value if isinstance(value, str) else getattr(value, "__name__", type(value).__name__)
     if match := by_name.get(str(name).replace("_", "").lower()):
-        return f"use policy_core's {match}(...)"
+        return f"use {match}(...)"
     return f"use a config: {', '.join(sorted(by_name.values()))}, or one of your own"
 
 

@@ -22,7 +22,7 @@ from policy_core.configs.advice import signature_of
 from policy_core.configs.codec import ADDED, build, encoding_of, pack, to_data
 from policy_core.configs.registry import register
 from policy_core.configs.validation import fields_of, validate_fields
-from policy_core.errors import ConfigError
+from policy_core.errors import ConfigError, ConfigTypeError
 
 _T = TypeVar("_T")
 
@@ -99,7 +99,7 @@ def static(cls: type[_T], /) -> type[_T]:
 
 
 def _explain_arguments(config: Any) -> None:
-    """Turn the TypeError of an argument that the constructor does not have into a `ConfigError`."""
+    """Make the TypeError of an unknown or missing argument one that says what to write."""
     construct = config.__init__
 
     @functools.wraps(construct)
@@ -111,7 +111,7 @@ def _explain_arguments(config: Any) -> None:
                 inspect.signature(construct).bind(self, *arguments, **fields)
             except TypeError as error:
                 name = type(self).__name__
-                raise ConfigError(f"{name}: {error}; write {signature_of(type(self))}") from None
+                raise ConfigTypeError(f"{name}: {error}; write {signature_of(type(self))}") from None
             raise
 
     config.__init__ = init

@@ -106,7 +106,7 @@ def default_encoder(space: Space) -> Encoder:
     3 x 3. A `Dict` or `Tuple` that contains an image gets `Parts`. A box of floats is never an image.
 
     Raises:
-        ConfigError: for uint8 of two or four axes, which may or may not be an image.
+        ConfigError: for uint8 of two or four axes and at least 8 x 8, which may be an image or not.
 
     Example:
         >>> from policy_core import Box, Dict
@@ -119,7 +119,7 @@ def default_encoder(space: Space) -> Encoder:
     if isinstance(space, Box) and space.dtype == "uint8" and len(space.shape) == 3:
         sides = sorted(space.shape)[1:]  # height and width, also if the channels come first
         return NatureCNN() if sides[0] >= 36 else MinAtarCNN() if sides[0] >= 3 else Flatten()
-    if isinstance(space, Box) and space.dtype == "uint8" and len(space.shape) in (2, 4):
+    if isinstance(space, Box) and space.dtype == "uint8" and _may_be_an_image(space.shape):
         raise ConfigError(
             f"observation_space: got a Box of uint8 and shape {space.shape}; if it is an image, give three "
             "axes (height, width, channels), of which frames are channels; if not, give encoder=Flatten()"
@@ -129,6 +129,11 @@ def default_encoder(space: Space) -> Encoder:
         if any(not isinstance(encoder, Flatten) for encoder in parts.values()):
             return Parts(tuple(parts.items()))
     return Flatten()
+
+
+def _may_be_an_image(shape: tuple[int, ...]) -> bool:
+    """Whether these are the axes of a grey image, or of a stack of images."""
+    return len(shape) in (2, 4) and sorted(shape)[-2] >= 8
 
 
 _: type[Encoder] = Parts

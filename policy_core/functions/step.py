@@ -41,7 +41,6 @@ from policy_core.contract import (
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
-_Config = TypeVar("_Config", bound=ActorCritic)
 
 
 def jit(function: Callable[_P, _R], /) -> Callable[_P, _R]:
@@ -78,7 +77,9 @@ def jit(function: Callable[_P, _R], /) -> Callable[_P, _R]:
     return cast("Callable[_P, _R]", jitted)
 
 
-def init(config: _Config, *, key: Key) -> tuple[Any, _Config]:
+def init(
+    config: ActorCritic[Params, State, Observation, Action], *, key: Key
+) -> Policy[Params, State, Observation, Action]:
     """A fresh policy: the pair `(params, config)`.
 
     Args:
@@ -100,7 +101,7 @@ def init(config: _Config, *, key: Key) -> tuple[Any, _Config]:
         (64, 2)
     """
     check_config(config)
-    policy: tuple[Any, _Config] = _init(config, key)
+    policy: Policy[Params, State, Observation, Action] = _init(config, key)
     return policy
 
 
