@@ -7,7 +7,7 @@ from typing import Any, Literal, NamedTuple
 import jax
 import jax.numpy as jnp
 
-from policy_core.checks.arguments import check_config, check_params, pair
+from policy_core.checks.arguments import batch_axes, check_config, pair
 from policy_core.contract import DetachableActorCritic, Policy
 from policy_core.errors import StructureError
 from policy_core.trees import by_path, check_arrays, spec
@@ -123,7 +123,7 @@ def actor_only(policy: Policy) -> Policy:
     params, config = pair(policy)
     if not isinstance(config, DetachableActorCritic):
         raise StructureError(f"config: {type(config).__name__} does not implement DetachableActorCritic")
-    check_params(params, config)
+    batch_axes(params, config)  # of a population, too
     params, config = config.actor_only(params)
     check_config(config)
     return params, config

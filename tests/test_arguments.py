@@ -41,7 +41,6 @@ WAYS: dict[str, Any] = {
     ),
     "reset": pc.reset,
     "update_statistics": lambda policy: pc.update_statistics(policy, jnp.ones((6, 4))),
-    "actor_only": pc.actor_only,
 }
 
 
@@ -52,6 +51,15 @@ def test_a_population_that_is_not_vmapped_is_refused(way, axes):
     with pytest.raises(StructureError, match="^" + re.escape(got + "a population")) as error:
         WAYS[way](population(config(normalize=pc.Normalize()), *axes))
     assert f"of {axes}: use jax.vmap over it, or take one member" in str(error.value)
+
+
+def test_a_population_loses_its_critics_as_it_is():
+    of = config(normalize=pc.Normalize())
+    actors = pc.actor_only(population(of, 3))
+    assert pc.batch_shape(actors) == (3,)
+    assert jax.vmap(lambda policy: pc.act(policy, (), ONES)[1])(actors).shape == (3,)
+    with pytest.raises(StructureError, match=r"^params\['critic'\].*another config"):
+        pc.actor_only(({**pc.init(of, key=KEY)[0], "critic": {}}, of))
 
 
 MEMORIES = {"gru": pc.GRU(4), "min gru": pc.MinGRU(4), "attention": pc.WindowAttention(4, window=2, heads=1)}
