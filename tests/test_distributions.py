@@ -599,6 +599,52 @@ def test_masked_is_not_drawn_at_the_ends_of_the_uniform(n: int, monkeypatch: pyt
     assert mask[np.arange(len(bits)), jax.jit(lambda d: d.sample(key=KEY))(d)].all()
 
 
+@pytest.mark.parametrize("junk", [math.nan, math.inf, -math.inf, 3e38])
+def test_masked_is_never_drawn_whatever_is_allowed(junk: float) -> None:
+    """Beside a NaN, too: every allowed action is as likely then, and the log-probability is NaN."""
+    mask, long = jnp.array([False, True, True, False, True]), jnp.arange(40) % 7 == 3
+    logits, row = jnp.array([9.0, junk, 0.0, 9.0, 0.0]), jnp.where(long, junk, 9.0)
+    joint = pc.spaces.JointMask(~jnp.eye(2, dtype=bool))
+    one, two = pc.Discrete(5, start=3), pc.MultiDiscrete((5, 2))
+    bits = Bernoulli(logits, mask, pc.MultiBinary(5))
+    table = Bernoulli(jnp.tile(logits, (5, 1)), jnp.tile(mask, (5, 1)), pc.MultiBinary(5))
+    parts = {"tool": Categorical(logits[None], mask[None], one), "bits": table}
+    graph = Graph(spaces=(("bits", pc.MultiBinary(5)), ("tool", one)), parents=(("bits", ("tool",)),))
+    everything = {
+        "one": Categorical(logits, mask, one),
+        "long": Categorical(row, long, pc.Discrete(40)),
+        "rows": MultiCategorical(jnp.concatenate([logits, logits[1:3]]), (mask, None), two),
+        "padded": MultiCategorical(jnp.concatenate([logits[1:3], logits]), None, pc.MultiDiscrete((2, 5))),
+        "tied": ProductCategorical(logits[:4], joint, pc.MultiDiscrete((2, 2))),
+        "bits": bits,
+        "seen": AutoregressiveJoint(parts, graph),
+    }
+
+    @jax.jit
+    def draws(d: Any) -> Any:
+        drawn = jax.vmap(lambda k: d.sample_and_log_prob(key=k))(jax.random.split(KEY, 500))
+        return drawn, d.mode(), d.entropy()
+
+    found = {name: draws(d) for name, d in everything.items()}
+    actions = {name: np.asarray(x[0][0]) for name, x in found.items() if name != "seen"}
+    seen = found["seen"][0][0]
+    assert set(actions["one"]) <= {4, 5, 7}
+    assert set(actions["rows"][:, 0]) <= {1, 2, 4}
+    assert long[actions["long"]].all()
+    assert (actions["padded"][:, 0] < 2).all()
+    assert (actions["tied"].sum(-1) == 1).all()
+    assert set(np.asarray(seen["tool"])) <= {4, 5, 7}
+    assert not actions["bits"][:, ~mask].any()
+    assert not seen["bits"][:, ~mask].any()
+    assert int(found["one"][1]) in {4, 5, 7}
+    assert int(found["long"][1]) % 7 == 3
+    assert float(everything["one"].log_prob(3)) == pytest.approx(MASKED_LOG_PROB)
+    for (_, log_probs), _, entropy in found.values():
+        assert math.isnan(junk) == bool(np.isnan(log_probs).all()) == bool(np.isnan(entropy))
+    if math.isnan(junk):
+        assert set(actions["one"]) == {4, 5, 7}
+
+
 # LAWS
 
 

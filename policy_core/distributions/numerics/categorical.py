@@ -4,7 +4,7 @@ One idea carries the masks. `clean` turns logits into finite numbers: allowed on
 to +-1e30, masked ones at -2e30. After the shift by the maximum of the row everything that
 cannot happen lies below -5e29, its exponential is exactly 0, and 0 times a finite number
 is 0: no inf or NaN ever enters a sum, a product or a derivative. What is masked may be
-anything, even NaN; a NaN in an allowed logit is not hidden.
+anything, even NaN; a NaN in an allowed logit is not hidden, and lifts no mask.
 
 Functions take clean logits, called z. Nothing is normalised before it is masked.
 """
@@ -31,8 +31,9 @@ def clean(logits: Float[Array, "*batch n"], mask: Bool[Array, "*batch n"] | None
 
 
 def shift(z: Float[Array, "*batch n"]) -> Float[Array, "*batch n"]:
-    """The logits less the largest of the row."""
-    return z - jax.lax.stop_gradient(jnp.max(z, -1, keepdims=True))
+    """The logits less the largest of the row; what is masked stays masked beside a NaN."""
+    shifted = z - jax.lax.stop_gradient(jnp.max(z, -1, keepdims=True))
+    return jnp.where(z < -1.5 * _LARGEST, -2 * _LARGEST, shifted)
 
 
 def log_softmax(z: Float[Array, "*batch n"]) -> Float[Array, "*batch n"]:

@@ -26,8 +26,12 @@ _NOTHING = -2e30
 
 
 def sample(shifted: Float[Array, "*batch n"], key: Key) -> Int[Array, "*batch"]:
-    """An index a row, int32, from logits less their largest. `key` is consumed."""
+    """An index a row, int32, from logits less their largest. `key` is consumed.
+
+    A row with a NaN is NaN in all that is allowed: there every allowed class is as likely.
+    """
     shifted = jax.lax.stop_gradient(shifted)
+    shifted = jnp.where(jnp.isnan(shifted), 0, shifted)
     bits = 8 * shifted.dtype.itemsize
     uniform = jax.random.bits(key, shifted.shape[:-1], f"uint{bits}").astype(shifted.dtype) * 2.0**-bits
     return _choose(shifted, uniform, is_fraction=True)
