@@ -458,6 +458,21 @@ def test_squashed_normal_far_out() -> None:
     assert all(np.isfinite(x).all() for x in jax.tree.leaves((drawn(loc, log_std), far(log_std[:, 0]))))
 
 
+def test_densities_of_infinite_actions_are_no_nan() -> None:
+    u = jnp.array([math.inf, -math.inf, 3e38, -3e38])
+    parameters = ((0.0, 0.0), (3.0, -20.0), (-1.0, 20.0))
+    for loc, log_std in parameters:
+        for family in (Normal, SquashedNormal):
+            d = family(jnp.full(4, loc), jnp.full(4, log_std), BOX)
+            value, slope = jax.vmap(jax.value_and_grad(lambda u, d=d: _at(d, 0).log_prob(u)))(u)
+            assert (value < -1e10).all()
+            assert not np.isnan(slope).any()
+    for a, b, at_one in ((2.0, 2.0, -math.inf), (1.0, 1.0, 0.0), (3.0, 1.0, math.log(3)), (2.0, 0.5, 1e38)):
+        value = Beta(jnp.full(4, a), jnp.full(4, b), pc.Box(low=0.0, high=1.0)).log_prob(u)
+        assert not np.isnan(value).any()
+        assert value[0] >= at_one if at_one > 1e30 else value[0] == pytest.approx(at_one, abs=1e-5)
+
+
 @pytest.mark.parametrize("log_std", [-3.0, -1.0, 0.0, 1.0])
 def test_squashed_normal_of_an_environment_action(log_std: float) -> None:
     """Up to 1 - 2^-24: the draw is recovered to three ulp, and the score to 1e-6."""

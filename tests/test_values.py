@@ -82,6 +82,25 @@ def test_equal_bins_cancel_however_large_they_are() -> None:
     assert abs(float(CategoricalValue(jnp.zeros(255), head).value())) < 1e-3
 
 
+@pytest.mark.parametrize("head", [TWO_HOT["even"], pc.HLGaussHead(low=-7.0, high=7.0, bins=6)])
+def test_logits_are_clipped_as_those_of_an_actor(head: Any) -> None:
+    """The value and the loss are finite for infinite ones; a NaN shows."""
+    inf = float("inf")
+    rows = [[-inf, 0, 0, 0, 0, 0], [3e38, 0, 0, 0, 0, -3e38], [inf, 0, 0, 0, 0, inf], [-inf] * 6]
+    logits = jnp.array(rows, jnp.float32)
+
+    @jax.jit
+    def everything(logits: Any) -> Any:
+        score, pull = jax.vjp(lambda z: CategoricalValue(z, head).loss(jnp.zeros(len(rows))), logits)
+        return CategoricalValue(logits, head).value(), score, pull(jnp.ones_like(score))
+
+    values, losses, slopes = everything(logits)
+    assert all(np.isfinite(x).all() for x in (values, losses, slopes))
+    assert (losses >= 0).all()
+    np.testing.assert_allclose(values, [-head.centers()[0] / 5, head.centers()[0], 0, 0], atol=1e-5)
+    assert all(np.isnan(x).all() for x in everything(logits.at[:, 2].set(jnp.nan)))
+
+
 @pytest.mark.parametrize("symlog", [False, True])
 def test_a_regression_is_rescaled_and_its_loss_is_that_of_the_output(symlog: bool) -> None:
     head = pc.RegressionHead(scale=50.0, symlog=symlog)

@@ -68,7 +68,8 @@ class Beta(NamedTuple):
     def log_prob(self, action: Any) -> Float[Array, "*batch"]:
         """Log-density of the environment action of a policy action, summed (nats)."""
         alpha, beta = self._wide()
-        z = jnp.asarray(action).astype(alpha.dtype)
+        largest = float(jnp.finfo(alpha.dtype).max)
+        z = jnp.clip(jnp.asarray(action).astype(alpha.dtype), -largest, largest)
         terms = beta_log_prob(alpha, beta, z) - self._log_width()
         return sum_event(terms, self.space)
 

@@ -17,6 +17,7 @@ from policy_core._dtypes import widen
 from policy_core.configs import static
 from policy_core.configs.validation import check_at_least
 from policy_core.contract import Features, Key, ValueHead
+from policy_core.distributions.numerics import categorical as rows
 from policy_core.errors import ConfigError
 from policy_core.networks.layers import Layer, init_linear, linear
 
@@ -280,7 +281,7 @@ class CategoricalValue(NamedTuple):
     @property
     def probs(self) -> Float[Array, "... bins"]:
         """The probabilities of the bins."""
-        return jax.nn.softmax(self.logits)
+        return rows.softmax(rows.clean(self.logits, None))
 
     def value(self) -> Float[Array, "..."]:
         """The mean of the distribution, in units of reward."""
@@ -295,7 +296,7 @@ class CategoricalValue(NamedTuple):
     def loss(self, target: Float[Array, "..."]) -> Float[Array, "..."]:
         """The cross-entropy to the spread target (nats): at its least, the entropy of that."""
         probs = self.head.target_probs(jax.lax.stop_gradient(jnp.asarray(target, self.logits.dtype)))
-        return -jnp.sum(probs * jax.nn.log_softmax(self.logits), -1)
+        return -jnp.sum(probs * rows.log_softmax(rows.clean(self.logits, None)), -1)
 
 
 def symlog(x: Float[Array, "..."]) -> Float[Array, "..."]:

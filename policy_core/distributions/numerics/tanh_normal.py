@@ -56,7 +56,7 @@ _FOLDED = math.sqrt(2 / math.pi)
 @jax.custom_jvp
 def tanh_log_det(u: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     """log(1 - tanh(u)^2), with a small relative error for every u; its derivative is -2 tanh(u)."""
-    size = jnp.abs(u)
+    size = jnp.minimum(jnp.abs(u), float(jnp.finfo(u.dtype).max) / 4)  # finite, also for infinity
     small = size < 1  # there log1p(-tanh^2), beyond 2 log 2 - 2|u| - 2 log1p(e^-2|u|)
     tail = jnp.log1p(jnp.where(small, -jnp.square(jnp.tanh(u)), jnp.exp(-2 * size)))
     return jnp.where(small, tail, 2 * (math.log(2) - size - tail))
