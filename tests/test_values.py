@@ -13,6 +13,7 @@ from cases import config
 import policy_core as pc
 from policy_core.errors import ConfigError
 from policy_core.heads import CategoricalValue, RegressedValue
+from policy_core.heads.value import symexp, symlog
 
 pytestmark = pytest.mark.usefixtures("unchecked")  # beartype doubles the time to trace
 
@@ -173,6 +174,29 @@ def test_a_regression_is_rescaled_and_its_loss_is_that_of_the_output(symlog: boo
     )
     perfect = RegressedValue(jnp.asarray(aim, jnp.float32), head)
     np.testing.assert_allclose(perfect.value(), target, rtol=1e-5)
+
+
+@pytest.mark.parametrize("x", [-3.0, -1e-6, 0.0, -0.0, 0.5, 40.0])
+def test_gradients_of_symlog_and_symexp(x: float) -> None:
+    for function, slope, bend in (
+        (symlog, 1 / (1 + abs(x)), -np.sign(x) / (1 + abs(x)) ** 2),
+        (symexp, np.exp(abs(x)), np.sign(x) * np.exp(abs(x))),
+    ):
+        for derivative in (jax.grad, jax.jacfwd):
+            assert float(derivative(function)(x)) == pytest.approx(slope, rel=1e-6)
+            if x != 0:  # where there are two
+                assert float(derivative(jax.grad(function))(x)) == pytest.approx(bend, rel=1e-6)
+
+
+def test_a_symlog_critic_learns_from_a_value_of_zero() -> None:
+    head = pc.RegressionHead(symlog=True)
+    policy = pc.init(config(pc.Discrete(2), value_head=head, critic_gain=0.0), key=KEY)
+
+    def loss(policy: Any) -> Any:
+        return jnp.square(pc.value(policy, (), jnp.ones(3))[1] - 5.0)
+
+    slopes = jax.grad(loss)(policy)[0]["critic"]["head"]
+    assert float(slopes["bias"][0]) == pytest.approx(-10)
 
 
 RETURNS = jnp.array([0.0, 0.0, 0.0, 400.0])  # of one observation: the mean is 100

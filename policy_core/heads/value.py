@@ -313,14 +313,21 @@ class CategoricalValue(NamedTuple):
         return -jnp.sum(probs * rows.log_softmax(rows.clean(self.logits, None)), -1)
 
 
+@jax.custom_jvp
 def symlog(x: Float[Array, "..."]) -> Float[Array, "..."]:
     """sign(x) log(1 + |x|) (Hafner et al. 2023)."""
     return jnp.sign(x) * jnp.log1p(jnp.abs(x))
 
 
+@jax.custom_jvp
 def symexp(x: Float[Array, "..."]) -> Float[Array, "..."]:
     """The inverse of `symlog`."""
     return jnp.sign(x) * jnp.expm1(jnp.abs(x))
+
+
+# At 0, too, where the derivatives of sign(x) and |x| would make it 0.
+symlog.defjvps(lambda tangent, _, x: tangent / (1 + jnp.abs(x)))
+symexp.defjvps(lambda tangent, _, x: tangent * jnp.exp(jnp.abs(x)))
 
 
 def _aligned(target: Float[Array, "..."], grid: np.ndarray) -> tuple[Any, Any]:
