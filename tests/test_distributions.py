@@ -491,6 +491,68 @@ def test_squashed_normal_of_an_environment_action(log_std: float) -> None:
     assert (error <= 1e-6).all()
 
 
+BOXES = [
+    (-1, 1),
+    (0, 1),
+    (-2, 0.5),
+    (-3e38, 3e38),
+    (-1e38, 3e38),
+    (0, 255),
+    (1e6, 1e6 + 1),
+    (0, 1e-20),
+    (0.1, 0.3),
+]
+BOXES += [tuple(sorted(RNG.normal(size=2) * 10 ** RNG.uniform(-6, 6, 2))) for _ in range(20)]
+
+
+def test_policy_actions_of_environment_actions_in_any_box() -> None:
+    """To four ulp, up to 2^-24 of the half width from a bound, where they are clamped; Beta has twice the number."""
+    u = np.concatenate(
+        [RNG.uniform(-8.6, 8.6, 3000), RNG.normal(size=3000), 1e-3 * RNG.normal(size=3000), [-50, 50]]
+    )
+    low, high = (tuple(np.repeat(np.float32(ends), len(u)).tolist()) for ends in zip(*BOXES, strict=True))
+    box = pc.Box(low=low, high=high, shape=(len(BOXES), len(u)))
+    squashed, beta = pc.SquashedNormalHead(), pc.BetaHead()
+
+    @jax.jit
+    def there_and_back(u: Any) -> Any:
+        action = squashed.env_action(box, u)
+        return action, squashed.policy_action(box, action), beta.policy_action(box, action)
+
+    action, got, log_odds = there_and_back(jnp.asarray(np.tile(u, (len(BOXES), 1)), jnp.float32))
+    got, log_odds = np.asarray(got), np.asarray(log_odds)
+    x, low, high = (np.asarray(a, np.longdouble) for a in (action, *box.bounds()))
+    middle, half = (low + high) / 2, (high - low) / 2
+    inside = (x > low) & (x < high)
+    exact = np.where(
+        abs(x - middle) < half / 2,
+        np.arctanh(np.clip((x - middle) / half, -0.5, 0.5)),
+        0.5 * np.log(np.where(inside, x - low, 1) / np.where(inside, high - x, 1)),
+    )
+    limit = np.arctanh(1 - np.longdouble(2) ** -24)
+    exact = np.where(inside, np.clip(exact, -limit, limit), np.sign(x - middle) * limit)
+    np.testing.assert_array_less(abs(got - exact), 4 * np.spacing(abs(got)) + 1e-45)
+    np.testing.assert_array_equal(log_odds, 2 * got)
+
+
+@pytest.mark.parametrize("u", [-7.2, 7.2, 3.0])
+def test_a_log_density_of_an_environment_action_near_0(u: float) -> None:
+    space, head = pc.Box(low=0.0, high=1.0), pc.SquashedNormalHead()
+    action = head.env_action(space, jnp.float32(u))
+    d = SquashedNormal(jnp.float32(-7), jnp.float32(-2), space)
+    x = float(action)
+    exact = 0.5 * (math.log(x) - math.log1p(-x))
+    want = scipy.stats.norm.logpdf(exact, -7, math.exp(-2)) - math.log(2 * x * (1 - x))
+    assert float(d.log_prob(head.policy_action(space, action))) == pytest.approx(want, rel=2e-6)
+
+
+@pytest.mark.parametrize("ends", [(-3e38, 3e38), (0.0, 3e38), (-1.0, 2.0)])
+def test_bins_are_found_again_in_any_box(ends: Any) -> None:
+    space, head = pc.Box(low=ends[0], high=ends[1]), pc.BinsHead(7)
+    for index in range(7):
+        assert int(head.policy_action(space, head.env_action(space, jnp.int32(index)))) == index
+
+
 def test_beta_gradient_of_samples_is_unbiased() -> None:
     """d E[z] / d alpha = psi'(alpha), through the sampler."""
     alphas, betas = np.float32([0.5, 2.0, 1e3]), np.float32([0.5, 5.0, 1e4])

@@ -79,8 +79,9 @@ infinity where the right number is finite.
   20 and their sum may be near 0; half an ulp of 20 is 1e-6 already, and the square of the distance
   in standard deviations doubles the rounding of both of its factors. Relative to the largest term
   the error stays below 5e-7. The same holds for the squashed normal, where the terms are of size 2|u|.
-- **From an environment action**, up to 1 - 2^-24 of the bound, the draw of a squashed normal is
-  recovered to three ulp, and that alone costs the log-density up to 8e-7. Stored policy actions lose nothing.
+- **From an environment action**, up to 1 - 2^-24 of a bound, the draw of a squashed normal or a Beta is
+  recovered to four ulp in any box (3.3 at most in 4e7 draws over 75 boxes, 2.7 in all but one), and that
+  alone costs the log-density up to 8e-7. Stored policy actions lose nothing.
 - **KL of Beta distributions** is off by 6e-5 at worst, where one concentration is about 1e-2 in both
   and the other is some 1000 times larger in the second: (0.01, 3.16) against (0.01, 1000). In 99 % of
   random pairs it is below 2e-6.
