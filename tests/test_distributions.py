@@ -772,6 +772,32 @@ def _quantiles(d: Any, key: Any) -> Any:
             return np.where(z < 0, scipy.stats.beta.cdf(left, *p), scipy.stats.beta.sf(right, *p[::-1]))
 
 
+def test_bits_follow_the_law() -> None:
+    logits = np.array([-14.0, -9.0, -3.0, -0.5, 0.0, 0.5, 3.0, 9.0, 14.0])
+    d = Bernoulli(jnp.asarray(logits, jnp.float32), None, pc.MultiBinary(9))
+
+    @fast_jit
+    def ones(key: Any) -> Any:
+        draws = jax.vmap(lambda k: d.sample(key=k))(jax.random.split(key, 2**20))
+        return draws.sum(0)
+
+    count, drawn = 4 * 2**20, sum(np.asarray(ones(key), float) for key in jax.random.split(KEY, 4))
+    p = scipy.special.expit(logits)
+    assert (abs(drawn - count * p) <= 5 * np.sqrt(count * p * (1 - p))).all()
+
+
+def test_rare_bits_are_as_rare_as_they_should_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The 64 bits of the uniform number that decide: about probability * 2^64, for both values."""
+    sizes = np.array([5.0, 16.5, 25.0, 30.0])
+    d = Bernoulli(jnp.asarray(np.concatenate([-sizes, sizes]), jnp.float32), None, pc.MultiBinary(8))
+    threshold = [int(p * 2**64) for p in np.tile(scipy.special.expit(-sizes), 2)]
+    for factor, rare in ((1 - 1e-5, True), (1 + 1e-5, False)):
+        words = [int(t * factor) for t in threshold]
+        bits = np.array([[w >> 32 for w in words], [w % 2**32 for w in words]], np.uint32)
+        monkeypatch.setattr(jax.random, "bits", lambda key, shape, dtype, bits=bits: jnp.asarray(bits))
+        assert (d.sample(key=KEY) == np.repeat(np.int32([rare, not rare]), 4)).all()
+
+
 @pytest.mark.parametrize(
     ("family", "parameters"),
     [

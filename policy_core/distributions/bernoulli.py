@@ -46,9 +46,12 @@ class Bernoulli(NamedTuple):
 
     def sample(self, *, key: Key) -> Int[Array, "*batch_shape"]:
         """Zeros and ones, int32. `key` is consumed."""
-        # uniform < p in log-odds: right for probabilities that float32 rounds to 0 or 1.
-        noise = jax.random.logistic(key, self.logits.shape, self._clean().dtype)
-        return self._free(noise < self._clean(), jnp.array(False)).astype(jnp.int32)
+        # The less likely value where a uniform number is below its probability: of 64 bits, with the
+        # precision of a float however small it is, so right down to 2^-64.
+        z = self._clean()
+        high, low = jax.random.bits(key, (2, *z.shape), "uint32").astype(z.dtype)
+        rare = high * 2.0**-32 + low * 2.0**-64 < jax.nn.sigmoid(-jnp.abs(z))
+        return self._free(rare ^ (z > 0), jnp.array(False)).astype(jnp.int32)
 
     def mode(self) -> Int[Array, "*batch_shape"]:
         """The more probable value of each bit, 0 of equals."""
