@@ -716,3 +716,35 @@ def test_bounds_are_in_c_order():
 def test_every_space_offers_the_protocol():
     assert all(isinstance(space, pc.contract.Space) for space in SPACES.values())
     assert not isinstance(pc.MLP(), pc.contract.Space)
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_actions_of_a_box_of_float64_stay_inside_its_bounds_in_32_bits() -> None:
+    ends = np.array([(0.1, 0.3), (-0.3, -0.1), (1e-3, 0.7), (-1 / 3, 1 / 3), (0.1, 0.1 + 1e-9), (0.5, 2.0)])
+    space = pc.Box(low=tuple(ends[:, 0].tolist()), high=tuple(ends[:, 1].tolist()), shape=(6,), dtype="float64")
+    low, high = (np.asarray(bound, np.float64) for bound in space.bounds())
+    wide = np.arange(6) != 4  # no float32 is inside this one
+    assert (low >= ends[:, 0])[wide].all()
+    assert (high <= ends[:, 1])[wide].all()
+    assert (low <= high).all()
+    np.testing.assert_allclose(low, ends[:, 0], rtol=1.2e-7)
+    np.testing.assert_allclose(high, ends[:, 1], rtol=1.2e-7)
+    far = {
+        pc.NormalHead(): jnp.array([-9.0, 9.0]),
+        pc.SquashedNormalHead(): jnp.array([-50.0, 50.0]),
+        pc.BetaHead(): jnp.array([-50.0, 50.0]),
+        pc.BinsHead(): jnp.array([0, 10]),
+    }
+    for head, actions in far.items():
+        env_actions = [head.env_action(space, jnp.full(6, action)) for action in actions]
+        assert all(bool(space.contains(action)) for action in env_actions)
+        for action in env_actions:
+            inside = (np.asarray(action, np.float64) >= ends[:, 0]) & (
+                np.asarray(action, np.float64) <= ends[:, 1]
+            )
+            assert inside[wide].all()
+    # What came in rounded is still an element, and a bound beyond float32 is none.
+    assert bool(space.contains(jnp.asarray(ends[:, 0], jnp.float32)))
+    assert np.isinf(pc.Box(low=-1e300, dtype="float64").bounds()[0])
+    # A box of float32 has bounds of float32.
+    assert pc.Box(low=0.1, high=0.3).bounds()[0] == np.float32(0.1)
