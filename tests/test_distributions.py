@@ -553,6 +553,71 @@ def test_bins_are_found_again_in_any_box(ends: Any) -> None:
         assert int(head.policy_action(space, head.env_action(space, jnp.int32(index)))) == index
 
 
+MOMENTS = {
+    "normal": (lambda p, q, space: Normal(p, q - 1, space), pc.NormalHead(pc.Scale())),
+    "squashed": (lambda p, q, space: SquashedNormal(p, q, space), pc.SquashedNormalHead()),
+    "beta": (lambda p, q, space: Beta(jnp.exp(p), jnp.exp(q), space), pc.BetaHead()),
+}
+
+
+@pytest.mark.parametrize("name", MOMENTS)
+def test_mean_and_stddev_are_those_of_what_is_scored(name: str) -> None:
+    """Of draws before clipping for a normal, else of environment actions; within 5 standard errors."""
+    build, head = MOMENTS[name]
+    box = pc.Box(low=(-2.0, 0.0, 5.0), high=(0.5, 1.0, 7.0), shape=(3,))
+    d = build(_normal(3), _normal(3), box)
+
+    @fast_jit
+    def facts(d: Any) -> Any:
+        draws = jax.vmap(lambda k: d.sample(key=k))(jax.random.split(KEY, 40000))
+        actions = (
+            draws if name == "normal" else jax.vmap(jax.vmap(jax.vmap(partial(head.env_action, box))))(draws)
+        )
+        return actions, d.mean(), d.stddev()
+
+    actions, mean, stddev = (np.asarray(x, float) for x in facts(d))
+    assert mean.shape == stddev.shape == (*BATCH, 3)
+    error = actions.std(0) / 200
+    assert (abs(actions.mean(0) - mean) <= 5 * error).all()
+    assert (abs(actions.std(0) - stddev) <= 5 * error * (1 + abs(actions - mean).max(0) / stddev)).all()
+    assert (abs(actions.std(0) / stddev - 1) <= 0.05).all()
+
+
+@pytest.mark.parametrize("log_std", [-10.0, -5.0, -1.0, 0.0, 0.6, 1.0, 3.0, 10.0])
+def test_moments_of_a_squashed_normal_by_quadrature(log_std: float) -> None:
+    loc, std = np.array([-9.0, -3.0, -0.4, 0.0, 1e-3, 0.5, 2.0, 8.0], np.float32), math.exp(log_std)
+    nodes, weights = np.polynomial.legendre.leggauss(20)
+    ends = np.geomspace(1e-3, 60, 60)
+    for middle in loc.astype(float):
+        crossing = (np.concatenate([-ends[::-1], [0], ends]) - middle) / std
+        edges = np.unique(np.clip(np.concatenate([np.linspace(-9, 9, 37), crossing]), -9, 9))
+        a, b = edges[:-1, None], edges[1:, None]
+        noise = (a + b) / 2 + (b - a) / 2 * nodes
+        mass = (b - a) / 2 * weights * scipy.stats.norm.pdf(noise)
+        x = np.tanh(middle + std * noise)
+        mean = (mass * x).sum()
+        d = SquashedNormal(jnp.float32(middle), jnp.float32(log_std), pc.Box(low=-1.0, high=1.0))
+        assert float(d.mean()) == pytest.approx(mean, abs=3e-7)
+        assert float(d.stddev()) == pytest.approx(math.sqrt((mass * (x - mean) ** 2).sum()), abs=2e-6)
+
+
+def test_moments_in_closed_form() -> None:
+    box = pc.Box(low=-2.0, high=0.5)
+    a, b = np.float32([0.3, 2.0, 1e4]), np.float32([0.7, 5.0, 3.0])
+    d = Beta(jnp.asarray(a), jnp.asarray(b), box)
+    _close(d.mean(), -2 + 2.5 * scipy.stats.beta.mean(a, b), 2e-7)
+    _close(d.stddev(), 2.5 * scipy.stats.beta.std(a, b), 1e-6)
+    bits = Bernoulli(jnp.array([-40.0, 0.0, 3.0, 1.0]), jnp.arange(4) < 3, pc.MultiBinary(4))
+    p = np.array([*scipy.special.expit([-40.0, 0.0, 3.0]), 0])
+    np.testing.assert_allclose(bits.mean(), p, rtol=1e-6)
+    np.testing.assert_allclose(bits.stddev(), np.sqrt(p * (1 - p)), rtol=1e-6)
+    both = Joint({"x": Joint((d, bits)), "k": Categorical(jnp.zeros(3), None, pc.Discrete(3))})
+    _close(both.mean(), {"x": (d.mean(), bits.mean()), "k": None})
+    _close(both.stddev(), {"x": (d.stddev(), bits.stddev()), "k": None})
+    wide = SquashedNormal(jnp.zeros(3), jnp.zeros(3), MIXED)
+    _close(wide.stddev()[1:], jnp.ones(2))
+
+
 def test_beta_gradient_of_samples_is_unbiased() -> None:
     """d E[z] / d alpha = psi'(alpha), through the sampler."""
     alphas, betas = np.float32([0.5, 2.0, 1e3]), np.float32([0.5, 5.0, 1e4])

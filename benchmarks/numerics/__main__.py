@@ -82,6 +82,10 @@ infinity where the right number is finite.
 - **From an environment action**, up to 1 - 2^-24 of a bound, the draw of a squashed normal or a Beta is
   recovered to four ulp in any box (3.3 at most in 4e7 draws over 75 boxes, 2.7 in all but one), and that
   alone costs the log-density up to 8e-7. Stored policy actions lose nothing.
+- **Mean and standard deviation of a squashed normal** come from the mixture that gives its entropy, and up to
+  a standard deviation of 2 before the squash from 53 nodes of the trapezoid rule. In units of half the width
+  the mean is off by 2e-7 at most, the standard deviation by 6e-7 up to there; beyond, by 5e-4 where all but
+  1e-7 of the draws are at one bound (means in +-1e4, log-std in [-12, 20]).
 - **KL of Beta distributions** is off by 6e-5 at worst, where one concentration is about 1e-2 in both
   and the other is some 1000 times larger in the second: (0.01, 3.16) against (0.01, 1000). In 99 % of
   random pairs it is below 2e-6.

@@ -44,6 +44,15 @@ class Bernoulli(NamedTuple):
         """Probability of a one; exactly 0 where it is masked."""
         return self._free(jax.nn.sigmoid(self._clean()), 0.0)
 
+    def mean(self) -> Float[Array, "*batch_shape"]:
+        """The probability of a one."""
+        return self.probs
+
+    def stddev(self) -> Float[Array, "*batch_shape"]:
+        """The standard deviation of each bit."""
+        z = self._clean()
+        return self._free_or_zero(jnp.sqrt(jax.nn.sigmoid(z) * jax.nn.sigmoid(-z)))
+
     def sample(self, *, key: Key) -> Int[Array, "*batch_shape"]:
         """Zeros and ones, int32. `key` is consumed."""
         # The less likely value where a uniform number is below its probability: of 64 bits, with the
