@@ -494,6 +494,21 @@ def test_squashed_normal_far_out() -> None:
     assert all(np.isfinite(x).all() for x in jax.tree.leaves((drawn(loc, log_std), far(log_std[:, 0]))))
 
 
+def test_densities_of_infinite_actions_are_no_nan() -> None:
+    u = jnp.array([math.inf, -math.inf, 3e38, -3e38])
+    parameters = ((0.0, 0.0), (3.0, -20.0), (-1.0, 20.0))
+    for loc, log_std in parameters:
+        for family in (Normal, SquashedNormal):
+            d = family(jnp.full(4, loc), jnp.full(4, log_std), BOX)
+            value, slope = jax.vmap(jax.value_and_grad(lambda u, d=d: _at(d, 0).log_prob(u)))(u)
+            assert (value < -1e10).all()
+            assert not np.isnan(slope).any()
+    for a, b, at_one in ((2.0, 2.0, -math.inf), (1.0, 1.0, 0.0), (3.0, 1.0, math.log(3)), (2.0, 0.5, 1e38)):
+        value = Beta(jnp.full(4, a), jnp.full(4, b), pc.Box(low=0.0, high=1.0)).log_prob(u)
+        assert not np.isnan(value).any()
+        assert value[0] >= at_one if at_one > 1e30 else value[0] == pytest.approx(at_one, abs=1e-5)
+
+
 @pytest.mark.parametrize("log_std", [-3.0, -1.0, 0.0, 1.0])
 def test_squashed_normal_of_an_environment_action(log_std: float) -> None:
     """Up to 1 - 2^-24: the draw is recovered to three ulp, and the score to 1e-6."""
@@ -510,6 +525,133 @@ def test_squashed_normal_of_an_environment_action(log_std: float) -> None:
     error = np.abs(np.asarray(got, float) - want) / np.maximum(1, np.abs(want))
     assert (np.abs(np.asarray(u) - exact) <= 3 * np.spacing(np.abs(np.asarray(u)))).all()
     assert (error <= 1e-6).all()
+
+
+BOXES = [
+    (-1, 1),
+    (0, 1),
+    (-2, 0.5),
+    (-3e38, 3e38),
+    (-1e38, 3e38),
+    (0, 255),
+    (1e6, 1e6 + 1),
+    (0, 1e-20),
+    (0.1, 0.3),
+]
+BOXES += [tuple(sorted(RNG.normal(size=2) * 10 ** RNG.uniform(-6, 6, 2))) for _ in range(20)]
+
+
+def test_policy_actions_of_environment_actions_in_any_box() -> None:
+    """To four ulp, up to 2^-24 of the half width from a bound, where they are clamped; Beta has twice the number."""
+    u = np.concatenate(
+        [RNG.uniform(-8.6, 8.6, 3000), RNG.normal(size=3000), 1e-3 * RNG.normal(size=3000), [-50, 50]]
+    )
+    low, high = (tuple(np.repeat(np.float32(ends), len(u)).tolist()) for ends in zip(*BOXES, strict=True))
+    box = pc.Box(low=low, high=high, shape=(len(BOXES), len(u)))
+    squashed, beta = pc.SquashedNormalHead(), pc.BetaHead()
+
+    @jax.jit
+    def there_and_back(u: Any) -> Any:
+        action = squashed.env_action(box, u)
+        return action, squashed.policy_action(box, action), beta.policy_action(box, action)
+
+    action, got, log_odds = there_and_back(jnp.asarray(np.tile(u, (len(BOXES), 1)), jnp.float32))
+    got, log_odds = np.asarray(got), np.asarray(log_odds)
+    x, low, high = (np.asarray(a, np.longdouble) for a in (action, *box.bounds()))
+    middle, half = (low + high) / 2, (high - low) / 2
+    inside = (x > low) & (x < high)
+    exact = np.where(
+        abs(x - middle) < half / 2,
+        np.arctanh(np.clip((x - middle) / half, -0.5, 0.5)),
+        0.5 * np.log(np.where(inside, x - low, 1) / np.where(inside, high - x, 1)),
+    )
+    limit = np.arctanh(1 - np.longdouble(2) ** -24)
+    exact = np.where(inside, np.clip(exact, -limit, limit), np.sign(x - middle) * limit)
+    np.testing.assert_array_less(abs(got - exact), 4 * np.spacing(abs(got)) + 1e-45)
+    np.testing.assert_array_equal(log_odds, 2 * got)
+
+
+@pytest.mark.parametrize("u", [-7.2, 7.2, 3.0])
+def test_a_log_density_of_an_environment_action_near_0(u: float) -> None:
+    space, head = pc.Box(low=0.0, high=1.0), pc.SquashedNormalHead()
+    action = head.env_action(space, jnp.float32(u))
+    d = SquashedNormal(jnp.float32(-7), jnp.float32(-2), space)
+    x = float(action)
+    exact = 0.5 * (math.log(x) - math.log1p(-x))
+    want = scipy.stats.norm.logpdf(exact, -7, math.exp(-2)) - math.log(2 * x * (1 - x))
+    assert float(d.log_prob(head.policy_action(space, action))) == pytest.approx(want, rel=2e-6)
+
+
+@pytest.mark.parametrize("ends", [(-3e38, 3e38), (0.0, 3e38), (-1.0, 2.0)])
+def test_bins_are_found_again_in_any_box(ends: Any) -> None:
+    space, head = pc.Box(low=ends[0], high=ends[1]), pc.BinsHead(7)
+    for index in range(7):
+        assert int(head.policy_action(space, head.env_action(space, jnp.int32(index)))) == index
+
+
+MOMENTS = {
+    "normal": (lambda p, q, space: Normal(p, q - 1, space), pc.NormalHead(pc.Scale())),
+    "squashed": (lambda p, q, space: SquashedNormal(p, q, space), pc.SquashedNormalHead()),
+    "beta": (lambda p, q, space: Beta(jnp.exp(p), jnp.exp(q), space), pc.BetaHead()),
+}
+
+
+@pytest.mark.parametrize("name", MOMENTS)
+def test_mean_and_stddev_are_those_of_what_is_scored(name: str) -> None:
+    """Of draws before clipping for a normal, else of environment actions; within 5 standard errors."""
+    build, head = MOMENTS[name]
+    box = pc.Box(low=(-2.0, 0.0, 5.0), high=(0.5, 1.0, 7.0), shape=(3,))
+    d = build(_normal(3), _normal(3), box)
+
+    @fast_jit
+    def facts(d: Any) -> Any:
+        draws = jax.vmap(lambda k: d.sample(key=k))(jax.random.split(KEY, 40000))
+        actions = (
+            draws if name == "normal" else jax.vmap(jax.vmap(jax.vmap(partial(head.env_action, box))))(draws)
+        )
+        return actions, d.mean(), d.stddev()
+
+    actions, mean, stddev = (np.asarray(x, float) for x in facts(d))
+    assert mean.shape == stddev.shape == (*BATCH, 3)
+    error = actions.std(0) / 200
+    assert (abs(actions.mean(0) - mean) <= 5 * error).all()
+    assert (abs(actions.std(0) - stddev) <= 5 * error * (1 + abs(actions - mean).max(0) / stddev)).all()
+    assert (abs(actions.std(0) / stddev - 1) <= 0.05).all()
+
+
+@pytest.mark.parametrize("log_std", [-10.0, -5.0, -1.0, 0.0, 0.6, 1.0, 3.0, 10.0])
+def test_moments_of_a_squashed_normal_by_quadrature(log_std: float) -> None:
+    loc, std = np.array([-9.0, -3.0, -0.4, 0.0, 1e-3, 0.5, 2.0, 8.0], np.float32), math.exp(log_std)
+    nodes, weights = np.polynomial.legendre.leggauss(20)
+    ends = np.geomspace(1e-3, 60, 60)
+    for middle in loc.astype(float):
+        crossing = (np.concatenate([-ends[::-1], [0], ends]) - middle) / std
+        edges = np.unique(np.clip(np.concatenate([np.linspace(-9, 9, 37), crossing]), -9, 9))
+        a, b = edges[:-1, None], edges[1:, None]
+        noise = (a + b) / 2 + (b - a) / 2 * nodes
+        mass = (b - a) / 2 * weights * scipy.stats.norm.pdf(noise)
+        x = np.tanh(middle + std * noise)
+        mean = (mass * x).sum()
+        d = SquashedNormal(jnp.float32(middle), jnp.float32(log_std), pc.Box(low=-1.0, high=1.0))
+        assert float(d.mean()) == pytest.approx(mean, abs=3e-7)
+        assert float(d.stddev()) == pytest.approx(math.sqrt((mass * (x - mean) ** 2).sum()), abs=2e-6)
+
+
+def test_moments_in_closed_form() -> None:
+    box = pc.Box(low=-2.0, high=0.5)
+    a, b = np.float32([0.3, 2.0, 1e4]), np.float32([0.7, 5.0, 3.0])
+    d = Beta(jnp.asarray(a), jnp.asarray(b), box)
+    _close(d.mean(), -2 + 2.5 * scipy.stats.beta.mean(a, b), 2e-7)
+    _close(d.stddev(), 2.5 * scipy.stats.beta.std(a, b), 1e-6)
+    bits = Bernoulli(jnp.array([-40.0, 0.0, 3.0, 1.0]), jnp.arange(4) < 3, pc.MultiBinary(4))
+    p = np.array([*scipy.special.expit([-40.0, 0.0, 3.0]), 0])
+    np.testing.assert_allclose(bits.mean(), p, rtol=1e-6)
+    np.testing.assert_allclose(bits.stddev(), np.sqrt(p * (1 - p)), rtol=1e-6)
+    both = Joint({"x": Joint((d, bits)), "k": Categorical(jnp.zeros(3), None, pc.Discrete(3))})
+    _close(both.mean(), {"x": (d.mean(), bits.mean()), "k": None})
+    _close(both.stddev(), {"x": (d.stddev(), bits.stddev()), "k": None})
+    wide = SquashedNormal(jnp.zeros(3), jnp.zeros(3), MIXED)
+    _close(wide.stddev()[1:], jnp.ones(2))
 
 
 def test_beta_gradient_of_samples_is_unbiased() -> None:
@@ -635,6 +777,52 @@ def test_masked_is_not_drawn_at_the_ends_of_the_uniform(n: int, monkeypatch: pyt
     assert mask[np.arange(len(bits)), jax.jit(lambda d: d.sample(key=KEY))(d)].all()
 
 
+@pytest.mark.parametrize("junk", [math.nan, math.inf, -math.inf, 3e38])
+def test_masked_is_never_drawn_whatever_is_allowed(junk: float) -> None:
+    """Beside a NaN, too: every allowed action is as likely then, and the log-probability is NaN."""
+    mask, long = jnp.array([False, True, True, False, True]), jnp.arange(40) % 7 == 3
+    logits, row = jnp.array([9.0, junk, 0.0, 9.0, 0.0]), jnp.where(long, junk, 9.0)
+    joint = pc.spaces.JointMask(~jnp.eye(2, dtype=bool))
+    one, two = pc.Discrete(5, start=3), pc.MultiDiscrete((5, 2))
+    bits = Bernoulli(logits, mask, pc.MultiBinary(5))
+    table = Bernoulli(jnp.tile(logits, (5, 1)), jnp.tile(mask, (5, 1)), pc.MultiBinary(5))
+    parts = {"tool": Categorical(logits[None], mask[None], one), "bits": table}
+    graph = Graph(spaces=(("bits", pc.MultiBinary(5)), ("tool", one)), parents=(("bits", ("tool",)),))
+    everything = {
+        "one": Categorical(logits, mask, one),
+        "long": Categorical(row, long, pc.Discrete(40)),
+        "rows": MultiCategorical(jnp.concatenate([logits, logits[1:3]]), (mask, None), two),
+        "padded": MultiCategorical(jnp.concatenate([logits[1:3], logits]), None, pc.MultiDiscrete((2, 5))),
+        "tied": ProductCategorical(logits[:4], joint, pc.MultiDiscrete((2, 2))),
+        "bits": bits,
+        "seen": AutoregressiveJoint(parts, graph),
+    }
+
+    @jax.jit
+    def draws(d: Any) -> Any:
+        drawn = jax.vmap(lambda k: d.sample_and_log_prob(key=k))(jax.random.split(KEY, 500))
+        return drawn, d.mode(), d.entropy()
+
+    found = {name: draws(d) for name, d in everything.items()}
+    actions = {name: np.asarray(x[0][0]) for name, x in found.items() if name != "seen"}
+    seen = found["seen"][0][0]
+    assert set(actions["one"]) <= {4, 5, 7}
+    assert set(actions["rows"][:, 0]) <= {1, 2, 4}
+    assert long[actions["long"]].all()
+    assert (actions["padded"][:, 0] < 2).all()
+    assert (actions["tied"].sum(-1) == 1).all()
+    assert set(np.asarray(seen["tool"])) <= {4, 5, 7}
+    assert not actions["bits"][:, ~mask].any()
+    assert not seen["bits"][:, ~mask].any()
+    assert int(found["one"][1]) in {4, 5, 7}
+    assert int(found["long"][1]) % 7 == 3
+    assert float(everything["one"].log_prob(3)) == pytest.approx(MASKED_LOG_PROB)
+    for (_, log_probs), _, entropy in found.values():
+        assert math.isnan(junk) == bool(np.isnan(log_probs).all()) == bool(np.isnan(entropy))
+    if math.isnan(junk):
+        assert set(actions["one"]) == {4, 5, 7}
+
+
 # LAWS
 
 
@@ -683,6 +871,32 @@ def _quantiles(d: Any, key: Any) -> Any:
         case Beta():
             left, right = scipy.special.expit(z), scipy.special.expit(-z)  # 1 - x, not rounded to 0
             return np.where(z < 0, scipy.stats.beta.cdf(left, *p), scipy.stats.beta.sf(right, *p[::-1]))
+
+
+def test_bits_follow_the_law() -> None:
+    logits = np.array([-14.0, -9.0, -3.0, -0.5, 0.0, 0.5, 3.0, 9.0, 14.0])
+    d = Bernoulli(jnp.asarray(logits, jnp.float32), None, pc.MultiBinary(9))
+
+    @fast_jit
+    def ones(key: Any) -> Any:
+        draws = jax.vmap(lambda k: d.sample(key=k))(jax.random.split(key, 2**20))
+        return draws.sum(0)
+
+    count, drawn = 4 * 2**20, sum(np.asarray(ones(key), float) for key in jax.random.split(KEY, 4))
+    p = scipy.special.expit(logits)
+    assert (abs(drawn - count * p) <= 5 * np.sqrt(count * p * (1 - p))).all()
+
+
+def test_rare_bits_are_as_rare_as_they_should_be(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The 64 bits of the uniform number that decide: about probability * 2^64, for both values."""
+    sizes = np.array([5.0, 16.5, 25.0, 30.0])
+    d = Bernoulli(jnp.asarray(np.concatenate([-sizes, sizes]), jnp.float32), None, pc.MultiBinary(8))
+    threshold = [int(p * 2**64) for p in np.tile(scipy.special.expit(-sizes), 2)]
+    for factor, rare in ((1 - 1e-5, True), (1 + 1e-5, False)):
+        words = [int(t * factor) for t in threshold]
+        bits = np.array([[w >> 32 for w in words], [w % 2**32 for w in words]], np.uint32)
+        monkeypatch.setattr(jax.random, "bits", lambda key, shape, dtype, bits=bits: jnp.asarray(bits))
+        assert (d.sample(key=KEY) == np.repeat(np.int32([rare, not rare]), 4)).all()
 
 
 @pytest.mark.parametrize(

@@ -217,6 +217,23 @@ def test_what_is_masked_is_never_drawn(tmp_path):
         runner.act((), np.ones(4))
 
 
+@pytest.mark.parametrize("junk", [math.nan, math.inf, -math.inf])
+def test_what_is_masked_is_never_drawn_whatever_the_logits(junk, tmp_path):
+    params, policy = _policy(config(pc.MultiDiscrete((3, 3))))
+    bias = params["actor"]["head"]["bias"].at[1].set(junk).at[5].set(junk)
+    params["actor"]["head"]["bias"] = bias
+    pc.save(tmp_path / "file", (params, policy), self_test=False)
+    runner, rng = numpy_runner.load(tmp_path / "file"), np.random.default_rng(0)
+    rows = (np.array([False, True, True]), np.array([True, False, True]))
+    for mask in (rows, pc.spaces.JointMask(np.outer(*rows))):
+        for _ in range(200):
+            _, action = runner.act((), np.ones(3, np.float32), rng=rng, action_mask=mask)
+            assert action[0] > 0
+            assert action[1] != 1
+    drawn = [runner.act((), np.ones(3, np.float32), rng=rng)[1] for _ in range(200)]
+    assert len({int(i) for i, _ in drawn}) == (1 if junk == math.inf else 3 if math.isnan(junk) else 2)
+
+
 def test_combinations_that_a_joint_mask_forbids_are_never_chosen(tmp_path):
     policy = _policy(config(pc.MultiDiscrete((2, 3, 2), start=(0, 1, 0)), temperature=2.0))
     pc.save(tmp_path / "file", policy, self_test=False)

@@ -1,6 +1,10 @@
 """Spaces: what they contain, draw, flatten, and refuse."""
 
 import math
+import os
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -716,3 +720,96 @@ def test_bounds_are_in_c_order():
 def test_every_space_offers_the_protocol():
     assert all(isinstance(space, pc.contract.Space) for space in SPACES.values())
     assert not isinstance(pc.MLP(), pc.contract.Space)
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_actions_of_a_box_of_float64_stay_inside_its_bounds_in_32_bits() -> None:
+    ends = np.array([(0.1, 0.3), (-0.3, -0.1), (1e-3, 0.7), (-1 / 3, 1 / 3), (0.1, 0.1 + 1e-9), (0.5, 2.0)])
+    space = pc.Box(
+        low=tuple(ends[:, 0].tolist()), high=tuple(ends[:, 1].tolist()), shape=(6,), dtype="float64"
+    )
+    low, high = (np.asarray(bound, np.float64) for bound in space.bounds())
+    wide = np.arange(6) != 4  # no float32 is inside this one
+    assert (low >= ends[:, 0])[wide].all()
+    assert (high <= ends[:, 1])[wide].all()
+    assert (low <= high).all()
+    np.testing.assert_allclose(low, ends[:, 0], rtol=1.2e-7)
+    np.testing.assert_allclose(high, ends[:, 1], rtol=1.2e-7)
+    far = {
+        pc.NormalHead(): jnp.array([-9.0, 9.0]),
+        pc.SquashedNormalHead(): jnp.array([-50.0, 50.0]),
+        pc.BetaHead(): jnp.array([-50.0, 50.0]),
+        pc.BinsHead(): jnp.array([0, 10]),
+    }
+    for head, actions in far.items():
+        env_actions = [head.env_action(space, jnp.full(6, action)) for action in actions]
+        assert all(bool(space.contains(action)) for action in env_actions)
+        for action in env_actions:
+            inside = (np.asarray(action, np.float64) >= ends[:, 0]) & (
+                np.asarray(action, np.float64) <= ends[:, 1]
+            )
+            assert inside[wide].all()
+    # What came in rounded is still an element, and a bound beyond float32 is none.
+    assert bool(space.contains(jnp.asarray(ends[:, 0], jnp.float32)))
+    assert np.isinf(pc.Box(low=-1e300, dtype="float64").bounds()[0])
+    # A box of float32 has bounds of float32.
+    assert pc.Box(low=0.1, high=0.3).bounds()[0] == np.float32(0.1)
+
+
+X64 = """
+import jax, jax.numpy as jnp, sys
+import policy_core as pc
+jax.config.update("jax_numpy_dtype_promotion", "strict")
+jax.config.update("jax_numpy_rank_promotion", "raise")
+key = jax.random.key(0)
+discrete, several = pc.Discrete(3, start=1), pc.MultiDiscrete((2, 3))
+masks = {
+    discrete: [None, jnp.array([True, False, True])],
+    several: [None, several.full_mask(), pc.spaces.JointMask(jnp.ones((2, 3), bool))],
+    pc.MultiDiscrete(()): [None, ()],
+    pc.MultiBinary(2): [None, jnp.array([True, False])],
+    pc.Box(low=0, high=9, dtype="int8"): [None],
+    pc.Box(): [None],
+}
+for space, rows in masks.items():
+    for mask in rows:
+        element = space.sample(key=key, mask=mask)
+        assert element.dtype == space.struct().dtype, (space, mask, element.dtype)
+        assert space.unflatten(space.flatten(element)).dtype == element.dtype
+        assert bool(space.contains(element))
+tool = pc.Dict({"tool": discrete, "pair": several, "force": pc.Box(shape=(2,))})
+policy = pc.init(
+    pc.ActorCriticConfig(
+        observation_space=tool,
+        action_space=tool,
+        actor=pc.MLP((4,)),
+        critic=pc.MLP((4,)),
+        autoregressive=pc.Autoregressive({"force": ("tool",)}, network=pc.MLP((4,))),
+    ),
+    key=key,
+)
+observation = tool.sample(key=key)
+_, action, value, log_prob = pc.action_and_value(policy, (), observation, key=key)
+_, value, log_prob, entropy = pc.evaluate_action(policy, (), observation, action)
+assert {str(x.dtype) for x in (value, log_prob, entropy)} == {"float32"}
+print(pc.verify(sys.argv[1]).deviation)
+"""
+
+
+def test_dtypes_in_64_bits_and_a_file_of_32(tmp_path: Any) -> None:
+    """Under strict promotion; the file is of an autoregressive policy."""
+    space = pc.Dict({"tool": pc.Discrete(3), "force": pc.Box(shape=(2,))})
+    config = pc.ActorCriticConfig(
+        observation_space=pc.Box(shape=(2,)),
+        action_space=space,
+        actor=pc.MLP((4,)),
+        critic=pc.MLP((4,)),
+        autoregressive=pc.Autoregressive({"force": ("tool",)}, network=pc.MLP((4,))),
+    )
+    pc.save(tmp_path / "file", pc.init(config, key=jax.random.key(0)))
+    root = Path(__file__).parent.parent
+    env = {**os.environ, "PYTHONPATH": str(root), "JAX_ENABLE_X64": "1"}
+    command = [sys.executable, "-c", X64, str(tmp_path / "file")]
+    done = subprocess.run(command, env=env, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert float(done.stdout) < 1e-5

@@ -13,10 +13,12 @@ from cases import config
 import policy_core as pc
 from policy_core.errors import ConfigError
 from policy_core.heads import CategoricalValue, RegressedValue
+from policy_core.heads.value import symexp, symlog
 
 pytestmark = pytest.mark.usefixtures("unchecked")  # beartype doubles the time to trace
 
 KEY = jax.random.key(0)
+RNG = np.random.default_rng(0)
 TARGETS = np.array([-2000.0, -7.0, -1.5, 0.0, 0.25, 3.0, 6.9, 7.0, 40.0])
 TWO_HOT = {
     "even": pc.TwoHotHead(low=-7.0, high=7.0, bins=6),
@@ -77,9 +79,85 @@ def test_a_categorical_value_is_its_mean_and_its_loss_the_cross_entropy(head: An
     np.testing.assert_allclose(prediction.loss(jnp.asarray(TARGETS, jnp.float32)), expected, rtol=1e-5)
 
 
-def test_equal_bins_cancel_however_large_they_are() -> None:
-    head = pc.TwoHotHead(low=-4.85e8, high=4.85e8, symlog=True)
-    assert abs(float(CategoricalValue(jnp.zeros(255), head).value())) < 1e-3
+@pytest.mark.parametrize(
+    "head",
+    [
+        pc.TwoHotHead(low=-4.85e8, high=4.85e8, symlog=True),
+        pc.TwoHotHead(low=-20.0, high=20.0, bins=100),
+        pc.HLGaussHead(low=-3e5, high=3e5),
+    ],
+)
+def test_equal_bins_cancel_however_large_they_are(head: Any) -> None:
+    half = RNG.normal(size=(50, head.bins)) * 5
+    even = jnp.asarray(np.concatenate([half + half[:, ::-1], np.zeros((1, head.bins))]), jnp.float32)
+    for value in (
+        CategoricalValue(even, head).value(),
+        jax.jit(CategoricalValue.value)(CategoricalValue(even, head)),
+    ):
+        assert (value == 0).all()
+
+
+GRIDS = {
+    "symlog from 0": pc.TwoHotHead(low=0.0, high=4.9e8, symlog=True),
+    "symlog from -1": pc.TwoHotHead(low=-1.0, high=4.9e8, symlog=True),
+    "symlog below 0": pc.TwoHotHead(low=-1e6, high=-10.0, symlog=True, bins=64),
+    "symlog": pc.TwoHotHead(low=-1e4, high=1e4, symlog=True),
+    "even": pc.TwoHotHead(low=-3.0, high=1e3, bins=100),
+    "far from 0": pc.TwoHotHead(low=1e6, high=1e6 + 100, bins=101),
+    "HL-Gauss": pc.HLGaussHead(low=-1e-3, high=20.0),
+}
+
+
+@pytest.mark.parametrize("name", GRIDS)
+def test_values_are_right_on_every_grid(name: str) -> None:
+    """A bin alone gives itself; else the error is relative to the mean distance from the origin."""
+    head = GRIDS[name]
+    centers, alone = head.centers(), jnp.where(jnp.eye(head.bins, dtype=bool), 0.0, -1e9)
+    of = jax.jit(lambda z: (CategoricalValue(z, head).value(), CategoricalValue(z, head).probs))
+    np.testing.assert_allclose(of(alone)[0], centers, rtol=2e-7)
+    logits = RNG.normal(size=(500, head.bins)) * np.geomspace(0.1, 100, 500)[:, None]
+    logits = logits - RNG.uniform(0, 0.3, (500, 1)) * np.arange(head.bins)  # much of it at small returns
+    values, probs = of(jnp.asarray(logits, jnp.float32))
+    exact = scipy.special.softmax(np.asarray(logits, np.float32).astype(float), -1)
+    origin = np.clip(0, centers[0], centers[-1])
+    scale = abs(origin) + exact @ abs(centers - origin)
+    assert (abs(values - exact @ centers) <= 2e-6 * scale).all()
+    # What the sum itself loses, given the probabilities:
+    given = np.asarray(probs, float)
+    given = given / given.sum(-1, keepdims=True)
+    assert (abs(values - given @ centers) <= 5e-7 * scale).all()
+
+
+@pytest.mark.parametrize("name", GRIDS)
+def test_two_hot_weights_sum_to_one_and_keep_the_mean_on_every_grid(name: str) -> None:
+    head = GRIDS[name]
+    targets = RNG.uniform(head.low, head.high, 2000) * np.geomspace(1e-6, 1, 2000)
+    targets = np.clip(targets, head.low, head.high).astype(np.float32)
+    weights = np.asarray(jax.jit(head.target_probs)(jnp.asarray(targets)), float)
+    np.testing.assert_allclose(weights.sum(-1), 1, atol=3e-7)
+    assert (weights >= 0).all()
+    if isinstance(head, pc.TwoHotHead):
+        means = weights @ head.centers().astype(np.float32).astype(float)
+        np.testing.assert_allclose(means, targets, rtol=1e-6, atol=1e-6 * np.diff(head.centers()).min())
+
+
+@pytest.mark.parametrize("head", [TWO_HOT["even"], pc.HLGaussHead(low=-7.0, high=7.0, bins=6)])
+def test_logits_are_clipped_as_those_of_an_actor(head: Any) -> None:
+    """The value and the loss are finite for infinite ones; a NaN shows."""
+    inf = float("inf")
+    rows = [[-inf, 0, 0, 0, 0, 0], [3e38, 0, 0, 0, 0, -3e38], [inf, 0, 0, 0, 0, inf], [-inf] * 6]
+    logits = jnp.array(rows, jnp.float32)
+
+    @jax.jit
+    def everything(logits: Any) -> Any:
+        score, pull = jax.vjp(lambda z: CategoricalValue(z, head).loss(jnp.zeros(len(rows))), logits)
+        return CategoricalValue(logits, head).value(), score, pull(jnp.ones_like(score))
+
+    values, losses, slopes = everything(logits)
+    assert all(np.isfinite(x).all() for x in (values, losses, slopes))
+    assert (losses >= 0).all()
+    np.testing.assert_allclose(values, [-head.centers()[0] / 5, head.centers()[0], 0, 0], atol=1e-5)
+    assert all(np.isnan(x).all() for x in everything(logits.at[:, 2].set(jnp.nan)))
 
 
 @pytest.mark.parametrize("symlog", [False, True])
@@ -96,6 +174,29 @@ def test_a_regression_is_rescaled_and_its_loss_is_that_of_the_output(symlog: boo
     )
     perfect = RegressedValue(jnp.asarray(aim, jnp.float32), head)
     np.testing.assert_allclose(perfect.value(), target, rtol=1e-5)
+
+
+@pytest.mark.parametrize("x", [-3.0, -1e-6, 0.0, -0.0, 0.5, 40.0])
+def test_gradients_of_symlog_and_symexp(x: float) -> None:
+    for function, slope, bend in (
+        (symlog, 1 / (1 + abs(x)), -np.sign(x) / (1 + abs(x)) ** 2),
+        (symexp, np.exp(abs(x)), np.sign(x) * np.exp(abs(x))),
+    ):
+        for derivative in (jax.grad, jax.jacfwd):
+            assert float(derivative(function)(x)) == pytest.approx(slope, rel=1e-6)
+            if x != 0:  # where there are two
+                assert float(derivative(jax.grad(function))(x)) == pytest.approx(bend, rel=1e-6)
+
+
+def test_a_symlog_critic_learns_from_a_value_of_zero() -> None:
+    head = pc.RegressionHead(symlog=True)
+    policy = pc.init(config(pc.Discrete(2), value_head=head, critic_gain=0.0), key=KEY)
+
+    def loss(policy: Any) -> Any:
+        return jnp.square(pc.value(policy, (), jnp.ones(3))[1] - 5.0)
+
+    slopes = jax.grad(loss)(policy)[0]["critic"]["head"]
+    assert float(slopes["bias"][0]) == pytest.approx(-10)
 
 
 RETURNS = jnp.array([0.0, 0.0, 0.0, 400.0])  # of one observation: the mean is 100
@@ -185,6 +286,16 @@ def test_the_default_head_leaves_old_fingerprints_alone() -> None:
         ),
         (lambda: pc.TwoHotHead(low=0.0, high=float("inf")), r"TwoHotHead\.low: got 0\.0 to inf"),
         (lambda: pc.TwoHotHead(low=0.0, high=1.0, bins=1), r"TwoHotHead\.bins: got 1, expected at least 2"),
+        (
+            lambda: pc.TwoHotHead(low=1e6, high=1e6 + 10, bins=101),
+            r"TwoHotHead\.bins: got 101 from 1000000\.0 to 1000010\.0, finer than .* use fewer bins",
+        ),
+        (
+            lambda: pc.TwoHotHead(low=1.0, high=2.0, bins=2**24, symlog=True),
+            r"TwoHotHead\.bins: got 16777216",
+        ),
+        (lambda: pc.HLGaussHead(low=0.0, high=1.0, bins=10**12), r"HLGaussHead\.bins: got 1000000000000"),
+        (lambda: pc.TwoHotHead(low=-1e39, high=0.0), r"TwoHotHead\.low: got -1e\+39 to 0\.0"),
         (lambda: pc.HLGaussHead(low=0.0, high=1.0, sigma=0.0), r"HLGaussHead\.sigma: got 0\.0"),
         (lambda: pc.HLGaussHead(low=0.0, high=1.0, objectives=-1), r"HLGaussHead\.objectives: got -1"),
     ],

@@ -79,13 +79,22 @@ infinity where the right number is finite.
   20 and their sum may be near 0; half an ulp of 20 is 1e-6 already, and the square of the distance
   in standard deviations doubles the rounding of both of its factors. Relative to the largest term
   the error stays below 5e-7. The same holds for the squashed normal, where the terms are of size 2|u|.
-- **From an environment action**, up to 1 - 2^-24 of the bound, the draw of a squashed normal is
-  recovered to three ulp, and that alone costs the log-density up to 8e-7. Stored policy actions lose nothing.
+- **From an environment action**, up to 1 - 2^-24 of a bound, the draw of a squashed normal or a Beta is
+  recovered to four ulp in any box (3.3 at most in 4e7 draws over 75 boxes, 2.7 in all but one), and that
+  alone costs the log-density up to 8e-7. Stored policy actions lose nothing.
+- **Mean and standard deviation of a squashed normal** come from the mixture that gives its entropy, and up to
+  a standard deviation of 2 before the squash from 53 nodes of the trapezoid rule. In units of half the width
+  the mean is off by 2e-7 at most, the standard deviation by 6e-7 up to there; beyond, by 5e-4 where all but
+  1e-7 of the draws are at one bound (means in +-1e4, log-std in [-12, 20]).
 - **KL of Beta distributions** is off by 6e-5 at worst, where one concentration is about 1e-2 in both
   and the other is some 1000 times larger in the second: (0.01, 3.16) against (0.01, 1000). In 99 % of
   random pairs it is below 2e-6.
-- **Uniform numbers have 32 bits.** A class whose probability is below about 2^-24 may be drawn at
-  2^-24 or never (float32).
+- **Uniform numbers have 32 bits** where a categorical is drawn: a class whose probability is below about
+  2^-24 may be drawn at 2^-24 or never (float32). Counted over all 2^32 numbers, the law of the draws is
+  within a total variation of 9e-8 (n = 2), 3e-7 (18), 3e-6 (256), 1.1e-5 (1000) of the softmax, for normal
+  logits of standard deviation 1, 3 and 8; classes that are never drawn have a mass of 1e-6 at most together.
+  So a mean of numbers in +-1 over draws is off by twice that, as much as the error of an average over
+  more than 10^9 draws: nothing is refined. Bits of a `MultiBinary` have 64 bits, and are right down to 2^-64.
 
 Tests hold these figures on fewer points of the same cases. `python -m benchmarks.numerics` measures
 them again and writes this page, except for the next section, which it keeps.

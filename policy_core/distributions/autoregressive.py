@@ -101,7 +101,7 @@ class AutoregressiveJoint(NamedTuple):
 
         def pick(x: Shaped[Array, "..."]) -> Shaped[Array, "..."]:
             # A one-hot sum, not a gather: exact, as one term is not zero, and its transpose is no scatter.
-            combinations = jnp.arange(x.shape[index.ndim])
+            combinations = jnp.arange(x.shape[index.ndim], dtype=jnp.int32)
             hit = jnp.expand_dims(index, -1) == combinations.reshape((1,) * index.ndim + (-1,))
             hit = hit.reshape(hit.shape + (1,) * (x.ndim - hit.ndim))
             if x.dtype == jnp.bool_:
@@ -115,12 +115,11 @@ class AutoregressiveJoint(NamedTuple):
         tables = {name: self._table(name) for name in self.graph.parents_of_others()}
         sums = []
         for name in self.graph.order():
-            indices = self.graph.parent_indices(name)
-            log_weight = jnp.zeros(())
+            indices, values = self.graph.parent_indices(name), term(name)
+            log_weight = jnp.zeros((), values.dtype)
             for parent, columns in indices.items():
                 rows = np.broadcast_to(self.graph.combination(parent, indices), columns.shape)
                 log_weight = log_weight + tables[parent][..., rows, columns]
-            values = term(name)
             weights = jnp.broadcast_to(jnp.exp(log_weight), values.shape)
             # Combinations of probability 0 do not count, however large their term is.
             sums.append(jnp.sum(weights * jnp.where(weights > 0, values, 0), -1))
@@ -135,7 +134,7 @@ class AutoregressiveJoint(NamedTuple):
             log_probs: jax.Array = part.log_prob(jnp.broadcast_to(action, shape))
             return log_probs
 
-        return jax.vmap(scores, out_axes=-1)(element_at(space, jnp.arange(count(space))))
+        return jax.vmap(scores, out_axes=-1)(element_at(space, jnp.arange(count(space), dtype=jnp.int32)))
 
     def _space(self, name: Name) -> Any:
         return dict(self.graph.spaces)[name]

@@ -44,11 +44,23 @@ class Bernoulli(NamedTuple):
         """Probability of a one; exactly 0 where it is masked."""
         return self._free(jax.nn.sigmoid(self._clean()), 0.0)
 
+    def mean(self) -> Float[Array, "*batch_shape"]:
+        """The probability of a one."""
+        return self.probs
+
+    def stddev(self) -> Float[Array, "*batch_shape"]:
+        """The standard deviation of each bit."""
+        z = self._clean()
+        return self._free_or_zero(jnp.sqrt(jax.nn.sigmoid(z) * jax.nn.sigmoid(-z)))
+
     def sample(self, *, key: Key) -> Int[Array, "*batch_shape"]:
         """Zeros and ones, int32. `key` is consumed."""
-        # uniform < p in log-odds, which is exact also for p that float32 rounds to 0 or 1.
-        noise = jax.random.logistic(key, self.logits.shape, self._clean().dtype)
-        return self._free(noise < self._clean(), jnp.array(False)).astype(jnp.int32)
+        # The less likely value where a uniform number is below its probability: of 64 bits, with the
+        # precision of a float however small it is, so right down to 2^-64.
+        z = self._clean()
+        high, low = jax.random.bits(key, (2, *z.shape), "uint32").astype(z.dtype)
+        rare = high * 2.0**-32 + low * 2.0**-64 < jax.nn.sigmoid(-jnp.abs(z))
+        return self._free(rare ^ (z > 0), jnp.array(False)).astype(jnp.int32)
 
     def mode(self) -> Int[Array, "*batch_shape"]:
         """The more probable value of each bit, 0 of equals."""

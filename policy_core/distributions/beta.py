@@ -11,7 +11,6 @@ from policy_core.contract import Key
 from policy_core.distributions.numerics.beta import (
     beta_entropy,
     beta_log_prob,
-    beta_mean_logit,
     beta_mode_logit,
 )
 from policy_core.distributions.numerics.beta_kl import beta_kl
@@ -61,14 +60,22 @@ class Beta(NamedTuple):
         return mode
 
     def mean(self) -> Float[Array, "*batch_shape"]:
-        """Log-odds of the mean, alpha / (alpha + beta)."""
-        mean: Float[Array, "*batch_shape"] = beta_mean_logit(*self._wide())
-        return mean
+        """The mean of the environment action."""
+        alpha, beta = self._wide()
+        low, high = (jnp.broadcast_to(jnp.asarray(b, alpha.dtype), alpha.shape) for b in self.space.bounds())
+        return low * (beta / (alpha + beta)) + high * (alpha / (alpha + beta))
+
+    def stddev(self) -> Float[Array, "*batch_shape"]:
+        """The standard deviation of the environment action."""
+        alpha, beta = self._wide()
+        total = alpha + beta
+        return jnp.exp(self._log_width()) * jnp.sqrt(alpha / total * (beta / total) / (total + 1))
 
     def log_prob(self, action: Any) -> Float[Array, "*batch"]:
         """Log-density of the environment action of a policy action, summed (nats)."""
         alpha, beta = self._wide()
-        z = jnp.asarray(action).astype(alpha.dtype)
+        largest = float(jnp.finfo(alpha.dtype).max)
+        z = jnp.clip(jnp.asarray(action).astype(alpha.dtype), -largest, largest)
         terms = beta_log_prob(alpha, beta, z) - self._log_width()
         return sum_event(terms, self.space)
 

@@ -39,6 +39,14 @@ class Joint(NamedTuple):
         """The mode of each part."""
         return self._like([part.mode() for part in self._list()])
 
+    def mean(self) -> Any:
+        """The mean of each part; None for one that has none, a categorical."""
+        return self._like([part.mean() if hasattr(part, "mean") else None for part in self._list()])
+
+    def stddev(self) -> Any:
+        """The standard deviation of each part, likewise."""
+        return self._like([part.stddev() if hasattr(part, "stddev") else None for part in self._list()])
+
     def log_prob(self, action: Any) -> Float[Array, "*batch"]:
         """The sum over the parts (nats); `MASKED_LOG_PROB` if one has probability 0."""
         return total(self.log_probs(action))

@@ -50,6 +50,14 @@ class Normal(NamedTuple):
         """The mean."""
         return widen(self.loc)
 
+    def mean(self) -> Float[Array, "*batch_shape"]:
+        """The mean, before anything is clipped."""
+        return widen(self.loc)
+
+    def stddev(self) -> Float[Array, "*batch_shape"]:
+        """The standard deviation, likewise."""
+        return self.scale
+
     def log_prob(self, action: Any) -> Float[Array, "*batch"]:
         """Log-density, summed over the entries (nats)."""
         return sum_event(normal_log_prob(action, *self._wide()), self.space)

@@ -11,7 +11,11 @@ from policy_core._dtypes import wide_float, widen
 from policy_core.contract import Key
 from policy_core.distributions.normal import Normal, normal_entropy, normal_log_prob
 from policy_core.distributions.numerics.common import sample_and_log_prob, sum_event
-from policy_core.distributions.numerics.tanh_normal import tanh_log_det, tanh_normal_entropy
+from policy_core.distributions.numerics.tanh_normal import (
+    tanh_log_det,
+    tanh_normal_entropy,
+    tanh_normal_moments,
+)
 from policy_core.spaces import Box
 
 
@@ -67,6 +71,14 @@ class SquashedNormal(NamedTuple):
         """
         return self.base.mode()
 
+    def mean(self) -> Float[Array, "*batch_shape"]:
+        """The mean of the environment action."""
+        return self._moments()[0]
+
+    def stddev(self) -> Float[Array, "*batch_shape"]:
+        """The standard deviation of the environment action."""
+        return self._moments()[1]
+
     def log_prob(self, action: Any) -> Float[Array, "*batch"]:
         """Log-density of the environment action of a policy action, summed (nats)."""
         loc, log_std, _ = self.base
@@ -97,6 +109,17 @@ class SquashedNormal(NamedTuple):
     def sample_and_log_prob(self, *, key: Key) -> tuple[Float[Array, "*batch_shape"], Float[Array, "*batch"]]:
         """A sample before the squash, and the log-density of its environment action. `key` is consumed."""
         return sample_and_log_prob(self, key)
+
+    def _moments(self) -> tuple[Float[Array, "*batch_shape"], Float[Array, "*batch_shape"]]:
+        loc, log_std, _ = self.base
+        mean, std = tanh_normal_moments(loc, log_std)
+        low, high = (jnp.asarray(0.5 * bound, loc.dtype) for bound in safe_bounds(self.space))
+        inside = jnp.broadcast_to(low, loc.shape) * (1 - mean) + jnp.broadcast_to(high, loc.shape) * (
+            1 + mean
+        )
+        spread = jnp.broadcast_to(high - low, loc.shape) * std
+        bounded = self._bounded()
+        return jnp.where(bounded, inside, loc), jnp.where(bounded, spread, self.scale)
 
     def _bounded(self) -> np.ndarray:
         return np.broadcast_to(bounded_entries(self.space), self.loc.shape)

@@ -13,6 +13,7 @@ from policy_core._dtypes import widen
 from policy_core.configs import static
 from policy_core.contract import Features, Key, Mask, Temperature
 from policy_core.distributions import Beta, Normal, SquashedNormal
+from policy_core.distributions.numerics.beta import horner
 from policy_core.distributions.squashed_normal import bounded_entries, safe_bounds
 from policy_core.errors import ConfigError
 from policy_core.networks.layers import init_linear, linear
@@ -194,12 +195,12 @@ class SquashedNormalHead:
 
     def policy_action(self, space: Box, env_action: Num[Array, "..."]) -> Float[Array, "..."]:
         """The inverse of the squash, clamped to |tanh| = 1 - 2^-24, the largest float32 below 1."""
-        clipped = NormalHead().policy_action(space, env_action)
-        limit = 1 - float(jnp.finfo(clipped.dtype).epsneg)
-        low, high = (jnp.asarray(bound, clipped.dtype) for bound in safe_bounds(space))
-        position = jnp.clip((2 * clipped - (low + high)) / (high - low), -limit, limit)
-        u = 0.5 * (jnp.log1p(position) - jnp.log1p(-position))
-        return jnp.where(bounded_entries(space), u, clipped)
+        x = NormalHead().policy_action(space, env_action)
+        low, high = safe_bounds(space)
+        # In units near the width, a power of 2: nothing overflows, and nothing is rounded.
+        scale = np.exp2(-np.clip(np.round(np.log2(high / 4 - low / 4)), -100, 100))
+        u = 0.5 * _log_odds(x * jnp.asarray(scale, x.dtype), scale * low, scale * high)
+        return jnp.where(bounded_entries(space), u, x)
 
 
 @static
@@ -269,6 +270,28 @@ def _between(space: Box, up: Float[Array, "..."], down: Float[Array, "..."]) -> 
     """`low * down + high * up` for `up` = 1 - `down`: never forms high - low, which may overflow."""
     low, high = (jnp.asarray(bound, up.dtype) for bound in safe_bounds(space))
     return low * down + high * up
+
+
+def _log_odds(x: Float[Array, "..."], low: Any, high: Any) -> Float[Array, "..."]:
+    """log((x - low) / (high - x)) to four ulp, of a position clamped to 2^-25 from either bound.
+
+    By the distance from the middle, which is held in two words, up to half way to a bound; then by those
+    to the bounds.
+    """
+    middle = (0.5 * (low + high)).astype(x.dtype)
+    swap = np.abs(low) > np.abs(high)
+    smaller, larger = np.where(swap, high, low), np.where(swap, low, high)
+    rest = jnp.asarray(0.5 * (smaller - (2.0 * middle.astype(np.float64) - larger)), x.dtype)
+    sign = jnp.where(x < middle, -1, 1).astype(x.dtype)
+    distance, slope = jnp.abs(x - middle) - sign * rest, 4 / (high - low)
+    line = distance * jnp.asarray(slope, x.dtype)  # twice the part t of the way to a bound
+    tail = distance * jnp.asarray(slope - slope.astype(x.dtype), x.dtype)  # what rounding the slope lost
+    t = jnp.minimum(0.5 * line, 0.5)
+    bend = t * t * horner(t * t, [1 / (2 * k + 3) for k in range(26 if x.dtype == np.float64 else 11)])
+    least = jnp.asarray((high - low) * float(jnp.finfo(x.dtype).epsneg) / 2, x.dtype)
+    below, above = x - jnp.asarray(low, x.dtype), jnp.asarray(high, x.dtype) - x
+    far = jnp.log(jnp.maximum(below, above) / jnp.maximum(jnp.minimum(below, above), least))
+    return sign * jnp.where(t < 0.5, line + (tail + line * bend), far)
 
 
 def _log_softplus(raw: Float[Array, "..."]) -> Float[Array, "..."]:

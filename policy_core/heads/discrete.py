@@ -148,8 +148,8 @@ class BinsHead:
         if not space.is_float:
             unsigned = np.dtype(f"uint{low.dtype.itemsize * 8}")
             return (env_action.astype(unsigned) - low.astype(unsigned)).astype(jnp.int32)
-        wide_low, wide_high = widen(jnp.asarray(low)), widen(jnp.asarray(high))
-        fraction = (widen(env_action) - wide_low) / (wide_high - wide_low)
+        wide_low, wide_high = 0.5 * widen(jnp.asarray(low)), 0.5 * widen(jnp.asarray(high))  # no overflow
+        fraction = (0.5 * widen(env_action) - wide_low) / (wide_high - wide_low)
         return jnp.round(fraction * (self.bins - 1)).astype(jnp.int32)
 
     def _sizes(self, space: Box) -> np.ndarray:

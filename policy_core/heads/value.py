@@ -17,8 +17,11 @@ from policy_core._dtypes import widen
 from policy_core.configs import static
 from policy_core.configs.validation import check_at_least
 from policy_core.contract import Features, Key, ValueHead
+from policy_core.distributions.numerics import categorical as rows
 from policy_core.errors import ConfigError
 from policy_core.networks.layers import Layer, init_linear, linear
+
+_LARGEST = 1e38  # of a return on a grid: differences stay finite in float32
 
 
 @static
@@ -122,9 +125,19 @@ class _CategoricalValueHead:
     def _check_grid(self) -> None:
         check_at_least(self, 1, "objectives", otherwise=", or None for a scalar")
         check_at_least(self, 2, "bins")
-        if not -math.inf < self.low < self.high < math.inf:
-            name, got = type(self).__name__, f"got {self.low} to {self.high}"
-            raise ConfigError(f"{name}.low: {got}, expected finite bounds, low < high")
+        name, low, high = type(self).__name__, self.low, self.high
+        if not -_LARGEST <= low < high <= _LARGEST:
+            raise ConfigError(
+                f"{name}.low: got {low} to {high}, expected bounds within +-{_LARGEST}, low < high"
+            )
+        ends, most, widening = (low, high), max(-low, high), 1.0
+        if getattr(self, "symlog", False):
+            ends, widening = (_symlog(low), _symlog(high)), 1 + most
+        if (ends[1] - ends[0]) / self.bins * widening < 4 * np.spacing(np.float32(most)):
+            raise ConfigError(
+                f"{name}.bins: got {self.bins} from {low} to {high}, finer than 4 steps of float32 there; "
+                "use fewer bins, or subtract a constant from the returns"
+            )
 
 
 @static
@@ -147,7 +160,8 @@ class TwoHotHead(_CategoricalValueHead):
             is uniform, and the value is the mean of the grid (0 for a symmetric one).
 
     Raises:
-        ConfigError: unless low < high, both finite; for fewer than 2 bins or 1 objective.
+        ConfigError: unless low < high, both within +-1e38; for fewer than 2 bins or 1 objective, or a grid
+            that is finer than float32.
 
     Example:
         >>> import jax
@@ -159,8 +173,8 @@ class TwoHotHead(_CategoricalValueHead):
         ... )
         >>> policy = pc.init(config, key=jax.random.key(0))
         >>> state, distribution, critic = pc.forward(policy, pc.reset(policy), jnp.ones(4))
-        >>> critic.probs.shape, abs(float(critic.value())) < 1e-9
-        ((255,), True)
+        >>> critic.probs.shape, float(critic.value())
+        ((255,), 0.0)
     """
 
     low: float
@@ -176,17 +190,15 @@ class TwoHotHead(_CategoricalValueHead):
     def centers(self) -> np.ndarray:
         """The returns of the bins, `[bins]`, ascending; float64."""
         if not self.symlog:
-            return np.linspace(self.low, self.high, self.bins)
-        first, last = (math.copysign(math.log1p(abs(x)), x) for x in (self.low, self.high))
-        grid = np.linspace(first, last, self.bins)
-        return np.copysign(np.expm1(np.abs(grid)), grid)
+            return _evenly(self.low, self.high, self.bins)
+        grid = _evenly(_symlog(self.low), _symlog(self.high), self.bins)
+        return np.asarray(np.copysign(np.expm1(np.abs(grid)), grid))
 
     def target_probs(self, target: Float[Array, "..."]) -> Float[Array, "... bins"]:
         """The two-hot target: probabilities of the two grid points next to it, whose mean it is."""
-        centers = self.centers()
-        gaps = jnp.asarray(np.diff(centers), target.dtype)
+        centers = self.centers().astype(target.dtype)  # so that the gaps are those of the rounded bins
         x, grid = _aligned(target, centers)
-        rises = (x - grid)[..., :-1] / _broadcast_row(gaps, x)  # fraction of the way from a bin to the next
+        rises = (x - grid)[..., :-1] / _row_like(np.diff(centers), x)  # fraction of the way to the next bin
         ends = jnp.full_like(x[..., :1], jnp.inf)
         # min(up, down) is the hat function of each bin: 1 at the bin, 0 at its neighbors and negative beyond.
         up = jnp.concatenate([ends, rises], -1)
@@ -214,8 +226,8 @@ class HLGaussHead(_CategoricalValueHead):
             is uniform, and the value is (low + high) / 2.
 
     Raises:
-        ConfigError: unless low < high, both finite, and sigma > 0; for fewer than 2 bins or 1
-            objective.
+        ConfigError: unless low < high, both within +-1e38, and sigma > 0; for fewer than 2 bins or 1
+            objective, or bins that are finer than float32.
 
     Example:
         >>> import jax
@@ -245,12 +257,12 @@ class HLGaussHead(_CategoricalValueHead):
 
     def centers(self) -> np.ndarray:
         """The centers of the bins, `[bins]`, ascending; float64."""
-        edges = np.linspace(self.low, self.high, self.bins + 1)
+        edges = _evenly(self.low, self.high, self.bins + 1)
         return np.asarray((edges[:-1] + edges[1:]) / 2)
 
     def target_probs(self, target: Float[Array, "..."]) -> Float[Array, "... bins"]:
         """The histogram of a normal distribution centered at the target, truncated to the bins."""
-        edges = np.linspace(self.low, self.high, self.bins + 1)
+        edges = _evenly(self.low, self.high, self.bins + 1)
         x, grid = _aligned(target, edges)
         width = (self.high - self.low) / self.bins
         below = jax.scipy.special.ndtr((grid - x) / (self.sigma * width))
@@ -281,32 +293,42 @@ class CategoricalValue(NamedTuple):
     @property
     def probs(self) -> Float[Array, "... bins"]:
         """The probabilities of the bins."""
-        return jax.nn.softmax(self.logits)
+        return rows.softmax(rows.clean(self.logits, None))
 
     def value(self) -> Float[Array, "..."]:
         """The mean of the distribution, in units of reward."""
-        centers = self.head.centers()
-        # centers = even + odd under reversal, summed separately: on a symmetric grid even is 0, and equal
-        # probabilities of c and -c cancel exactly, however large c is.
-        even, odd = (jnp.asarray(0.5 * (centers + s * centers[::-1]), self.logits.dtype) for s in (1, -1))
-        probs = self.probs
-        difference = 0.5 * (probs - probs[..., ::-1])
-        return jnp.sum(probs * _broadcast_row(even, probs) + difference * _broadcast_row(odd, probs), -1)
+        centers, probs = self.head.centers(), self.probs
+        origin = float(np.float32(np.clip(0, centers[0], centers[-1])))
+        # Bins in mirrored pairs: with c the nearer one to the origin, p c + q d = (p - q) c + q (c + d).
+        # So what is equally likely on both sides of a symmetric grid cancels exactly, however large it
+        # is, and a bin alone gives itself. Bins that are equally near count half each way.
+        c = centers - origin
+        nearer = np.heaviside(np.abs(c[::-1]) - np.abs(c), 0.5)
+        alone, paired = (1 - nearer) * (c + c[::-1]), nearer * c
+        terms = probs * _row_like(alone, probs) + (probs - probs[..., ::-1]) * _row_like(paired, probs)
+        return origin + jnp.sum(terms, -1)
 
     def loss(self, target: Float[Array, "..."]) -> Float[Array, "..."]:
         """The cross-entropy to `target_probs` (nats), at least their entropy; no gradient to `target`."""
         probs = self.head.target_probs(jax.lax.stop_gradient(jnp.asarray(target, self.logits.dtype)))
-        return -jnp.sum(probs * jax.nn.log_softmax(self.logits), -1)
+        return -jnp.sum(probs * rows.log_softmax(rows.clean(self.logits, None)), -1)
 
 
+@jax.custom_jvp
 def symlog(x: Float[Array, "..."]) -> Float[Array, "..."]:
     """sign(x) log(1 + |x|) (Hafner et al. 2023)."""
     return jnp.sign(x) * jnp.log1p(jnp.abs(x))
 
 
+@jax.custom_jvp
 def symexp(x: Float[Array, "..."]) -> Float[Array, "..."]:
     """The inverse of `symlog`."""
     return jnp.sign(x) * jnp.expm1(jnp.abs(x))
+
+
+# At 0, too, where the derivatives of sign(x) and |x| would make it 0.
+symlog.defjvps(lambda tangent, _, x: tangent / (1 + jnp.abs(x)))
+symexp.defjvps(lambda tangent, _, x: tangent * jnp.exp(jnp.abs(x)))
 
 
 def _aligned(target: Float[Array, "..."], grid: np.ndarray) -> tuple[Any, Any]:
@@ -316,9 +338,18 @@ def _aligned(target: Float[Array, "..."], grid: np.ndarray) -> tuple[Any, Any]:
     return jnp.broadcast_to(x[..., None], shape), jnp.broadcast_to(jnp.asarray(grid, x.dtype), shape)
 
 
-def _broadcast_row(row: Array, like: Array) -> Array:
-    """A row broadcast to the leading axes of `like`."""
-    return jnp.broadcast_to(row, (*like.shape[:-1], *row.shape))
+def _row_like(row: np.ndarray, like: Array) -> Array:
+    """A row in the dtype of `like`, broadcast to its leading axes."""
+    return jnp.broadcast_to(jnp.asarray(row, like.dtype), (*like.shape[:-1], *row.shape))
+
+
+def _symlog(x: float) -> float:
+    return math.copysign(math.log1p(abs(x)), x)
+
+
+def _evenly(low: float, high: float, count: int) -> np.ndarray:
+    """An even grid, exactly symmetric if its ends are."""
+    return np.asarray((np.linspace(low, high, count) + np.linspace(high, low, count)[::-1]) / 2)
 
 
 _: tuple[type[ValueHead], ...] = (RegressionHead, TwoHotHead, HLGaussHead)

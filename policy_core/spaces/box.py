@@ -94,24 +94,20 @@ class Box:
         return not self.is_float or bool(np.all(np.isfinite([*np.ravel(self.low), *np.ravel(self.high)])))
 
     def bounds(self) -> tuple[np.ndarray, np.ndarray]:
-        """`low` and `high` as NumPy arrays of the space's shape and dtype."""
-        dtype = jax.dtypes.canonicalize_dtype(self.dtype)
-        low, high = (np.broadcast_to(np.reshape(bound, self.shape if isinstance(bound, tuple) else ()),
-                                     self.shape) for bound in (self.low, self.high))  # fmt: skip
-        if self.is_float:
-            with np.errstate(over="ignore"):
-                return low.astype(dtype), high.astype(dtype)
-        info = np.iinfo(dtype)
+        """`low` and `high` as NumPy arrays of the space's shape and dtype.
 
-        def as_integers(bound: np.ndarray) -> np.ndarray:
-            # Python ints: a float cannot hold every bound of a 64-bit integer.
-            clipped = [
-                info.max if x >= info.max else info.min if x <= info.min else int(x)
-                for x in bound.ravel().tolist()
-            ]
-            return np.array(clipped, dtype).reshape(self.shape)
-
-        return as_integers(low), as_integers(high)
+        Where JAX has a narrower dtype than the space they are rounded inwards: what is within them is
+        within the bounds that were given.
+        """
+        low, high = self._given()
+        nearest = self._nearest()
+        if not self.is_float or nearest[0].dtype == self.dtype:
+            return nearest
+        lowest, highest = nearest
+        inner_low = np.where(np.isfinite(lowest) & (lowest < low), np.nextafter(lowest, highest), lowest)
+        inner_high = np.where(np.isfinite(highest) & (highest > high), np.nextafter(highest, lowest), highest)
+        fits = inner_low <= inner_high  # there may be no number of the dtype between them
+        return np.where(fits, inner_low, lowest), np.where(fits, inner_high, highest)
 
     def struct(self) -> jax.ShapeDtypeStruct:
         """Shape and dtype of an element."""
@@ -146,7 +142,7 @@ class Box:
         """Whether `element` has this shape and kind of dtype, and lies within the bounds."""
         if not matches_structure(element, self.struct()):
             return jnp.array(False)
-        low, high = self.bounds()
+        low, high = self._nearest()  # for the element has been rounded likewise
         if self.is_float:
             element = jnp.asarray(element)
             with np.errstate(over="ignore"):  # a bound beyond the range of the dtype becomes infinite
@@ -175,6 +171,31 @@ class Box:
         """Raise `MaskError` unless `mask` is None."""
         if mask is not None:
             raise MaskError(f"{name}: got a mask for a Box, which cannot be masked; pass None")
+
+    def _given(self) -> tuple[np.ndarray, np.ndarray]:
+        """`low` and `high` in the shape of the space, float64."""
+        low, high = (np.broadcast_to(np.reshape(bound, self.shape if isinstance(bound, tuple) else ()),
+                                     self.shape) for bound in (self.low, self.high))  # fmt: skip
+        return low, high
+
+    def _nearest(self) -> tuple[np.ndarray, np.ndarray]:
+        """The bounds, rounded to the dtype."""
+        dtype = jax.dtypes.canonicalize_dtype(self.dtype)
+        low, high = self._given()
+        if self.is_float:
+            with np.errstate(over="ignore"):
+                return low.astype(dtype), high.astype(dtype)
+        info = np.iinfo(dtype)
+
+        def whole(bound: np.ndarray) -> np.ndarray:
+            # Python ints: a float cannot hold every bound of a 64-bit integer.
+            clipped = [
+                info.max if x >= info.max else info.min if x <= info.min else int(x)
+                for x in bound.ravel().tolist()
+            ]
+            return np.array(clipped, dtype).reshape(self.shape)
+
+        return whole(low), whole(high)
 
     def _flat_dtype(self) -> np.dtype:
         return wide_float(self.struct().dtype)

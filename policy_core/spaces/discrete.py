@@ -53,7 +53,7 @@ class Discrete:
         """A uniform sample of the allowed integers; `key` is consumed."""
         self.check_mask(mask, "mask")
         if mask is None:
-            return self.start + jax.random.randint(key, (), 0, self.n)
+            return self.start + jax.random.randint(key, (), 0, self.n, jnp.int32)
         return self.start + _sample_allowed(key, allowed(jnp.asarray(mask)))
 
     def contains(self, element: PyTree) -> Bool[Array, ""]:
@@ -146,7 +146,7 @@ class MultiDiscrete:
         shape = self.struct().shape
         if mask is None:
             sizes = np.array(self.nvec, np.int32).reshape(shape)
-            return jax.random.randint(key, shape, 0, sizes) + self.starts()
+            return jax.random.randint(key, shape, 0, sizes, jnp.int32) + self.starts()
         if not self.nvec:
             return jnp.zeros(shape, jnp.int32)
         if isinstance(mask, JointMask):
@@ -168,7 +168,7 @@ class MultiDiscrete:
         """One-hot rows, concatenated, float32."""
         index = (_as_int32(element) - self.starts()).ravel()
         rows, columns = np.nonzero(self.valid())
-        return (index[rows] == columns).astype(jnp.float32)
+        return (index[rows] == columns.astype(np.int32)).astype(jnp.float32)
 
     def unflatten(self, flat: Float[Array, " flat"]) -> Int[Array, "..."]:
         """The integer of the largest entry of each row."""
@@ -265,7 +265,7 @@ def _as_int32(element: Shaped[Array, "..."]) -> Int[Array, "..."]:
 def _sample_allowed(key: Key, mask: Bool[Array, " n"]) -> Int[Array, ""]:
     """The index of a true entry, uniformly sampled; `mask` has at least one."""
     rank = jnp.cumsum(mask, dtype=jnp.int32)
-    return jnp.argmax(rank > jax.random.randint(key, (), 0, rank[-1])).astype(jnp.int32)
+    return jnp.argmax(rank > jax.random.randint(key, (), 0, rank[-1], jnp.int32)).astype(jnp.int32)
 
 
 def _check_categories(name: str, sizes: tuple[int, ...], starts: tuple[int, ...]) -> None:

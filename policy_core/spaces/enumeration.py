@@ -34,7 +34,7 @@ def index_of(space: Any, action: Any) -> Int[Array, "*batch"]:
     rank = jnp.zeros(batch, jnp.int32)
     digits = digits - _like(starts, rank)
     inside = jnp.all((digits >= 0) & (digits < _like(nvec, rank)), -1)
-    return jnp.where(inside, jnp.sum(digits * _like(_strides(nvec), rank), -1), -1)
+    return jnp.where(inside, jnp.sum(digits * _like(_strides(nvec), rank), -1, dtype=jnp.int32), -1)
 
 
 def _radix(space: Any) -> tuple[list[int], list[int], tuple[int, ...]] | None:

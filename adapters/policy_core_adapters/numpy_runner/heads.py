@@ -81,25 +81,36 @@ def _joint(parts: list[tuple[Any, Choice]], named: bool) -> Choice:
 
 def _pick(logits: Array, mask: Any, rng: np.random.Generator | None) -> int:
     """The index of the largest allowed logit, or of a sample if there is an `rng`."""
+    finite = np.clip(logits, -1e30, 1e30) if mask is not None or rng is not None else logits
     if mask is not None:
         mask = np.asarray(mask)
         if mask.shape != logits.shape or mask.dtype != bool:
             raise ValueError(f"action_mask: got {mask.dtype}{mask.shape}, expected bool{logits.shape}")
         if mask.any():
-            logits = np.where(mask, np.clip(logits, -1e30, 1e30), -np.inf)
+            finite = np.where(mask, finite, -2e30)
     if rng is None:
-        return int(logits.argmax())
+        return int(finite.argmax())
     # A class of weight 0 does not increase the cumulative sum, so it is never sampled.
-    sums = np.cumsum(np.exp(logits.astype(np.float64) - logits.max()))
+    sums = np.cumsum(_weights(finite))
     index = np.searchsorted(sums, rng.random() * sums[-1], side="right")
     return int(min(index, np.searchsorted(sums, sums[-1])))
+
+
+def _weights(logits: Array) -> Array:
+    """The probabilities of each row up to a factor: of logits in +-1e30, or -2e30 where masked.
+
+    A row with a NaN has equal ones where it is allowed.
+    """
+    wide = logits.astype(np.float64)
+    shifted = wide - wide.max(-1, keepdims=True)
+    return np.where(wide < -1.5e30, 0, np.exp(np.where(np.isnan(shifted), 0, shifted)))
 
 
 def _pick_even(logits: Array, rng: np.random.Generator | None) -> Array:
     """`_pick` for each row of a matrix, without masks."""
     if rng is None:
         return np.asarray(logits.argmax(-1), np.int32)
-    sums = np.cumsum(np.exp(logits.astype(np.float64) - logits.max(-1, keepdims=True)), -1)
+    sums = np.cumsum(_weights(np.clip(logits, -1e30, 1e30)), -1)
     total = sums[:, -1:]
     past = (sums <= rng.random(total.shape) * total) & (sums < total)
     index: Array = past.sum(-1, dtype=np.int32)
@@ -115,7 +126,7 @@ def _pick_joint(
         raise ValueError(f"action_mask.allowed: got {allowed.dtype}{allowed.shape}, expected bool{sizes}")
     table = np.zeros((), logits.dtype)
     for row in np.split(logits, np.cumsum(sizes)[:-1]):
-        table = table[..., None] + row  # a new last axis for this row
+        table = table[..., None] + np.clip(row, -1e30, 1e30)  # a new last axis for this row
     return np.array(np.unravel_index(_pick(table.ravel(), allowed.ravel(), rng), sizes), np.int32)
 
 

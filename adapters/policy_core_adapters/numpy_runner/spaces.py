@@ -85,6 +85,11 @@ class Box:
         if self.is_float:
             with np.errstate(over="ignore"):
                 low, high = (self._rounded(end.astype(self.dtype)) for end in ends)
+            if self.dtype.name != fields["dtype"] and not self.short:  # narrowed: inwards
+                inner_low = np.where(np.isfinite(low) & (low < ends[0]), np.nextafter(low, high), low)
+                inner_high = np.where(np.isfinite(high) & (high > ends[1]), np.nextafter(high, low), high)
+                fits = inner_low <= inner_high
+                low, high = np.where(fits, inner_low, low), np.where(fits, inner_high, high)
             self.low, self.high = low, high
         else:
             info = np.iinfo(self.dtype.name)

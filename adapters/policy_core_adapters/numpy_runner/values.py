@@ -67,7 +67,7 @@ def _mean(centers: Array, outputs: Callable[[Array], Array]) -> Value:
     """The mean of a categorical distribution, in float64, as large bins of both signs cancel."""
 
     def value(features: Array) -> Array:
-        logits = outputs(features).reshape(-1, len(centers)).astype(np.float64)
+        logits = np.clip(outputs(features).reshape(-1, len(centers)).astype(np.float64), -1e30, 1e30)
         weights = np.exp(logits - logits.max(-1, keepdims=True))
         return np.asarray(weights.dot(centers) / weights.sum(-1))
 

@@ -3,7 +3,8 @@
 Invariant: all logits are finite. `clean` clips allowed ones to +-1e30 and sets masked ones to
 -2e30. After the shift by the maximum of the row every impossible class is below -5e29, its
 exponential is exactly 0, and 0 times a finite number is 0: no inf or NaN enters a sum, a product
-or a derivative. Masked logits may have any value, also NaN; a NaN in an allowed logit stays NaN.
+or a derivative. Masked logits may have any value, also NaN; a NaN in an allowed logit stays NaN,
+and masked classes stay masked beside it.
 
 Functions take clean logits, called z. Nothing is normalized before it is masked.
 """
@@ -30,8 +31,9 @@ def clean(logits: Float[Array, "*batch n"], mask: Bool[Array, "*batch n"] | None
 
 
 def shift(z: Float[Array, "*batch n"]) -> Float[Array, "*batch n"]:
-    """The logits minus the maximum of the row."""
-    return z - jax.lax.stop_gradient(jnp.max(z, -1, keepdims=True))
+    """The logits minus the maximum of the row; masked ones stay masked beside a NaN."""
+    shifted = z - jax.lax.stop_gradient(jnp.max(z, -1, keepdims=True))
+    return jnp.where(z < -1.5 * _LARGEST, -2 * _LARGEST, shifted)
 
 
 def log_softmax(z: Float[Array, "*batch n"]) -> Float[Array, "*batch n"]:

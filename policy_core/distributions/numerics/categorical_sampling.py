@@ -26,8 +26,12 @@ _PADDING = -2e30  # a logit of weight exactly 0
 
 
 def sample(shifted: Float[Array, "*batch n"], key: Key) -> Int[Array, "*batch"]:
-    """An index per row, int32, from logits minus their maximum. `key` is consumed."""
+    """An index per row, int32, from logits minus their maximum. `key` is consumed.
+
+    A row with a NaN is NaN in every allowed class: there all allowed classes are equally likely.
+    """
     shifted = jax.lax.stop_gradient(shifted)
+    shifted = jnp.where(jnp.isnan(shifted), 0, shifted)
     bits = 8 * shifted.dtype.itemsize
     uniform = jax.random.bits(key, shifted.shape[:-1], f"uint{bits}").astype(shifted.dtype) * 2.0**-bits
     return _choose(shifted, uniform, is_fraction=True)

@@ -24,6 +24,7 @@ import math
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Float
 
 _SIGMAS_32 = (
@@ -56,7 +57,7 @@ _FOLDED = math.sqrt(2 / math.pi)
 @jax.custom_jvp
 def tanh_log_det(u: Float[Array, "*shape"]) -> Float[Array, "*shape"]:
     """log(1 - tanh(u)^2), with a small relative error for every u; its derivative is -2 tanh(u)."""
-    size = jnp.abs(u)
+    size = jnp.minimum(jnp.abs(u), float(jnp.finfo(u.dtype).max) / 4)  # finite, also for infinity
     small = size < 1  # there log1p(-tanh^2), beyond 2 log 2 - 2|u| - 2 log1p(e^-2|u|)
     tail = jnp.log1p(jnp.where(small, -jnp.square(jnp.tanh(u)), jnp.exp(-2 * size)))
     return jnp.where(small, tail, 2 * (math.log(2) - size - tail))
@@ -80,6 +81,28 @@ def _entropy_jvp(primals, tangents):  # type: ignore[no-untyped-def]
     # Value and slopes share every exp and erf; XLA merges the two calls.
     _, slope_loc, slope_log_std = _entropy_and_slopes(*primals)
     return tanh_normal_entropy(*primals), slope_loc * tangents[0] + slope_log_std * tangents[1]
+
+
+def tanh_normal_moments(
+    loc: Float[Array, "*shape"], log_std: Float[Array, "*std_shape"]
+) -> tuple[Float[Array, "*shape"], Float[Array, "*shape"]]:
+    """Mean and standard deviation of tanh(loc + exp(log_std) noise), entry by entry.
+
+    The mean is -dH/dloc / 2. The variance is E (tanh u - mean)^2 by the trapezoid rule up to a
+    std of 2, where that is off by exp(-2 pi^2) at most; beyond, 1 - mean^2 - E sech(u)^2, of which the
+    last is in dH/dlog std.
+    """
+    _, slope_loc, slope_log_std = _entropy_and_slopes(loc, log_std)
+    mean, std = -0.5 * slope_loc, jnp.exp(jnp.minimum(log_std, 40))
+    noise = np.arange(-26, 27) / 4
+    weights = np.exp(-0.5 * noise**2) / np.exp(-0.5 * noise**2).sum()
+
+    def term(x: Float[Array, ""], weight: Float[Array, ""]) -> Float[Array, "*shape"]:
+        return weight * jnp.square(jnp.tanh(loc + jnp.minimum(std, 2) * x) - mean)
+
+    narrow = jnp.sum(jax.vmap(term)(jnp.asarray(noise, loc.dtype), jnp.asarray(weights, loc.dtype)), 0)
+    wide = jnp.maximum(1 - jnp.square(mean) - (1 - slope_log_std) / (2 * jnp.square(std)), 0)
+    return mean, jnp.sqrt(jnp.where(std < 2, narrow, wide))
 
 
 def _entropy_and_slopes(
