@@ -242,7 +242,7 @@ def test_parts_of_a_tuple_go_by_their_places() -> None:
         (
             {"a": pc.MultiBinary(13), "b": pc.Box()},
             {"b": ("a",)},
-            "'b' sees 8192 combinations of \\('a',\\), expected at most 4096",
+            "'b' sees more than 4096 combinations of \\('a',\\)",
         ),
         ({k: pc.Discrete(2) for k in "ab"}, {"a": ("b",), "b": ("a",)}, "not what that sees; add \\['a'\\]"),
     ],

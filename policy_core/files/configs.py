@@ -1,20 +1,22 @@
 """The config in a file: from bytes to a config that this process knows, and to its params' shapes."""
 
 import functools
+import math
 from collections.abc import Callable
 from typing import Any
 
 import jax
 from jaxtyping import PyTree
 
-from policy_core.configs import diff
 from policy_core.configs.codec import encoding_of, from_data, to_data
+from policy_core.configs.comparison import diff_data
 from policy_core.configs.registry import registrations
 from policy_core.contract import ActorCritic
 from policy_core.errors import ConfigError, FileError, FingerprintError
 from policy_core.files import document as layout
 from policy_core.files.document import Document
 from policy_core.files.wire import pack
+from policy_core.networks.layers import at_most
 from policy_core.trees import Spec, by_path, spec
 
 MIGRATIONS: dict[int, Callable[[Any], Any]] = {}
@@ -25,6 +27,8 @@ that is renamed or removed, or whose meaning changes, needs both. `tests/golden`
 of every version.
 """
 
+
+_SPARE = 16  # layers that are made although no row is left for them, to say which leaf is missing
 
 # What the code of a config raises that was given what it does not expect. An encoder in the place of
 # a network has all the methods that are asked for, and only `init` shows that it takes something else.
@@ -42,9 +46,13 @@ def decode(document: Document, config: Any = None) -> Any:
     """
     if config is not None and document.version == layout.VERSION and document.config == encoding_of(config):
         return config  # the same bytes are the same config
+    if config is not None and document.version == layout.VERSION:
+        data, expected = document.config_data(), to_data(config)
+        if not _is_canonical(data, expected):  # so it is another one, and need not be made
+            raise FingerprintError(_explain(data, expected))
     saved = _decode(document.config, document.version, layout.VERSION, registrations())
     if config is not None and config != saved:
-        raise FingerprintError(_explain(saved, config))
+        raise FingerprintError(_explain(to_data(saved), to_data(config)))
     return saved
 
 
@@ -70,13 +78,19 @@ def _decode(encoding: bytes, version: int, newest: int, registered: int) -> Any:
     return config
 
 
-def specs_of(config: Any) -> tuple[dict[str, Spec], Any]:
+def specs_of(config: Any, rows: float = math.inf) -> tuple[dict[str, Spec], Any]:
     """Path to dtype and shape of the params of a config, and their tree; nothing is computed.
+
+    Args:
+        config: the config.
+        rows: how many leaves a file has: a config that needs many more is refused at once, however
+            many it needs.
 
     Raises:
         FileError: if the config cannot make params.
     """
-    leaves, structure = _template(config, bool(jax.config.jax_enable_x64))  # type: ignore[attr-defined]
+    with at_most(rows + _SPARE):
+        leaves, structure = _template(config, bool(jax.config.jax_enable_x64))  # type: ignore[attr-defined]
     return dict(leaves), structure
 
 
@@ -99,7 +113,7 @@ def _is_canonical(data: Any, canonical: Any) -> bool:
         return len(data) == len(canonical) and all(map(_is_canonical, data, canonical))
     if isinstance(data, dict):
         names = list(data)
-        if set(names) == {"type", "fields"} and names == ["type", "fields"]:
+        if names == ["type", "fields"] == list(canonical):
             same_type = bool(data["type"] == canonical["type"])
             return same_type and _is_canonical(data["fields"], canonical["fields"])
         return names == sorted(names) and all(
@@ -108,8 +122,9 @@ def _is_canonical(data: Any, canonical: Any) -> bool:
     return bool(data == canonical)
 
 
-def _explain(saved: Any, config: Any) -> str:
-    rows = [("field", "in the file", "expected"), *diff(saved, config)]
+def _explain(saved: Any, expected: Any) -> str:
+    found = [tuple(text[:200] for text in row) for row in diff_data(saved, expected)[:50]]
+    rows = [("field", "in the file", "expected"), *found]
     widths = [max(len(row[i]) for row in rows) for i in range(2)]
     table = "\n".join(f"  {a:<{widths[0]}}  {b:<{widths[1]}}  {c}" for a, b, c in rows)
     return (

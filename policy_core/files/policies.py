@@ -361,7 +361,7 @@ def _extra_leaves(extra: PyTree) -> dict[str, Any]:
 def _policy_of(document: Document, config: Any) -> Policy:
     saved = decode(document, config)
     check_width(document)
-    expected, structure = specs_of(saved)
+    expected, structure = specs_of(saved, len(document.leaves))
     rows = {row.path: row for row in document.leaves}
     specs = {row.path: (row.dtype, row.shape) for row in document.leaves}
     _check_params(specs, expected, document.batch, "file")

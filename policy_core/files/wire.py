@@ -129,6 +129,9 @@ class Reader:
             size = self.array(budget.left, what)
             return [self.value(budget, what, depth + 1) for _ in range(size)]
         if tag in _MAPS or 0x80 <= tag < 0x90:
+            budget.maps -= 1
+            if budget.maps < 0:
+                raise FileError(f"{what}: more maps than are allowed")
             result: dict[str, Any] = {}
             for _ in range(self.map(budget.left, what)):
                 key = self.text(2**16, what)
@@ -201,10 +204,10 @@ def _not_shortest(what: str, start: int) -> FileError:
 
 
 class Budget:
-    """How many values may be read, and how deep: what is built stays in proportion to the file."""
+    """How many values and maps may be read, and how deep."""
 
-    def __init__(self, values: int, depth: int) -> None:
-        self.left, self.depth = values, depth
+    def __init__(self, values: int, depth: int, maps: int = 2**12) -> None:
+        self.left, self.depth, self.maps = values, depth, maps
 
     def spend(self, what: str, depth: int) -> None:
         """Count one value."""

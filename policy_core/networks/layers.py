@@ -1,5 +1,9 @@
 """Linear layers and layer norm: `init` and `apply` over plain dicts of arrays."""
 
+import contextlib
+import math
+from collections.abc import Iterator
+from contextvars import ContextVar
 from typing import Any, TypeAlias
 
 import jax
@@ -8,6 +12,7 @@ from jaxtyping import Array, Float
 
 from policy_core._dtypes import widen
 from policy_core.contract import Key
+from policy_core.errors import ConfigError
 from policy_core.networks.activations import ACTIVATIONS
 from policy_core.networks.initializers import INITIALIZERS
 
@@ -15,12 +20,31 @@ Layer: TypeAlias = dict[str, Float[Array, "..."]]
 
 MOST_LAYERS = 100  # of a network: each is traced by itself, and a file may ask for any number
 _EPSILON = 1e-5  # of a layer norm, added to the variance
+_LEFT: ContextVar[float] = ContextVar("layers that may still be made", default=math.inf)
+
+
+@contextlib.contextmanager
+def at_most(layers: float) -> Iterator[None]:
+    """Within, `init` of what has more layers raises `ConfigError` at the first one too many."""
+    token = _LEFT.set(layers)
+    try:
+        yield
+    finally:
+        _LEFT.reset(token)
+
+
+def count_layer() -> None:
+    """Count a layer that is about to be made, of at least one leaf; see `at_most`."""
+    if (left := _LEFT.get()) <= 0:
+        raise ConfigError("there are more of them than the file has leaves")
+    _LEFT.set(left - 1)
 
 
 def init_linear(
     in_size: int, out_size: int, *, key: Key, dtype: str, gain: float, kernel_init: str = "orthogonal"
 ) -> Layer:
     """Kernel `[inputs, outputs]`, times `gain`, and a bias of zeros. `key` is consumed."""
+    count_layer()
     kernel = INITIALIZERS.find(kernel_init)(key, (in_size, out_size))
     kind = jnp.result_type(kernel, gain)
     # By lax: jnp traces a product anew for every shape, which takes as long as all the rest.

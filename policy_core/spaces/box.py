@@ -96,11 +96,10 @@ class Box:
     def bounds(self) -> tuple[np.ndarray, np.ndarray]:
         """`low` and `high` as NumPy arrays of the space's shape and dtype."""
         dtype = jax.dtypes.canonicalize_dtype(self.dtype)
-        low, high = (np.broadcast_to(np.reshape(bound, self.shape if isinstance(bound, tuple) else ()),
-                                     self.shape) for bound in (self.low, self.high))  # fmt: skip
+        low, high = np.asarray(self.low), np.asarray(self.high)
         if self.is_float:
             with np.errstate(over="ignore"):
-                return low.astype(dtype), high.astype(dtype)
+                return self._filled(low.astype(dtype)), self._filled(high.astype(dtype))
         info = np.iinfo(dtype)
 
         def whole(bound: np.ndarray) -> np.ndarray:
@@ -109,7 +108,7 @@ class Box:
                 info.max if x >= info.max else info.min if x <= info.min else int(x)
                 for x in bound.ravel().tolist()
             ]
-            return np.array(clipped, dtype).reshape(self.shape)
+            return self._filled(np.array(clipped, dtype).reshape(bound.shape))
 
         return whole(low), whole(high)
 
@@ -175,6 +174,10 @@ class Box:
         """Raise `MaskError` if there is a mask at all."""
         if mask is not None:
             raise MaskError(f"{name}: got a mask for a Box, which cannot be masked; pass None")
+
+    def _filled(self, bound: np.ndarray) -> np.ndarray:
+        """A bound in the shape of the space, from one number, or from all in C order."""
+        return np.array(np.broadcast_to(bound.reshape(self.shape) if bound.ndim else bound, self.shape))
 
     def _flat_dtype(self) -> np.dtype:
         return wide_float(self.struct().dtype)

@@ -1,5 +1,6 @@
 """Discrete spaces as enumerations: the index of an element, and the element at an index."""
 
+import functools
 import math
 from typing import Any
 
@@ -12,9 +13,11 @@ from policy_core.spaces.discrete import Discrete, MultiBinary, MultiDiscrete
 
 
 def count(space: Space) -> int | None:
-    """How many elements a space has; None if it is not discrete."""
+    """How many elements a space has, or, beyond 2^31, a number above that; None if it is not discrete."""
+    if isinstance(space, MultiBinary):
+        return int(2 ** min(space.flat_size, 32))
     radix = _radix(space)
-    return None if radix is None else math.prod(radix[0])
+    return None if radix is None else functools.reduce(lambda n, size: min(n * size, 2**32), radix[0], 1)
 
 
 def element_at(space: Any, index: Int[Array, "*batch"]) -> Int[Array, "*batch_shape"]:
