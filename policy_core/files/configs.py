@@ -112,13 +112,8 @@ def _is_canonical(data: Any, canonical: Any) -> bool:
     if isinstance(data, list):
         return len(data) == len(canonical) and all(map(_is_canonical, data, canonical))
     if isinstance(data, dict):
-        names = list(data)
-        if names == ["type", "fields"] == list(canonical):
-            same_type = bool(data["type"] == canonical["type"])
-            return same_type and _is_canonical(data["fields"], canonical["fields"])
-        return names == sorted(names) and all(
-            name in canonical and _is_canonical(value, canonical[name]) for name, value in data.items()
-        )
+        in_order = list(data) == [name for name in canonical if name in data]
+        return in_order and all(_is_canonical(value, canonical[name]) for name, value in data.items())
     return bool(data == canonical)
 
 

@@ -7,6 +7,7 @@ beyond the end never get as far as an allocation. The bytes are ordinary msgpack
 other implementation reads.
 """
 
+import math
 import struct
 from typing import Any, cast
 
@@ -113,7 +114,10 @@ class Reader:
         if tag in (0xC0, 0xC2, 0xC3):
             return {0xC0: None, 0xC2: False, 0xC3: True}[tag]
         if tag == 0xCB:
-            return self._number(_DOUBLE, what)
+            number = self._number(_DOUBLE, what)
+            if number != number or (number == 0 and math.copysign(1, number) < 0):
+                raise FileError(f"{what}: NaN or -0.0, at byte {start}")
+            return number
         if tag in _UINTS:
             return self._shortest(_UINTS, tag, what, start)
         if tag in _INTS:

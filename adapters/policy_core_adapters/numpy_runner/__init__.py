@@ -1,4 +1,4 @@
-r"""Policy files on NumPy and msgpack alone: for a robot, or a game server.
+r"""Policy files on NumPy alone: for a robot, or a game server.
 
     runner = load("cartpole.msgpack")
     state = runner.reset()
@@ -6,9 +6,10 @@ r"""Policy files on NumPy and msgpack alone: for a robot, or a game server.
     state, action = runner.act(state, observation, rng=rng, action_mask=mask)  # a draw
 
 Neither JAX nor policy_core is imported. The file is verified as docs/file-format.md says; what
-the config asks for and this runner does not know is an error, never left out. Encoders, networks,
-memories, heads, value heads and policies are found by the name of their class in `ENCODERS`,
-`NETWORKS`, `MEMORIES`, `HEADS`, `VALUES` and `POLICIES`: add a function there for one of your own.
+the config asks for and this runner does not know is an error, never left out, and the params are
+exactly those of the config. Encoders, networks, memories, heads, value heads and policies are found by
+the name of their class in `ENCODERS`, `NETWORKS`, `MEMORIES`, `HEADS`, `VALUES` and `POLICIES`: add a
+function there for one of your own.
 """
 
 from __future__ import annotations  # to evaluate np.random.Generator imports all of np.random
@@ -16,10 +17,9 @@ from __future__ import annotations  # to evaluate np.random.Generator imports al
 import os
 from collections.abc import Callable
 
-import msgpack
-
 from policy_core_adapters.numpy_runner.autoregressive import MaskFunction
 from policy_core_adapters.numpy_runner.encoders import ENCODERS as ENCODERS
+from policy_core_adapters.numpy_runner.fields import check_fields
 from policy_core_adapters.numpy_runner.file import params_of, read
 from policy_core_adapters.numpy_runner.heads import HEADS as HEADS
 from policy_core_adapters.numpy_runner.memory import MEMORIES as MEMORIES
@@ -56,9 +56,14 @@ def load(
     try:
         document = read(data)
         params = params_of(document, (member,) if isinstance(member, int) else tuple(member))
-        config = msgpack.unpackb(document["config"], raw=False, strict_map_key=True)
+        config = document.config
+        check_fields(config)
         given = Given({**ACTIVATIONS, **(activations or {})}, mask_functions or {})
         runner: Runner = find(POLICIES, config, "policy")(config["fields"], params, given)
-        return runner
     except (ArithmeticError, AttributeError, LookupError, MemoryError, RecursionError, TypeError) as error:
         raise ValueError(f"the file contradicts itself: {error!r}") from error
+    if params.unused:
+        raise ValueError(
+            f"leaves: there is a leaf {next(iter(params.unused))!r}, which is none of the config's params"
+        )
+    return runner

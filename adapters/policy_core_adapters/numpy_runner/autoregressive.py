@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 
 from policy_core_adapters.numpy_runner.heads import Choice, choice_of, index_form
-from policy_core_adapters.numpy_runner.networks import Array, only
-from policy_core_adapters.numpy_runner.spaces import flatten_of, parts_of
+from policy_core_adapters.numpy_runner.networks import Array, few, only
+from policy_core_adapters.numpy_runner.spaces import flat_size_of, flatten_of, parts_of
 
 MaskFunction = Callable[[Any, dict[Any, Any]], Any]
 
@@ -19,17 +19,19 @@ def dependent(
     box_head: Any,
     fields: dict[str, Any],
     params: Any,
+    inputs: int,
     dtype: Any,
     temperature: float | None,
-    network: Callable[[Any], Callable[[Array], Array]],
+    network: Callable[[Any, int], tuple[Callable[[Array], Array], int]],
     mask_functions: dict[str, MaskFunction],
 ) -> Choice:
     """How a `Dict` or `Tuple` is chosen under `Autoregressive`.
 
     Args:
-        space, box_head, params, dtype, temperature: as in `choice_of`.
+        space, box_head, params, inputs, dtype, temperature: as in `choice_of`.
         fields: of the config of class Autoregressive.
-        network: from its params in the file to the network of a part.
+        network: from its params in the file and the number of its inputs to the network of a part,
+            and the number of its outputs.
         mask_functions: name to `(mask, seen) -> mask`; `seen` are the policy actions of the
             parents by name, as NumPy integers: of a box in bins, the indices.
     """
@@ -42,15 +44,20 @@ def dependent(
     masks = {name: mask_functions[function] for name, function in fields["masks"]}
     parents = {name: tuple(seen) for name, seen in fields["parents"]}
     parts, named = parts_of(space), space["type"].endswith("Dict")
+    few(flat_size_of(space, one_hot=False), "Autoregressive: the numbers of an action", 2**14)
+    few(len(parts), "Autoregressive: the parts of an action", 256)
+    few(max(map(len, parents.values()), default=0), "Autoregressive: the parents of a part", 32)
     # A part has more parents than any of them.
     order = sorted(parts, key=lambda name: len(parents.get(name, ())))
     forms = {name: index_form(part, box_head, dtype) for name, part in parts.items()}
     flatten = {seen: flatten_of(forms[seen][0]) for names in parents.values() for seen in names}
-    networks = {name: network(params[str(name)].get("network", {})) for name in parts if parents.get(name)}
-    choices = {
-        name: choice_of(form, box_head, params[str(name)]["head"], dtype, temperature)
-        for name, (form, _) in forms.items()
-    }
+    networks, choices = {}, {}
+    for name, (form, _) in forms.items():
+        size = inputs
+        if parents.get(name):
+            size += sum(flat_size_of(forms[parent][0]) for parent in parents[name])
+            networks[name], size = network(params[str(name)].get("network", {}), size)
+        choices[name] = choice_of(form, box_head, params[str(name)]["head"], size, dtype, temperature)
 
     def each(x: Array, mask: Any, rng: np.random.Generator | None) -> Any:
         actions: dict[Any, Any] = {}

@@ -8,8 +8,17 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from policy_core_adapters.numpy_runner.networks import Array, find, linear, only, sigmoid, softplus
-from policy_core_adapters.numpy_runner.spaces import Box, parts_of
+from policy_core_adapters.numpy_runner.networks import (
+    Array,
+    few,
+    find,
+    linear,
+    only,
+    shaped,
+    sigmoid,
+    softplus,
+)
+from policy_core_adapters.numpy_runner.spaces import Box, flat_size_of, kind_of, parts_of
 
 
 class Choice(NamedTuple):
@@ -26,24 +35,27 @@ class Head(NamedTuple):
 
     space: Any
     params: Any
+    inputs: int
     dtype: Any
     temperature: float | None
     fields: dict[str, Any]
 
 
-def choice_of(space: Any, box_head: Any, params: Any, dtype: Any, temperature: float | None) -> Choice:
-    """How an action of a space is chosen, from the params of its head."""
-    match space["type"].partition("/")[2]:
+def choice_of(
+    space: Any, box_head: Any, params: Any, inputs: int, dtype: Any, temperature: float | None
+) -> Choice:
+    """How an action of a space is chosen from so many features, with the params of its head."""
+    match kind_of(space):
         case "Discrete" | "MultiDiscrete" | "MultiBinary":
-            return HEADS["policy_core/LogitsHead"](Head(space, params, dtype, temperature, {}))
+            return HEADS["policy_core/LogitsHead"](Head(space, params, inputs, dtype, temperature, {}))
         case "Box":
             if "float" not in space["fields"]["dtype"]:
                 box_head = {"type": "policy_core/BinsHead", "fields": {"bins": 2}}
             make = find(HEADS, box_head, "head")
-            return _unmasked(make(Head(space, params, dtype, temperature, box_head["fields"])))
+            return _unmasked(make(Head(space, params, inputs, dtype, temperature, box_head["fields"])))
         case "Dict" | "Tuple":
             parts = [
-                (key, choice_of(part, box_head, params[str(key)], dtype, temperature))
+                (key, choice_of(part, box_head, params[str(key)], inputs, dtype, temperature))
                 for key, part in parts_of(space).items()
             ]
             return _joint(parts, space["type"].endswith("Dict"))
@@ -120,12 +132,13 @@ def _pick_joint(
 
 
 def _logits(head: Head) -> Callable[[Array], Array]:
-    layer, temperature = linear(head.params, head.dtype), head.temperature
+    layer = linear(head.params, head.inputs, flat_size_of(head.space), head.dtype)
+    temperature = head.temperature
     return layer if temperature is None else lambda x: layer(x) / temperature
 
 
 def _discrete(head: Head) -> Choice:
-    fields, kind, logits = head.space["fields"], head.space["type"].partition("/")[2], _logits(head)
+    fields, kind, logits = head.space["fields"], kind_of(head.space), _logits(head)
     if kind == "Discrete":
         start = fields["start"]
         return Choice(
@@ -168,9 +181,18 @@ def _rows(logits: Callable[[Array], Array], sizes: list[int]) -> Callable[..., A
     return pick
 
 
-def _scaled(head: Head, box: Box) -> Callable[[Array], tuple[Array, Array]]:
-    """`features -> (mean, log-std)`."""
-    scale, layer = head.fields["scale"]["fields"], linear(head.params, head.dtype)
+def _boxed(head: Head, each: int) -> tuple[Callable[[Array], Array], Box]:
+    """The linear layer to so many numbers for each entry of a box, and the box, which may be large."""
+    layer = linear(head.params, head.inputs, each * flat_size_of(head.space), head.dtype)
+    return layer, Box(head.space, head.dtype)
+
+
+def _scaled(head: Head) -> tuple[Callable[[Array], tuple[Array, Array]], Box]:
+    """`features -> (mean, log-std)`, and the box."""
+    scale = head.fields["scale"]["fields"]
+    if head.fields["scale"]["type"] != "policy_core/Scale":
+        raise ValueError(f"scale: this runner does not know {head.fields['scale']['type']!r}")
+    layer, box = _boxed(head, 2 if scale["std"] == "state" else 1)
     only(scale, "Scale", "std", "log_std", "low", "high", "positive")
     is_softplus = scale["positive"] == "softplus"
     start = math.exp(scale["log_std"])
@@ -185,31 +207,34 @@ def _scaled(head: Head, box: Box) -> Callable[[Array], tuple[Array, Array]]:
 
     if scale["std"] != "state":
         fixed = scale["std"] == "fixed"
-        constant = np.full(box.shape, scale["log_std"] + heat) if fixed else log_std(head.params["scale"])
-        return lambda x: (layer(x).reshape(box.shape), constant)
+        constant = (
+            np.full(box.shape, scale["log_std"] + heat)
+            if fixed
+            else log_std(shaped(head.params["scale"], *box.shape))
+        )
+        return lambda x: (layer(x).reshape(box.shape), constant), box
 
     def split(x: Array) -> tuple[Array, Array]:
         outputs = layer(x)
         return outputs[: box.size].reshape(box.shape), log_std(raw + outputs[box.size :].reshape(box.shape))
 
-    return split
+    return split, box
 
 
 def _normal(head: Head) -> Choice:
     only(head.fields, "NormalHead", "scale")
-    box = Box(head.space, head.dtype)
-    split = _scaled(head, box)
+    split, box = _scaled(head)
     return _of_unbounded(split, box.clip)
 
 
 def _squashed(head: Head) -> Choice:
     only(head.fields, "SquashedNormalHead", "scale")
-    box = Box(head.space, head.dtype)
+    split, box = _scaled(head)
 
     def squash(u: Array) -> Array:
         return box.clip(np.where(box.bounded, box.between(sigmoid(2 * u), sigmoid(-2 * u)), u))
 
-    return _of_unbounded(_scaled(head, box), squash)
+    return _of_unbounded(split, squash)
 
 
 def _of_unbounded(split: Callable[[Array], tuple[Array, Array]], finish: Callable[[Array], Array]) -> Choice:
@@ -224,7 +249,7 @@ def _of_unbounded(split: Callable[[Array], tuple[Array, Array]], finish: Callabl
 def _beta(head: Head) -> Choice:
     only(head.fields, "BetaHead", "low", "high")
     low, high = head.fields["low"], head.fields["high"]
-    box, layer = Box(head.space, head.dtype), linear(head.params, head.dtype)
+    layer, box = _boxed(head, 2)
 
     def concentrations(x: Array) -> tuple[Array, Array]:
         outputs = softplus(layer(x).astype(np.float64))
@@ -272,6 +297,7 @@ def index_form(space: Any, box_head: Any, dtype: Any) -> tuple[Any, Callable[[An
 def _grid(space: Any, fields: dict[str, Any], dtype: Any) -> tuple[Any, Callable[[Any], Any]]:
     """The space of the indices of a box in bins, and from indices to values."""
     only(fields, "BinsHead", "bins")
+    few(flat_size_of(space), "BinsHead: the entries of a Box", 2**14)
     box, bins = Box(space, dtype), fields["bins"]
     sizes = [bins] * box.size if box.is_float else (box.high - box.low + 1).ravel().tolist()
     rows = {"nvec": sizes, "shape": box.shape, "start": [0] * box.size}

@@ -11,9 +11,9 @@ from policy_core_adapters.numpy_runner.autoregressive import MaskFunction, depen
 from policy_core_adapters.numpy_runner.encoders import encoder_of
 from policy_core_adapters.numpy_runner.heads import Choice, choice_of
 from policy_core_adapters.numpy_runner.memory import Memory, memory_of
-from policy_core_adapters.numpy_runner.networks import NETWORKS, Array, find, only
+from policy_core_adapters.numpy_runner.networks import NETWORKS, Array, find, only, shaped
 from policy_core_adapters.numpy_runner.runner import Runner
-from policy_core_adapters.numpy_runner.spaces import normalizer_of
+from policy_core_adapters.numpy_runner.spaces import checked_of, normalizer_of
 from policy_core_adapters.numpy_runner.values import value_of
 
 
@@ -32,49 +32,67 @@ def _actor_critic(fields: dict[str, Any], params: dict[str, Any], given: Given) 
         raise ValueError(f"compute_dtype: {fields['compute_dtype']} is not what NumPy computes in; use JAX")
     dtype = np.dtype(fields["compute_dtype"])
 
-    def network(data: Any, at: Any) -> Any:
-        return find(NETWORKS, data, "network")(data["fields"], at, dtype, given.activations)
+    _check_dtypes(fields["param_dtype"], params)
 
-    features = _features(fields, params, dtype, network)
-    actor = network(fields["actor"], params["actor"].get("tower", {}))
-    memories = _memories(fields, params, dtype)
-    choice = _choice(fields, params, dtype, network, given)
+    def network(data: Any, at: Any, inputs: int) -> Any:
+        return find(NETWORKS, data, "network")(data["fields"], at, inputs, dtype, given.activations)
+
+    features, sizes = _features(fields, params, dtype, network)
+    memories = _memories(fields, params, sizes, dtype)
+    for owner, memory in memories.items():
+        sizes.update(dict.fromkeys(("actor", "critic") if owner == "shared" else (owner,), memory.size))
+    actor, size = network(fields["actor"], params["actor"].get("tower", {}), sizes["actor"])
+    choice = _choice(fields, params, size, dtype, network, given)
     if fields["critic"] is None:
         return Runner(features, actor, choice, _no_critic, memories)
-    critic = network(fields["critic"], params["critic"].get("tower", {}))
-    value = value_of(fields.get("value_head"), params["critic"]["head"], dtype)
+    critic, size = network(fields["critic"], params["critic"].get("tower", {}), sizes["critic"])
+    value = value_of(fields.get("value_head"), params["critic"]["head"], size, dtype)
     return Runner(features, actor, choice, lambda x: value(critic(x)), memories)
+
+
+def _check_dtypes(dtype: str, params: Any) -> None:
+    """Raise ValueError for a leaf of another dtype than the config asks for."""
+    for path, got in params.unused.items():
+        if path == "temperature" or path.startswith("normalize/"):
+            expected: tuple[str, ...] = ("float32", "float64") if path != "temperature" else ("float32",)
+        else:
+            expected = (dtype,)
+        if got not in expected:
+            raise ValueError(f"leaves: {path!r} is {got}, expected {expected[0]}")
 
 
 def _features(
     fields: dict[str, Any], params: dict[str, Any], dtype: Any, network: Any
-) -> Callable[[Any], tuple[Array, Array]]:
-    """From an observation to what actor and critic see."""
+) -> tuple[Callable[[Any], tuple[Array, Array]], dict[str, int]]:
+    """From an observation to what actor and critic see, and how many numbers these are."""
     space, config = fields["observation_space"], fields["encoder"]
+    checked = checked_of(space)
     normalise: Callable[[Any], Any] = lambda observation: observation  # noqa: E731
     if fields["normalize"] is not None:
         normalise = normalizer_of(space, fields["normalize"], params.get("normalize", {}))
     keys = fields["actor_keys"], fields["critic_keys"]
     if keys != (None, None):
-        by_actor, by_critic = (
+        (by_actor, a), (by_critic, b) = (
             encoder_of(config, _view(space, names), params[owner].get("encoder", {}), dtype)
             for owner, names in zip(("actor", "critic"), keys, strict=True)
         )
 
         def two(observation: Any) -> tuple[Array, Array]:
-            observation = normalise(observation)
+            observation = normalise(checked(observation))
             return by_actor(observation), by_critic(observation)
 
-        return two
-    encode = encoder_of(config, space, params.get("encoder", {}), dtype)
-    trunk = network(fields["trunk"], params["trunk"]) if fields["trunk"] is not None else None
+        return two, {"actor": a, "critic": b}
+    encode, size = encoder_of(config, space, params.get("encoder", {}), dtype)
+    trunk = None
+    if fields["trunk"] is not None:
+        trunk, size = network(fields["trunk"], params.get("trunk", {}), size)
 
     def one(observation: Any) -> tuple[Array, Array]:
-        x = encode(normalise(observation))
+        x = encode(normalise(checked(observation)))
         x = x if trunk is None else trunk(x)
         return x, x
 
-    return one
+    return one, {"actor": size, "critic": size}
 
 
 def _view(space: Any, names: list[str] | None) -> Any:
@@ -88,32 +106,36 @@ def _no_critic(_: Array) -> Any:
     raise ValueError("value: the policy has no critic; it was made by `actor_only`")
 
 
-def _memories(fields: dict[str, Any], params: dict[str, Any], dtype: Any) -> dict[str, Memory]:
-    """The memories by owner."""
+def _memories(
+    fields: dict[str, Any], params: dict[str, Any], sizes: dict[str, int], dtype: Any
+) -> dict[str, Memory]:
+    """The memories by owner, on so many features."""
     data, sharing = fields["memory"], fields["memory_sharing"]
     if data is None:
         return {}
     if sharing == "shared":
-        return {"shared": memory_of(data, params["memory"], dtype)}
+        return {"shared": memory_of(data, params["memory"], sizes["actor"], dtype)}
     owners = {"separate": ("actor", "critic"), "actor": ("actor",)}[sharing]
-    return {owner: memory_of(data, params[owner]["memory"], dtype) for owner in owners}
+    return {owner: memory_of(data, params[owner]["memory"], sizes[owner], dtype) for owner in owners}
 
 
-def _choice(fields: dict[str, Any], params: dict[str, Any], dtype: Any, network: Any, given: Given) -> Choice:
-    """How an action is chosen."""
-    temperature = None if fields["temperature"] is None else float(params["temperature"])
+def _choice(
+    fields: dict[str, Any], params: dict[str, Any], inputs: int, dtype: Any, network: Any, given: Given
+) -> Choice:
+    """How an action is chosen from so many features."""
+    temperature = None if fields["temperature"] is None else float(shaped(params["temperature"]))
     space, box_head, head = fields["action_space"], fields["box_head"], params["actor"]["head"]
     dependence = fields["autoregressive"]
     if dependence is None:
-        return choice_of(space, box_head, head, dtype, temperature)
+        return choice_of(space, box_head, head, inputs, dtype, temperature)
     if dependence["type"] != "policy_core/Autoregressive":
         raise ValueError(f"autoregressive: this runner does not know {dependence['type']!r}")
     inner = dependence["fields"]
 
-    def between(at: Any) -> Any:
-        return network(inner["network"], at)
+    def between(at: Any, inputs: int) -> Any:
+        return network(inner["network"], at, inputs)
 
-    return dependent(space, box_head, inner, head, dtype, temperature, between, given.mask_functions)
+    return dependent(space, box_head, inner, head, inputs, dtype, temperature, between, given.mask_functions)
 
 
 POLICIES: dict[str, Callable[..., Runner]] = {"policy_core/ActorCriticConfig": _actor_critic}

@@ -60,6 +60,8 @@ class Runner:
         features = self._actor(x)
         if rng is None:
             return state, self._choice.mode(features, action_mask)
+        if not hasattr(rng, "standard_normal"):  # isinstance would import numpy.random
+            raise TypeError(f"rng: got {type(rng).__name__}, expected a numpy.random.Generator")
         return state, self._choice.sample(features, action_mask, rng)
 
     def value(self, state: Any, observation: Any, *, is_first: bool | None = None) -> tuple[Any, Any]:
