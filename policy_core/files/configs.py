@@ -15,7 +15,6 @@ from policy_core.contract import ActorCritic
 from policy_core.errors import ConfigError, FileError, FingerprintError
 from policy_core.files import document as layout
 from policy_core.files.document import Document
-from policy_core.files.wire import pack
 from policy_core.networks.layers import at_most
 from policy_core.trees import Spec, by_path, spec
 
@@ -71,14 +70,12 @@ def _decode(encoding: bytes, version: int, newest: int, registered: int) -> Any:
         raise FileError(f"config: {error}") from error
     except _UNFIT as error:
         raise FileError(f"config: it cannot be made: {error!r}") from error
-    if version == newest and pack(data) != encoding:
-        raise FileError("config: its msgpack is not in its canonical form")
     if not isinstance(config, ActorCritic):
         raise FileError(f"config: got {type(config).__name__}, which is not an ActorCritic")
     return config
 
 
-def specs_of(config: Any, rows: float = math.inf) -> tuple[dict[str, Spec], Any]:
+def specs_of(config: Any, rows: int | None = None) -> tuple[dict[str, Spec], Any]:
     """Path to dtype and shape of the params of a config, and their tree; nothing is computed.
 
     Args:
@@ -89,7 +86,7 @@ def specs_of(config: Any, rows: float = math.inf) -> tuple[dict[str, Spec], Any]
     Raises:
         FileError: if the config cannot make params.
     """
-    with at_most(rows + _SPARE):
+    with at_most(math.inf if rows is None else float(rows + _SPARE)):
         leaves, structure = _template(config, bool(jax.config.jax_enable_x64))  # type: ignore[attr-defined]
     return dict(leaves), structure
 
