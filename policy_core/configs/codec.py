@@ -36,8 +36,7 @@ def encode_fields(config: Any) -> bytes:
     cls: Any = type(config)
     added = _added_defaults(cls)
     encoded = {name: encode(item) for name, item in sorted(fields_of(config).items())}
-    kept = {name: item for name, item in encoded.items() if item != added.get(name)}
-    parts = [pack(name) + item for name, item in kept.items()]
+    parts = [pack(name) + item for name, item in encoded.items() if item != added.get(name)]
     start = msgpack.Packer().pack_map_header(2) + pack("type") + pack(name_of(cls)) + pack("fields")
     return b"".join([start, msgpack.Packer().pack_map_header(len(parts)), *parts])
 
@@ -60,8 +59,6 @@ def from_data(data: Any, path: str = "config") -> Any:
         ConfigError: for an unknown type or field, or a value that the field refuses.
     """
     if isinstance(data, list):
-        if all(type(item) in _SCALARS for item in data):
-            return tuple(data)
         return tuple(from_data(item, f"{path}[{i}]") for i, item in enumerate(data))
     if not isinstance(data, dict):
         return data

@@ -66,7 +66,7 @@ def _match(value: Any, hint: Any, path: str) -> tuple[bool, Any]:
     if hint in (bool, str):
         return type(value) is hint, value
     if hint is int:
-        if type(value) is int and not _fits(value):
+        if type(value) is int and not -(2**63) <= value < 2**63:
             raise ConfigError(f"{path}: got {value}, expected an int of at most 64 bits")
         return type(value) is int, value
     if hint in (None, type(None)):
@@ -77,16 +77,14 @@ def _match(value: Any, hint: Any, path: str) -> tuple[bool, Any]:
     return isinstance(value, kind) and is_static(value), value
 
 
-def _fits(value: int | str) -> bool:
-    return isinstance(value, str) or -(2**63) <= value < 2**63
-
-
 def _match_tuple(value: Any, hints: tuple[Any, ...], path: str) -> tuple[bool, Any]:
     if type(value) is not tuple:
         return False, None
     if len(hints) == 2 and hints[1] is Ellipsis:
         kinds = set(typing.get_args(hints[0]) or hints[:1])
-        if kinds <= {int, str} and {*map(type, value)} <= kinds and all(map(_fits, value)):
+        if kinds <= {int, str} and all(
+            type(x) in kinds and (type(x) is str or -(2**63) <= x < 2**63) for x in value
+        ):
             return True, value  # there may be many
         hints = (hints[0],) * len(value)
     if len(hints) != len(value):

@@ -1,7 +1,7 @@
 """The config in a file: from bytes to a config that this process knows, and to its params' shapes."""
 
+import contextvars
 import functools
-import math
 from collections.abc import Callable
 from typing import Any
 
@@ -15,7 +15,7 @@ from policy_core.contract import ActorCritic
 from policy_core.errors import ConfigError, FileError, FingerprintError
 from policy_core.files import document as layout
 from policy_core.files.document import Document
-from policy_core.networks.layers import at_most
+from policy_core.networks.layers import LEFT
 from policy_core.trees import Spec, by_path, spec
 
 MIGRATIONS: dict[int, Callable[[Any], Any]] = {}
@@ -86,8 +86,10 @@ def specs_of(config: Any, rows: int | None = None) -> tuple[dict[str, Spec], Any
     Raises:
         FileError: if the config cannot make params.
     """
-    with at_most(math.inf if rows is None else float(rows + _SPARE)):
-        leaves, structure = _template(config, bool(jax.config.jax_enable_x64))  # type: ignore[attr-defined]
+    context = contextvars.copy_context()
+    if rows is not None:
+        context.run(LEFT.set, float(rows + _SPARE))
+    leaves, structure = context.run(_template, config, bool(jax.config.jax_enable_x64))  # type: ignore[attr-defined]
     return dict(leaves), structure
 
 

@@ -30,7 +30,6 @@ VERSION = 1
 
 MOST_CONFIG_BYTES = 2**22
 MOST_CONFIG_VALUES = 2**18
-MOST_CONFIGS = 2**11  # in a config, itself included: each has two maps
 DEEPEST_CONFIG = 64
 MOST_METADATA_BYTES = 2**20
 MOST_METADATA_ENTRIES = 2**10
@@ -64,7 +63,7 @@ class Document:
             FileError: if it is damaged, too large, or not in its canonical form.
         """
         reader = Reader(memoryview(self.config))
-        data = reader.value(Budget(MOST_CONFIG_VALUES, DEEPEST_CONFIG, 2 * MOST_CONFIGS), "config")
+        data = reader.value(Budget(MOST_CONFIG_VALUES, DEEPEST_CONFIG), "config")
         reader.end("config")
         _check_form(data)
         return data

@@ -40,7 +40,8 @@ def save(
     """Write a policy, or a population, to a file.
 
     The file is written beside `path`, flushed to the disk, and renamed: at any time there
-    is the old file or the new one, whole.
+    is the old file or the new one, whole. A link is followed; the mode of an old file is kept, and its
+    owner where that is allowed; a folder that is not there is made.
 
     Args:
         path: where; used as it is, no suffix is added or replaced.
@@ -69,7 +70,7 @@ def save(
         >>> loaded_config == config
         True
     """
-    write_atomically(Path(path), _parts(policy, metadata, extra, self_test, observations))
+    write_atomically(Path(path).absolute(), _parts(policy, metadata, extra, self_test, observations))
 
 
 def load(

@@ -2,10 +2,12 @@
 
 A save writes a temporary file in the same folder, flushes it to the disk, renames it over the
 path, and flushes the folder. The temporary file is locked while its writer lives. What a killed
-writer leaves behind has lost its lock, and the next save into the folder removes it.
+writer leaves behind has lost its lock, and the next save to the same path, which takes the same name,
+removes it.
 """
 
 import contextlib
+import errno
 import hashlib
 import os
 import secrets
@@ -26,47 +28,60 @@ except ImportError:  # where there are no such locks nothing is known to be stal
     fcntl = None  # type: ignore[assignment]
 
 _PREFIX, _SUFFIX = ".policy_core-", ".tmp"
+_NOT_LOCKED = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP}  # as on clusters
+_NOT_FLUSHED = {errno.EINVAL, errno.EACCES, errno.EPERM, *_NOT_LOCKED}  # a folder that cannot be, or opened
 
 
 def write_atomically(path: Path, parts: Sequence[Buffer]) -> None:
-    """Put the parts, joined, in the place of `path`.
+    """Put the parts, joined, in the place of `path`, or of the file that it is a link to.
+
+    The mode of a file that was there is kept, and its owner where that is allowed. A folder that
+    is not there is made.
 
     Raises:
         OSError: if that cannot be done; what was there before is still there.
     """
-    remove_stale(path.parent)
-    with _temporary(path.parent) as (file, name):
+    path = Path(os.path.realpath(path))  # absolute, so that a `chdir` meanwhile changes nothing
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with _temporary(path) as (file, name):
         for part in parts:
             file.write(part)
         file.flush()
+        if fcntl is not None and path.exists():
+            status = path.stat()
+            with contextlib.suppress(PermissionError):
+                os.fchown(file.fileno(), status.st_uid, status.st_gid)
+            os.fchmod(file.fileno(), stat.S_IMODE(status.st_mode))
         os.fsync(file.fileno())
         if fcntl is None:  # Windows renames no open file
             file.close()
         os.replace(name, path)
     if hasattr(os, "O_DIRECTORY"):  # the rename itself must reach the disk, where that is known
-        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
+        with _but_for(_NOT_FLUSHED), contextlib.ExitStack() as stack:
+            folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+            stack.callback(os.close, folder)
             os.fsync(folder)
-        finally:
-            os.close(folder)
 
 
-def remove_stale(folder: Path) -> None:
-    """Remove the temporary files of writers that are no more; never one of a writer that lives."""
+def temporary_name(path: Path, i: int) -> Path:
+    """The i-th of the names that a writer of `path` takes, of which it takes the first that is free."""
+    token = hashlib.sha256(os.fsencode(f"{path.name}\0{i}")).hexdigest() if i < 10 else secrets.token_hex()
+    return path.parent / f"{_PREFIX}{token[:16]}{_SUFFIX}"
+
+
+def remove_stale(name: Path) -> None:
+    """Remove the temporary file of a writer that is no more; never that of one that lives."""
     if fcntl is None:
         return
-    with os.scandir(folder) as entries:
-        names = [Path(e.path) for e in entries if e.name.startswith(_PREFIX) and e.name.endswith(_SUFFIX)]
-    for name in names:
-        # What another process removes, keeps locked or does not let us touch is none of our business.
-        with contextlib.suppress(OSError):
-            handle = os.open(name, os.O_RDWR | getattr(os, "O_NOFOLLOW", 0))
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if os.path.samestat(name.stat(), os.fstat(handle)):
-                    name.unlink()
-            finally:
-                os.close(handle)
+    # What another process removes, keeps locked or does not let us touch is none of our business.
+    with contextlib.suppress(OSError):
+        handle = os.open(name, os.O_RDWR | getattr(os, "O_NOFOLLOW", 0))
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.path.samestat(name.stat(), os.fstat(handle)):
+                name.unlink()
+        finally:
+            os.close(handle)
 
 
 def read_file(path: Path) -> tuple[memoryview, bytes | None]:
@@ -122,23 +137,39 @@ def _aligned(size: int) -> memoryview:
 
 
 @contextlib.contextmanager
-def _temporary(folder: Path) -> Iterator[tuple[IO[bytes], Path]]:
-    """A new locked file in the folder, removed at the end unless it was renamed."""
-    for _ in range(100):
-        name = folder / f"{_PREFIX}{secrets.token_hex(8)}{_SUFFIX}"
-        file = open(name, "xb", buffering=BLOCK)  # noqa: SIM115
+def _temporary(path: Path) -> Iterator[tuple[IO[bytes], Path]]:
+    """A new file beside the path, locked if the file system can, removed at the end unless it was renamed."""
+    for i in range(100):
+        name = temporary_name(path, i)
+        remove_stale(name)
+        try:
+            file = open(name, "xb", buffering=BLOCK)  # noqa: SIM115
+        except FileExistsError:  # of a writer that lives, or may live
+            continue
         try:
             if fcntl is not None:
-                fcntl.flock(file, fcntl.LOCK_EX)
+                with _but_for(_NOT_LOCKED):
+                    fcntl.flock(file, fcntl.LOCK_EX)
             # Between its making and its locking another save may have taken it for stale.
             if not _is_at(file, name):
                 continue
             yield file, name
             return
         finally:
-            name.unlink(missing_ok=True)  # gone already, unless something failed
+            if not file.closed and _is_at(file, name):  # else it was renamed, and the name may be another's
+                name.unlink()
             file.close()
-    raise OSError(f"no temporary file in {folder} stays where it was made")
+    raise OSError(f"no temporary file in {path.parent} stays where it was made")
+
+
+@contextlib.contextmanager
+def _but_for(numbers: set[int]) -> Iterator[None]:
+    """Suppress errors of the system of these numbers."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in numbers:
+            raise
 
 
 def _is_at(file: IO[bytes], name: Path) -> bool:

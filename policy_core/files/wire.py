@@ -7,7 +7,6 @@ beyond the end never get as far as an allocation. The bytes are ordinary msgpack
 other implementation reads.
 """
 
-import math
 import struct
 from typing import Any, cast
 
@@ -16,6 +15,7 @@ import msgpack
 from policy_core.errors import FileError
 
 LARGEST_BIN = 2**32 - 1
+MAP_VALUES = 64  # that a map counts for: a config is made of each two
 
 _U8, _U16, _U32, _U64 = map(struct.Struct, (">B", ">H", ">I", ">Q"))
 _I8, _I16, _I32, _I64 = map(struct.Struct, (">b", ">h", ">i", ">q"))
@@ -115,7 +115,7 @@ class Reader:
             return {0xC0: None, 0xC2: False, 0xC3: True}[tag]
         if tag == 0xCB:
             number = self._number(_DOUBLE, what)
-            if number != number or (number == 0 and math.copysign(1, number) < 0):
+            if repr(number) in ("nan", "-0.0"):
                 raise FileError(f"{what}: NaN or -0.0, at byte {start}")
             return number
         if tag in _UINTS:
@@ -133,9 +133,7 @@ class Reader:
             size = self.array(budget.left, what)
             return [self.value(budget, what, depth + 1) for _ in range(size)]
         if tag in _MAPS or 0x80 <= tag < 0x90:
-            budget.maps -= 1
-            if budget.maps < 0:
-                raise FileError(f"{what}: more maps than are allowed")
+            budget.left -= MAP_VALUES - 1
             result: dict[str, Any] = {}
             for _ in range(self.map(budget.left, what)):
                 key = self.text(2**16, what)
@@ -208,10 +206,10 @@ def _not_shortest(what: str, start: int) -> FileError:
 
 
 class Budget:
-    """How many values and maps may be read, and how deep."""
+    """How many values may be read, a map counting as many, and how deep: what is built is bounded."""
 
-    def __init__(self, values: int, depth: int, maps: int = 2**12) -> None:
-        self.left, self.depth, self.maps = values, depth, maps
+    def __init__(self, values: int, depth: int) -> None:
+        self.left, self.depth = values, depth
 
     def spend(self, what: str, depth: int) -> None:
         """Count one value."""

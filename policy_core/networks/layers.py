@@ -1,8 +1,6 @@
 """Linear layers and layer norm: `init` and `apply` over plain dicts of arrays."""
 
-import contextlib
 import math
-from collections.abc import Iterator
 from contextvars import ContextVar
 from typing import Any, TypeAlias
 
@@ -20,24 +18,15 @@ Layer: TypeAlias = dict[str, Float[Array, "..."]]
 
 MOST_LAYERS = 100  # of a network: each is traced by itself, and a file may ask for any number
 _EPSILON = 1e-5  # of a layer norm, added to the variance
-_LEFT: ContextVar[float] = ContextVar("layers that may still be made", default=math.inf)
-
-
-@contextlib.contextmanager
-def at_most(layers: float) -> Iterator[None]:
-    """Within, `init` of what has more layers raises `ConfigError` at the first one too many."""
-    token = _LEFT.set(layers)
-    try:
-        yield
-    finally:
-        _LEFT.reset(token)
+# How many layers may still be made: `init` of what has more raises ConfigError at the first one too many.
+LEFT: ContextVar[float] = ContextVar("LEFT", default=math.inf)
 
 
 def count_layer() -> None:
-    """Count a layer that is about to be made, of at least one leaf; see `at_most`."""
-    if (left := _LEFT.get()) <= 0:
+    """Count a layer that is about to be made, of at least one leaf; see `LEFT`."""
+    if (left := LEFT.get()) <= 0:
         raise ConfigError("there are more of them than the file has leaves")
-    _LEFT.set(left - 1)
+    LEFT.set(left - 1)
 
 
 def init_linear(

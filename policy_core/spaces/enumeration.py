@@ -14,8 +14,6 @@ from policy_core.spaces.discrete import Discrete, MultiBinary, MultiDiscrete
 
 def count(space: Space) -> int | None:
     """How many elements a space has, or, beyond 2^31, a number above that; None if it is not discrete."""
-    if isinstance(space, MultiBinary):
-        return int(2 ** min(space.flat_size, 32))
     radix = _radix(space)
     return None if radix is None else functools.reduce(lambda n, size: min(n * size, 2**32), radix[0], 1)
 

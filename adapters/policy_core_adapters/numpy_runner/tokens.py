@@ -7,7 +7,7 @@ JAX. Both read the same files of `tests/abuse`.
 import struct
 from typing import Any
 
-MOST_VALUES, MOST_MAPS, DEEPEST, MOST_TEXT = 2**18, 2**12, 64, 2**16
+MOST_VALUES, MAP_VALUES, DEEPEST, MOST_TEXT = 2**18, 64, 64, 2**16
 
 # Tag to kind, bytes of the number after it, and the least number that is written so.
 _FORMS: dict[int, tuple[str, int, int]] = {
@@ -26,7 +26,7 @@ class Reader:
 
     def __init__(self, data: memoryview, position: int = 0) -> None:
         self.data, self.position = data, position
-        self.values, self.maps = MOST_VALUES, MOST_MAPS
+        self.values = MOST_VALUES
 
     def number(self, kind: str, most: int, what: str) -> int:
         """A size, or that of text, bytes, a list or a map, each of which is at least as long in bytes."""
@@ -71,15 +71,11 @@ class Reader:
         return number
 
     def _config(self, what: str, depth: int) -> dict[str, Any]:
-        self.maps -= 2
-        self.values -= 2
-        if (
-            self.maps < 0
-            or depth >= DEEPEST
-            or self.number("map", 2, what) != 2
-            or self.text(4, what) != "type"
-        ):
-            raise ValueError(f"{what}: expected a map of 'type' and 'fields', and not too many of them")
+        self.values -= 2 * MAP_VALUES
+        if self.values < 0 or depth >= DEEPEST:
+            raise ValueError(f"{what}: too many values, or nested too deep")
+        if self.number("map", 2, what) != 2 or self.text(4, what) != "type":
+            raise ValueError(f"{what}: expected a map of 'type' and 'fields'")
         name = self.text(MOST_TEXT, what)
         if self.text(6, what) != "fields":
             raise ValueError(f"{what}: expected the key 'fields'")
