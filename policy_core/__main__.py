@@ -17,7 +17,7 @@ from typing import Any
 import numpy as np
 
 from policy_core import files
-from policy_core.configs.comparison import diff_data
+from policy_core.configs.comparison import diff_data, printable
 from policy_core.errors import PolicyError, SelfTestError
 from policy_core.files.policies import read_document
 from policy_core.files.rows import Row
@@ -32,7 +32,7 @@ def main(arguments: list[str] | None = None) -> int:
         if options.json:
             print(json.dumps({"error": str(error)}))
         else:
-            print(f"policy_core: {error}", file=sys.stderr)
+            print(f"policy_core: {printable(str(error))}", file=sys.stderr)
         return 1 if isinstance(error, SelfTestError) else 2
     try:
         if options.json:
@@ -126,11 +126,12 @@ def _show_inspect(result: dict[str, Any]) -> None:
 
 
 def _show_verify(result: dict[str, Any]) -> None:
+    name = printable(result["file"])
     if result["observations"] == 0:
-        print(f"{result['file']}: whole; it has no self-test")
+        print(f"{name}: whole; it has no self-test")
         return
     print(
-        f"{result['file']}: whole; over {result['observations']} observations the outputs are within "
+        f"{name}: whole; over {result['observations']} observations the outputs are within "
         f"{result['deviation']:.3g} of those at save time ({result['tolerance']:g} is allowed)"
     )
 
@@ -162,10 +163,11 @@ class _Screen:
 
     def line(self, text: str) -> None:
         """Print one line of text."""
-        print(text)
+        print(printable(text))
 
     def table(self, header: tuple[str, ...], rows: Sequence[Sequence[str]]) -> None:
         """Print rows under a header; columns of numbers are right-justified by rich."""
+        rows = [[printable(str(cell)) for cell in row] for row in rows]
         if self.console is not None:
             from rich import box
             from rich.table import Table
@@ -186,7 +188,7 @@ class _Screen:
 
     def tree(self, data: Any) -> None:
         """Print a config as a tree."""
-        lines = _branches("config", data)
+        lines = [(depth, printable(name), printable(text)) for depth, name, text in _branches("config", data)]
         if self.console is None:
             print("\n".join(f"{'  ' * depth}{name}: {text}" for depth, name, text in lines))
             return

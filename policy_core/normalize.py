@@ -11,6 +11,7 @@ from policy_core._dtypes import wide_float, widen
 from policy_core.configs import static
 from policy_core.contract import Space
 from policy_core.errors import ConfigError
+from policy_core.networks.layers import count_layer
 
 Statistics: TypeAlias = PyTree
 """In the structure of an observation: `{count, mean, variance}` for an array of floats, else `{}`."""
@@ -72,6 +73,7 @@ class Normalize:
         def fresh(leaf: jax.ShapeDtypeStruct) -> dict[str, Float[Array, "2 ..."]]:
             if not jnp.issubdtype(leaf.dtype, jnp.floating):
                 return {}
+            count_layer()
             zeros = jnp.zeros((2, *leaf.shape), wide_float(leaf.dtype))
             return {"count": zeros, "mean": zeros, "variance": zeros.at[0].set(1.0)}
 

@@ -1,6 +1,7 @@
 """`python -m policy_core`: what it prints, and its exit codes."""
 
 import builtins
+import hashlib
 import json
 import subprocess
 import sys
@@ -9,6 +10,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import msgpack
 import numpy as np
 import pytest
 from by_hand import closed, opened
@@ -67,6 +69,55 @@ def test_inspect_shows_everything(folder, capsys, screen):
                  "2 x 4", "count", "int64", "self-test: 8 observations", "by", "me", "total", "30", "120"):  # fmt: skip
         assert text in out, text
     assert ("├──" in out) == (screen == "rich")
+
+
+CODES = "\x1b]0;owned\x07\x1b[2J\n\r\u202e\x9b31m"
+
+
+def _sealed(folder: Path, config: Any, **more: Any) -> str:
+    document = opened((folder / "good").read_bytes())
+    encoding = msgpack.packb(config)
+    mark = hashlib.sha256(b"policy_core config\n" + encoding).digest()
+    (folder / "sealed").write_bytes(closed(document | {"config": encoding, "fingerprint": mark} | more))
+    return str(folder / "sealed")
+
+
+@pytest.mark.parametrize("command", [["inspect"], ["diff", "good"], ["diff", "other"], ["verify"]])
+def test_nothing_in_a_file_steers_the_terminal(command, folder, capsys, screen):
+    document = opened((folder / "good").read_bytes())
+    rows = sorted([[CODES + "row", "float32", [1], bytes(4)], *document["leaves"]])
+    inner = {"type": f"x/{CODES}Net", "fields": {CODES: CODES}}
+    config = {"type": f"x/{CODES}Policy", "fields": {f"a{CODES}": 1, "b": [CODES], "c": inner}}
+    path = _sealed(folder, config, metadata={CODES: CODES}, leaves=rows, extra=rows)
+    main([command[0], *(str(folder / name) for name in command[1:]), path])
+    captured = capsys.readouterr()
+    for text in (captured.out, captured.err):
+        assert not [c for c in text if not c.isprintable() and c != "\n"]
+        assert "\n\\r" not in text  # the newline that was in the codes
+    assert "\\x1b]0;owned" in captured.out + captured.err
+
+
+ODD: list[Any] = [
+    {"type": 5, "fields": {}},
+    {"type": "x/Y", "fields": None},
+    {"type": "x/Y", "fields": []},
+    {"type": "x/Y"},
+    {"a": {"b": 1}},
+    {"fields": {}, "type": "x/Y"},
+    {"type": "x/Y", "fields": {"b": 1, "a": 1}},
+    {"type": "x/Y", "fields": {"a": [[{"type": None, "fields": {}}]]}},
+    [{"type": {}, "fields": {}}],
+]
+
+
+@pytest.mark.parametrize("config", ODD, ids=str)
+@pytest.mark.parametrize("command", [["inspect"], ["diff", "good"], ["verify"]])
+def test_an_odd_config_is_an_error_and_not_a_difference(command, config, folder, capsys):
+    path = _sealed(folder, config)
+    assert main([command[0], *(str(folder / name) for name in command[1:]), path]) == 2
+    captured = capsys.readouterr()
+    assert captured.out == ""
+    assert captured.err.startswith("policy_core: config: a config is a map of 'type' and sorted 'fields'")
 
 
 def test_verify_says_how_far_it_is_off(folder, capsys):

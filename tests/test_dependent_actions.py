@@ -242,7 +242,7 @@ def test_parts_of_a_tuple_go_by_their_places() -> None:
         (
             {"a": pc.MultiBinary(13), "b": pc.Box()},
             {"b": ("a",)},
-            "got \\('a',\\) for 'b', with 8192 combinations, expected at most 4096",
+            "got \\('a',\\) for 'b', with more than 4096 combinations",
         ),
         (
             {k: pc.Discrete(2) for k in "ab"},

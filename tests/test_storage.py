@@ -1,5 +1,6 @@
 """Never lost: whatever happens to a writer, a reader sees one whole file."""
 
+import errno
 import fcntl
 import os
 import resource
@@ -13,7 +14,8 @@ from typing import Any
 
 import pytest
 
-from policy_core.files import storage
+import policy_core as pc
+from policy_core.files import policies, storage
 
 ROOT = Path(__file__).parent.parent
 KILLS = int(os.environ.get("POLICY_CORE_KILLS", "3"))  # 200 were run once, see docs/file-format.md
@@ -94,16 +96,155 @@ def test_readers_see_whole_files_while_two_write(tmp_path):
 
 
 def test_a_temporary_file_that_a_writer_holds_is_left_alone(tmp_path):
-    live, stale = (tmp_path / f".policy_core-{i:016x}.tmp" for i in range(2))
-    other = tmp_path / ".other.tmp"
-    for path in (live, stale, other):
+    live, stale = (storage.temporary_name(tmp_path / "file", i) for i in range(2))
+    others = [tmp_path / ".other.tmp", tmp_path / ".policy_core-0123456789abcdef.tmp"]
+    others.append(storage.temporary_name(tmp_path / "another", 0))
+    for path in (live, stale, *others):
         path.write_bytes(b"x")
     with open(live, "rb") as held:
         fcntl.flock(held, fcntl.LOCK_EX)
         storage.write_atomically(tmp_path / "file", [b"1"])
-        assert sorted(tmp_path.iterdir()) == sorted([live, other, tmp_path / "file"])
+        assert sorted(tmp_path.iterdir()) == sorted([live, *others, tmp_path / "file"])
     storage.write_atomically(tmp_path / "file", [b"2"])
-    assert sorted(tmp_path.iterdir()) == sorted([other, tmp_path / "file"])
+    assert sorted(tmp_path.iterdir()) == sorted([*others, tmp_path / "file"])
+
+
+def _failing(number: int, *names: str) -> Any:
+    """A function of `os` or `fcntl` that fails with an error where its argument has one of the names."""
+
+    def call(real: Any) -> Any:
+        def fail(argument: Any, *rest: Any, **more: Any) -> Any:
+            handle = argument if isinstance(argument, int | str | Path) else argument.fileno()
+            what = Path(f"/proc/self/fd/{handle}").resolve() if isinstance(handle, int) else Path(handle)
+            if not names or ("folder" in names and what.is_dir()):
+                raise OSError(number, os.strerror(number))
+            return real(argument, *rest, **more)
+
+        return fail
+
+    return call
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_will_do(number, tmp_path, monkeypatch):
+    monkeypatch.setattr(storage.fcntl, "flock", _failing(number)(fcntl.flock))
+    for content in (b"1", b"2"):
+        storage.write_atomically(tmp_path / "file", [content])
+        assert (tmp_path / "file").read_bytes() == content
+    assert list(tmp_path.iterdir()) == [tmp_path / "file"]
+    left = [storage.temporary_name(tmp_path / "file", i) for i in range(10)]
+    for path in left:  # of writers of which nobody can know whether they live
+        path.write_bytes(b"x")
+    storage.write_atomically(tmp_path / "file", [b"3"])
+    assert sorted(tmp_path.iterdir()) == sorted([*left, tmp_path / "file"])
+
+
+def test_another_error_of_a_lock_is_an_error(tmp_path, monkeypatch):
+    monkeypatch.setattr(storage.fcntl, "flock", _failing(errno.EIO)(fcntl.flock))
+    with pytest.raises(OSError, match="Input/output error"):
+        storage.write_atomically(tmp_path / "file", [b"1"])
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("step", "number"), [("fsync", errno.EINVAL), ("open", errno.EACCES)], ids=["no flush", "write-only"]
+)
+def test_a_folder_that_cannot_be_flushed_is_no_error_after_the_rename(step, number, tmp_path, monkeypatch):
+    monkeypatch.setattr(os, step, _failing(number, "folder")(getattr(os, step)))
+    storage.write_atomically(tmp_path / "file", [b"1"])
+    assert (tmp_path / "file").read_bytes() == b"1"
+
+
+def test_a_disk_that_fails_is_an_error(tmp_path, monkeypatch):
+    monkeypatch.setattr(os, "fsync", _failing(errno.EIO, "folder")(os.fsync))
+    with pytest.raises(OSError, match="Input/output error"):
+        storage.write_atomically(tmp_path / "file", [b"1"])
+
+
+def test_no_save_looks_through_the_folder(tmp_path, monkeypatch):
+    def fail(*args: Any) -> Any:
+        raise PermissionError("a folder that may only be written to")
+
+    for name in ("scandir", "listdir"):
+        monkeypatch.setattr(os, name, fail)
+    storage.write_atomically(tmp_path / "file", [b"1"])
+    assert (tmp_path / "file").read_bytes() == b"1"
+
+
+@pytest.mark.parametrize("relative", [True, False])
+def test_a_link_is_followed_and_stays(relative, tmp_path):
+    (tmp_path / "runs").mkdir()
+    target, link, other = tmp_path / "runs" / "policy", tmp_path / "latest", tmp_path / "chain"
+    target.write_bytes(b"old")
+    link.symlink_to(Path("runs/policy") if relative else target)
+    other.symlink_to(link)
+    for path in (link, other):
+        storage.write_atomically(path, [path.name.encode()])
+        assert target.read_bytes() == path.name.encode()
+        assert link.is_symlink()
+        assert other.is_symlink()
+    assert sorted(tmp_path.rglob("*")) == sorted([other, link, target.parent, target])
+    (tmp_path / "dangling").symlink_to(tmp_path / "new" / "policy")
+    storage.write_atomically(tmp_path / "dangling", [b"1"])
+    assert (tmp_path / "new" / "policy").read_bytes() == b"1"
+
+
+def test_mode_and_owner_stay_those_of_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "file"
+    mask = os.umask(0o027)
+    try:
+        storage.write_atomically(path, [b"1"])
+        assert path.stat().st_mode & 0o7777 == 0o640
+        for mode in (0o644, 0o600, 0o444):
+            path.chmod(mode)
+            storage.write_atomically(path, [b"2"])
+            assert path.stat().st_mode & 0o7777 == mode
+    finally:
+        os.umask(mask)
+    if os.geteuid() == 0:
+        os.chown(path, 1234, 4321)
+        storage.write_atomically(path, [b"3"])
+        assert (path.stat().st_uid, path.stat().st_gid) == (1234, 4321)
+    monkeypatch.setattr(os, "fchown", _failing(errno.EPERM)(os.fchown))
+    storage.write_atomically(path, [b"4"])
+    assert path.read_bytes() == b"4"
+    assert path.stat().st_mode & 0o7777 == 0o444
+
+
+def test_a_missing_folder_is_made(tmp_path):
+    storage.write_atomically(tmp_path / "a" / "b" / "file", [b"1"])
+    assert (tmp_path / "a" / "b" / "file").read_bytes() == b"1"
+
+
+def test_another_working_folder_meanwhile_changes_nothing(tmp_path, monkeypatch):
+    for name in ("here", "there"):
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+
+    class Parts(list[bytes]):
+        def __iter__(self) -> Any:  # as it is written, another thread goes elsewhere
+            yield b"1"
+            os.chdir(tmp_path / "there")
+            yield b"2"
+
+    storage.write_atomically(Path("file"), Parts())
+    assert (tmp_path / "here" / "file").read_bytes() == b"12"
+    assert list((tmp_path / "there").iterdir()) == []
+
+
+def test_the_path_of_a_save_is_that_of_its_call(tmp_path, monkeypatch):
+    for name in ("here", "there"):
+        (tmp_path / name).mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+
+    def parts(*args: Any) -> Any:
+        os.chdir(tmp_path / "there")
+        return [b"1"]
+
+    monkeypatch.setattr(policies, "_parts", parts)
+    config = pc.ActorCriticConfig(observation_space=pc.Box(), action_space=pc.Discrete(2))
+    pc.save("file", ({}, config))
+    assert (tmp_path / "here" / "file").read_bytes() == b"1"
 
 
 def test_a_cleaner_that_comes_between_making_and_locking_does_no_harm(tmp_path, monkeypatch):
@@ -112,7 +253,9 @@ def test_a_cleaner_that_comes_between_making_and_locking_does_no_harm(tmp_path, 
     def late(file: Any, how: int) -> None:
         calls.append(how)
         if len(calls) == 1:
-            storage.remove_stale(tmp_path)  # it takes the new file for stale
+            storage.remove_stale(
+                storage.temporary_name(tmp_path / "file", 0)
+            )  # it takes the new file for stale
         lock(file, how)
 
     monkeypatch.setattr(storage.fcntl, "flock", late)

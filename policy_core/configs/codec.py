@@ -14,21 +14,31 @@ from policy_core.errors import ConfigError
 _T = TypeVar("_T")
 
 ADDED = "policy_core.added"
+_SCALARS = {bool, int, float, str, type(None)}
 
 
 def to_data(value: Any) -> Any:
     """A config as plain data: maps `{"type": name, "fields": {...}}`, lists and scalars."""
+    return msgpack.unpackb(encode(value))
+
+
+def encode(value: Any) -> bytes:
+    """The canonical msgpack bytes of a value of a field; those of a config in it are there already."""
     if isinstance(value, tuple):
-        return [to_data(item) for item in value]
-    if is_static(value):
-        added = _added_defaults(cast("Any", type(value)))
-        fields = {
-            name: to_data(item)
-            for name, item in sorted(fields_of(value).items())
-            if name not in added or pack(to_data(item)) != added[name]
-        }
-        return {"type": name_of(type(value)), "fields": fields}
-    return value
+        if all(type(item) in _SCALARS for item in value):
+            return pack(value)
+        return b"".join([msgpack.Packer().pack_array_header(len(value)), *map(encode, value)])
+    return encoding_of(value) if is_static(value) else pack(value)
+
+
+def encode_fields(config: Any) -> bytes:
+    """The canonical msgpack bytes of a config whose fields are validated."""
+    cls: Any = type(config)
+    added = _added_defaults(cls)
+    encoded = {name: encode(item) for name, item in sorted(fields_of(config).items())}
+    parts = [pack(name) + item for name, item in encoded.items() if item != added.get(name)]
+    start = msgpack.Packer().pack_map_header(2) + pack("type") + pack(name_of(cls)) + pack("fields")
+    return b"".join([start, msgpack.Packer().pack_map_header(len(parts)), *parts])
 
 
 @functools.cache
@@ -36,7 +46,7 @@ def _added_defaults(cls: Any) -> dict[str, bytes]:
     """The encoded defaults of the fields that were declared with `added`."""
     hints = hints_of(cls)
     return {
-        field.name: pack(to_data(exact(field.default, hints[field.name], f"{cls.__name__}.{field.name}")))
+        field.name: encode(exact(field.default, hints[field.name], f"{cls.__name__}.{field.name}"))
         for field in dataclasses.fields(cls)
         if ADDED in field.metadata
     }

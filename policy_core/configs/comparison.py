@@ -63,12 +63,18 @@ def diff_data(left: Any, right: Any) -> list[tuple[str, str, str]]:
     ]
 
 
+def printable(text: str) -> str:
+    """Text from a file, whatever would steer a terminal or begin a line spelt out."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
+
+
 def _leaves(data: Any, path: str) -> dict[str, str]:
     """Path to printed value; a tuple of plain values is one value."""
     if isinstance(data, dict):
         name = f"type of {path or 'config'}"
-        leaves = {name: data["type"]}
+        leaves = {name: printable(data["type"])}
         for key, value in data["fields"].items():
+            key = printable(key)
             leaves |= _leaves(value, f"{path}.{key}" if path else key)
         return leaves
     if isinstance(data, list) and any(isinstance(item, dict | list) for item in data):

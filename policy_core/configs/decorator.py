@@ -19,7 +19,7 @@ import jax
 from typing_extensions import dataclass_transform
 
 from policy_core.configs.advice import signature_of
-from policy_core.configs.codec import ADDED, build, encoding_of, pack, to_data
+from policy_core.configs.codec import ADDED, build, encode_fields, encoding_of
 from policy_core.configs.registry import register
 from policy_core.configs.validation import fields_of, validate_fields
 from policy_core.errors import ConfigError, ConfigTypeError
@@ -69,7 +69,7 @@ def static(cls: type[_T], /) -> type[_T]:
         validate_fields(self)
         if post_init is not None:
             post_init(self)
-        encoding = pack(to_data(self))
+        encoding = encode_fields(self)
         object.__setattr__(self, "_encoding", encoding)
         object.__setattr__(self, "_hash", hash(encoding))
 

@@ -80,6 +80,11 @@ def _match_tuple(value: Any, hints: tuple[Any, ...], path: str) -> tuple[bool, A
     if type(value) is not tuple:
         return False, None
     if len(hints) == 2 and hints[1] is Ellipsis:
+        kinds = set(typing.get_args(hints[0]) or hints[:1])
+        if kinds <= {int, str} and all(
+            type(x) in kinds and (type(x) is str or -(2**63) <= x < 2**63) for x in value
+        ):
+            return True, value  # there may be many
         hints = (hints[0],) * len(value)
     if len(hints) != len(value):
         return False, None

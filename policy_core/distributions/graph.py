@@ -13,6 +13,7 @@ from policy_core.spaces.composite import Name
 from policy_core.spaces.enumeration import count, element_at
 
 MOST_COMBINATIONS = 4096
+MOST_PARTS, MOST_PARENTS = 256, 32  # the work grows faster than a file that asks for more
 
 
 @static
@@ -28,7 +29,7 @@ class Graph:
 
     Raises:
         ConfigError: for parents that are unknown or not discrete, that lack a parent of a parent, or
-            that have too many combinations.
+            that are more than 32 or have more than 4096 combinations; for more than 256 parts.
     """
 
     spaces: tuple[tuple[Name, Space], ...]
@@ -37,6 +38,8 @@ class Graph:
     def __post_init__(self) -> None:
         spaces, parents = dict(self.spaces), dict(self.parents)
         where = "Autoregressive.parents"
+        if len(spaces) > MOST_PARTS or any(len(seen) > MOST_PARENTS for seen in parents.values()):
+            raise ConfigError(f"{where}: more than {MOST_PARTS} parts, or {MOST_PARENTS} parents of one")
         for name, of_part in parents.items():
             for part in (name, *of_part):
                 if part not in spaces:
@@ -53,10 +56,9 @@ class Graph:
                     raise ConfigError(
                         f"{where}: got {parent!r} for {name!r} without its parents; add {missing}"
                     )
-            if (size := self.size(name)) > MOST_COMBINATIONS:
+            if self.size(name) > MOST_COMBINATIONS:
                 raise ConfigError(
-                    f"{where}: got {of_part} for {name!r}, with {size} combinations, expected at most "
-                    f"{MOST_COMBINATIONS}"
+                    f"{where}: got {of_part} for {name!r}, with more than {MOST_COMBINATIONS} combinations"
                 )
 
     def order(self) -> list[Name]:

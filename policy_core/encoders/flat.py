@@ -12,6 +12,7 @@ from policy_core.configs import static
 from policy_core.configs.validation import check_at_least
 from policy_core.contract import Encoder, Features, Key, Space
 from policy_core.errors import ConfigError
+from policy_core.networks.layers import count_layer
 from policy_core.spaces import Discrete, MultiBinary, MultiDiscrete
 
 
@@ -85,6 +86,7 @@ class Embedding:
 
     def init(self, space: Space, *, key: Key, dtype: str) -> dict[str, Float[Array, "..."]]:
         """Fresh params: a `table` `[categories of all entries, size]`; `key` is consumed."""
+        count_layer()
         normal = jax.random.normal(key, (sum(_categories(space)), self.size), jnp.float32)
         return {"table": normal.astype(dtype)}
 

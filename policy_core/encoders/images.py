@@ -22,7 +22,7 @@ from policy_core.encoders.convolution import (
     pixels,
 )
 from policy_core.errors import ConfigError
-from policy_core.networks.layers import Layer
+from policy_core.networks.layers import MOST_LAYERS, Layer
 
 _NATURE = ((32, 8, 4), (64, 4, 2), (64, 3, 1))  # filters, side, stride
 
@@ -92,7 +92,7 @@ class ImpalaCNN:
         size: output dimension, the width of the linear layer.
 
     Raises:
-        ConfigError: without stages, or for a number below 1.
+        ConfigError: without stages, for a number below 1, or more than 100 stages or blocks.
 
     Example:
         >>> import jax
@@ -111,6 +111,8 @@ class ImpalaCNN:
         if not self.channels:
             raise ConfigError("ImpalaCNN.channels: got (), expected at least one stage")
         check_at_least(self, 1, "channels", "blocks", "size")
+        if max(len(self.channels), self.blocks) > MOST_LAYERS:
+            raise ConfigError(f"ImpalaCNN: more than {MOST_LAYERS} stages, or blocks in a stage")
 
     def check_space(self, space: Space, name: str = "observation_space") -> None:
         """Raise `ConfigError` unless `space` is an image."""

@@ -1,5 +1,6 @@
 """Decoding of the config in a file, and the dtypes and shapes of its params."""
 
+import contextvars
 import functools
 from collections.abc import Callable
 from typing import Any
@@ -7,14 +8,14 @@ from typing import Any
 import jax
 from jaxtyping import PyTree
 
-from policy_core.configs import diff
 from policy_core.configs.codec import encoding_of, from_data, to_data
+from policy_core.configs.comparison import diff_data
 from policy_core.configs.registry import registrations
 from policy_core.contract import ActorCritic
 from policy_core.errors import ConfigError, FileError, FingerprintError
 from policy_core.files import document as layout
 from policy_core.files.document import Document
-from policy_core.files.wire import pack
+from policy_core.networks.layers import LEFT
 from policy_core.trees import Spec, by_path, spec
 
 MIGRATIONS: dict[int, Callable[[Any], Any]] = {}
@@ -25,6 +26,8 @@ that is renamed or removed, or whose meaning changes, needs both. `tests/golden`
 of every version.
 """
 
+
+_SPARE = 16  # layers that are made although no row is left for them, to say which leaf is missing
 
 # Exceptions of the code of a config with unexpected fields. An encoder in the field of a network has
 # all methods of the protocol, and only calling `init` shows that its arguments differ.
@@ -42,9 +45,13 @@ def decode(document: Document, config: Any = None) -> Any:
     """
     if config is not None and document.version == layout.VERSION and document.config == encoding_of(config):
         return config  # equal encodings are equal configs
+    if config is not None and document.version == layout.VERSION:
+        data, expected = document.config_data(), to_data(config)
+        if not _is_canonical(data, expected):  # so it is another one, and need not be made
+            raise FingerprintError(_explain(data, expected))
     saved = _decode(document.config, document.version, layout.VERSION, registrations())
     if config is not None and config != saved:
-        raise FingerprintError(_explain(saved, config))
+        raise FingerprintError(_explain(to_data(saved), to_data(config)))
     return saved
 
 
@@ -63,20 +70,26 @@ def _decode(encoding: bytes, version: int, newest: int, registered: int) -> Any:
         raise FileError(f"config: {error}") from error
     except _UNFIT as error:
         raise FileError(f"config: it cannot be made: {error!r}") from error
-    if version == newest and pack(data) != encoding:
-        raise FileError("config: its msgpack is not in its canonical form")
     if not isinstance(config, ActorCritic):
         raise FileError(f"config: got {type(config).__name__}, which is not an ActorCritic")
     return config
 
 
-def specs_of(config: Any) -> tuple[dict[str, Spec], Any]:
+def specs_of(config: Any, rows: int | None = None) -> tuple[dict[str, Spec], Any]:
     """Dtype and shape of the params of a config, by path, and their tree structure, by `jax.eval_shape`.
+
+    Args:
+        config: the config.
+        rows: how many leaves a file has: a config that needs many more is refused at once, however
+            many it needs.
 
     Raises:
         FileError: if `init` of the config fails.
     """
-    leaves, structure = _template(config, bool(jax.config.jax_enable_x64))  # type: ignore[attr-defined]
+    context = contextvars.copy_context()
+    if rows is not None:
+        context.run(LEFT.set, float(rows + _SPARE))
+    leaves, structure = context.run(_template, config, bool(jax.config.jax_enable_x64))  # type: ignore[attr-defined]
     return dict(leaves), structure
 
 
@@ -98,18 +111,14 @@ def _is_canonical(data: Any, canonical: Any) -> bool:
     if isinstance(data, list):
         return len(data) == len(canonical) and all(map(_is_canonical, data, canonical))
     if isinstance(data, dict):
-        names = list(data)
-        if set(names) == {"type", "fields"} and names == ["type", "fields"]:
-            same_type = bool(data["type"] == canonical["type"])
-            return same_type and _is_canonical(data["fields"], canonical["fields"])
-        return names == sorted(names) and all(
-            name in canonical and _is_canonical(value, canonical[name]) for name, value in data.items()
-        )
+        in_order = list(data) == [name for name in canonical if name in data]
+        return in_order and all(_is_canonical(value, canonical[name]) for name, value in data.items())
     return bool(data == canonical)
 
 
-def _explain(saved: Any, config: Any) -> str:
-    rows = [("field", "in the file", "expected"), *diff(saved, config)]
+def _explain(saved: Any, expected: Any) -> str:
+    found = [tuple(text[:200] for text in row) for row in diff_data(saved, expected)[:50]]
+    rows = [("field", "in the file", "expected"), *found]
     widths = [max(len(row[i]) for row in rows) for i in range(2)]
     table = "\n".join(f"  {a:<{widths[0]}}  {b:<{widths[1]}}  {c}" for a, b, c in rows)
     return (

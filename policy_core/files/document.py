@@ -65,6 +65,7 @@ class Document:
         reader = Reader(memoryview(self.config))
         data = reader.value(Budget(MOST_CONFIG_VALUES, DEEPEST_CONFIG), "config")
         reader.end("config")
+        _check_form(data)
         return data
 
 
@@ -134,6 +135,23 @@ def _read_1(data: memoryview) -> Document:
 
 READERS: dict[int, Callable[[memoryview], Document]] = {1: _read_1}
 """The reader of each version; each verifies every MUST of its version and calls no other."""
+
+
+def _check_form(data: Any) -> None:
+    """Raise unless every map is one of a type and its fields, in their order."""
+    if isinstance(data, dict):
+        named = list(data) == ["type", "fields"] and isinstance(data["type"], str)
+        if (
+            not named
+            or not isinstance(data["fields"], dict)
+            or list(data["fields"]) != sorted(data["fields"])
+        ):
+            raise FileError(
+                f"config: a config is a map of 'type' and sorted 'fields', got {str(data)[:60]!r}"
+            )
+        data = list(data["fields"].values())
+    for item in data if isinstance(data, list) else ():
+        _check_form(item)
 
 
 @functools.lru_cache(maxsize=64)

@@ -40,7 +40,8 @@ def save(
     """Write a policy, or a population, to a file.
 
     The write is atomic: a temporary file in the same folder is flushed to the disk and renamed, so
-    at any time `path` is the complete old file or the complete new one.
+    at any time `path` is the complete old file or the complete new one. A link is followed; the mode
+    of an old file is kept, and its owner where that is allowed; a missing folder is created.
 
     Args:
         path: the file; no suffix is added or replaced.
@@ -69,7 +70,7 @@ def save(
         >>> loaded_config == config
         True
     """
-    write_atomically(Path(path), _parts(policy, metadata, extra, self_test, observations))
+    write_atomically(Path(path).absolute(), _parts(policy, metadata, extra, self_test, observations))
 
 
 def load(
@@ -361,7 +362,7 @@ def _extra_leaves(extra: PyTree) -> dict[str, Any]:
 def _policy_of(document: Document, config: Any) -> Policy:
     saved = decode(document, config)
     check_width(document)
-    expected, structure = specs_of(saved)
+    expected, structure = specs_of(saved, len(document.leaves))
     rows = {row.path: row for row in document.leaves}
     specs = {row.path: (row.dtype, row.shape) for row in document.leaves}
     _check_params(specs, expected, document.batch, "file")

@@ -3,10 +3,11 @@
 Invariant: at any time, also after a crash, `path` is the complete old file or the complete new one.
 A save writes a temporary file in the same folder, flushes it to the disk, renames it over the
 path, and flushes the folder. The temporary file is locked while its writer lives. The lock of a
-killed writer is free, and the next save into the folder deletes its temporary file.
+killed writer is free, and the next save to the same path, which uses the same name, deletes its file.
 """
 
 import contextlib
+import errno
 import hashlib
 import os
 import secrets
@@ -27,48 +28,60 @@ except ImportError:  # without locks no temporary file is known to be stale, and
     fcntl = None  # type: ignore[assignment]
 
 _PREFIX, _SUFFIX = ".policy_core-", ".tmp"
+_NOT_LOCKED = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP}  # as on clusters
+_NOT_FLUSHED = {errno.EINVAL, errno.EACCES, errno.EPERM, *_NOT_LOCKED}  # a folder that cannot be, or opened
 
 
 def write_atomically(path: Path, parts: Sequence[Buffer]) -> None:
-    """Replace the file at `path` by the concatenated parts, atomically.
+    """Replace the file at `path`, or the one it links to, by the concatenated parts, atomically.
+
+    The mode of an old file is kept, and its owner where that is allowed. A missing folder is created.
 
     Raises:
         OSError: if that fails; an old file is unchanged.
     """
-    remove_stale(path.parent)
-    with _temporary(path.parent) as (file, name):
+    path = Path(os.path.realpath(path))  # absolute, so that a `chdir` meanwhile changes nothing
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with _temporary(path) as (file, name):
         for part in parts:
             file.write(part)
         # All bytes must be on the disk before the rename, else a crash could leave a part of them.
         file.flush()
+        if fcntl is not None and path.exists():
+            status = path.stat()
+            with contextlib.suppress(PermissionError):
+                os.fchown(file.fileno(), status.st_uid, status.st_gid)
+            os.fchmod(file.fileno(), stat.S_IMODE(status.st_mode))
         os.fsync(file.fileno())
         if fcntl is None:  # Windows cannot rename an open file
             file.close()
         os.replace(name, path)
-    if hasattr(os, "O_DIRECTORY"):  # the rename itself must reach the disk, where a folder can be flushed
-        folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
-        try:
+    if hasattr(os, "O_DIRECTORY"):  # the rename itself must reach the disk, where that is known
+        with _but_for(_NOT_FLUSHED), contextlib.ExitStack() as stack:
+            folder = os.open(path.parent, os.O_RDONLY | os.O_DIRECTORY)
+            stack.callback(os.close, folder)
             os.fsync(folder)
-        finally:
-            os.close(folder)
 
 
-def remove_stale(folder: Path) -> None:
-    """Delete the temporary files of dead writers: those whose lock is free."""
+def temporary_name(path: Path, i: int) -> Path:
+    """The i-th of the names that a writer of `path` takes, of which it takes the first that is free."""
+    token = hashlib.sha256(os.fsencode(f"{path.name}\0{i}")).hexdigest() if i < 10 else secrets.token_hex()
+    return path.parent / f"{_PREFIX}{token[:16]}{_SUFFIX}"
+
+
+def remove_stale(name: Path) -> None:
+    """Remove the temporary file of a writer that is no more; never that of one that lives."""
     if fcntl is None:
         return
-    with os.scandir(folder) as entries:
-        names = [Path(e.path) for e in entries if e.name.startswith(_PREFIX) and e.name.endswith(_SUFFIX)]
-    for name in names:
-        # OSError: another process deleted the file, holds its lock, or owns it. All are left alone.
-        with contextlib.suppress(OSError):
-            handle = os.open(name, os.O_RDWR | getattr(os, "O_NOFOLLOW", 0))
-            try:
-                fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if os.path.samestat(name.stat(), os.fstat(handle)):
-                    name.unlink()
-            finally:
-                os.close(handle)
+    # What another process removes, keeps locked or does not let us touch is none of our business.
+    with contextlib.suppress(OSError):
+        handle = os.open(name, os.O_RDWR | getattr(os, "O_NOFOLLOW", 0))
+        try:
+            fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            if os.path.samestat(name.stat(), os.fstat(handle)):
+                name.unlink()
+        finally:
+            os.close(handle)
 
 
 def read_file(path: Path) -> tuple[memoryview, bytes | None]:
@@ -124,23 +137,39 @@ def _aligned(size: int) -> memoryview:
 
 
 @contextlib.contextmanager
-def _temporary(folder: Path) -> Iterator[tuple[IO[bytes], Path]]:
-    """A new locked file in the folder, deleted at the end unless it was renamed."""
-    for _ in range(100):
-        name = folder / f"{_PREFIX}{secrets.token_hex(8)}{_SUFFIX}"
-        file = open(name, "xb", buffering=BLOCK)  # noqa: SIM115
+def _temporary(path: Path) -> Iterator[tuple[IO[bytes], Path]]:
+    """A new file beside the path, locked if the file system can, removed at the end unless it was renamed."""
+    for i in range(100):
+        name = temporary_name(path, i)
+        remove_stale(name)
+        try:
+            file = open(name, "xb", buffering=BLOCK)  # noqa: SIM115
+        except FileExistsError:  # of a writer that lives, or may live
+            continue
         try:
             if fcntl is not None:
-                fcntl.flock(file, fcntl.LOCK_EX)
-            # Another save may have deleted it as stale before it was locked: then try a new name.
+                with _but_for(_NOT_LOCKED):
+                    fcntl.flock(file, fcntl.LOCK_EX)
+            # Between its making and its locking another save may have taken it for stale.
             if not _is_at(file, name):
                 continue
             yield file, name
             return
         finally:
-            name.unlink(missing_ok=True)  # after a rename there is nothing to delete
+            if not file.closed and _is_at(file, name):  # else it was renamed, and the name may be another's
+                name.unlink()
             file.close()
-    raise OSError(f"no temporary file in {folder} stays where it was made")
+    raise OSError(f"no temporary file in {path.parent} stays where it was made")
+
+
+@contextlib.contextmanager
+def _but_for(numbers: set[int]) -> Iterator[None]:
+    """Suppress errors of the system of these numbers."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno not in numbers:
+            raise
 
 
 def _is_at(file: IO[bytes], name: Path) -> bool:

@@ -14,6 +14,7 @@ import msgpack
 from policy_core.errors import FileError
 
 LARGEST_BIN = 2**32 - 1
+MAP_VALUES = 64  # that a map counts for: a config is made of each two
 
 _U8, _U16, _U32, _U64 = map(struct.Struct, (">B", ">H", ">I", ">Q"))
 _I8, _I16, _I32, _I64 = map(struct.Struct, (">b", ">h", ">i", ">q"))
@@ -112,7 +113,10 @@ class Reader:
         if tag in (0xC0, 0xC2, 0xC3):
             return {0xC0: None, 0xC2: False, 0xC3: True}[tag]
         if tag == 0xCB:
-            return self._number(_DOUBLE, what)
+            number = self._number(_DOUBLE, what)
+            if repr(number) in ("nan", "-0.0"):
+                raise FileError(f"{what}: NaN or -0.0, at byte {start}")
+            return number
         if tag in _UINTS:
             return self._shortest(_UINTS, tag, what, start)
         if tag in _INTS:
@@ -128,6 +132,7 @@ class Reader:
             size = self.array(budget.left, what)
             return [self.value(budget, what, depth + 1) for _ in range(size)]
         if tag in _MAPS or 0x80 <= tag < 0x90:
+            budget.left -= MAP_VALUES - 1
             result: dict[str, Any] = {}
             for _ in range(self.map(budget.left, what)):
                 key = self.text(2**16, what)

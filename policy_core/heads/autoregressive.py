@@ -1,5 +1,6 @@
 """The head for `Dict` and `Tuple` actions whose parts depend on other parts."""
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, TypeAlias
@@ -24,6 +25,7 @@ _MASK_FUNCTIONS: NamedFunctions[MaskFunction] = NamedFunctions(
     "mask_function", "policy_core.heads.register_mask_function", {}
 )
 _DEFAULT_NETWORK = MLP((64,))
+_MOST_NUMBERS = 2**14  # in an action: those of a box in bins are looked at one by one
 
 
 def register_mask_function(name: str, function: MaskFunction) -> None:
@@ -66,6 +68,11 @@ class Autoregressive:
             the head, one for each part with parents.
         masks: the name of a function that computes the mask of a part from the actions of its
             parents, by part; see `register_mask_function`.
+
+    Raises:
+        ConfigError: for a mask without parents, or an unknown one; in a policy, for an action of more
+            than 256 parts or 2^14 numbers, or parents that are more than 32, not discrete, not there, or
+            of more than 4096 combinations.
 
     References:
         Metz et al. 2017, Vinyals et al. 2019, for action parts in sequence. They estimate
@@ -195,6 +202,8 @@ def autoregressive_head(space: Space, head: Head, dependence: Autoregressive) ->
         raise ConfigError(
             f"action_space: got {type(space).__name__}, expected a Dict or Tuple for Autoregressive"
         )
+    if sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(space.struct())) > _MOST_NUMBERS:
+        raise ConfigError(f"Autoregressive: for an action of more than {_MOST_NUMBERS} numbers")
     spaces = parts_of(head.policy_space(space))
     return AutoregressiveHead(
         head, dependence, Graph(spaces=tuple(spaces.items()), parents=dependence.parents)

@@ -16,7 +16,7 @@ from policy_core.errors import ConfigError
 from policy_core.networks.layers import init_linear, linear
 from policy_core.spaces import Box, Discrete, JointMask, MultiBinary, MultiDiscrete
 
-_MOST_CATEGORIES = 2**20
+_MOST_CATEGORIES, _MOST_CHOICES = 2**20, 2**14
 
 
 @static
@@ -79,6 +79,10 @@ class BinsHead:
         bins: number of values per entry of a float box, bounds included. The values of a box of
             integers are all of its integers, whatever `bins` is.
 
+    Raises:
+        ConfigError: for fewer than 2 bins; for a box without bounds, of more than 2^14 entries or
+            2^20 values in all.
+
     Example:
         >>> import jax
         >>> import jax.numpy as jnp
@@ -104,10 +108,10 @@ class BinsHead:
             raise ConfigError(f"action_space: got {type(space).__name__}, expected a Box")
         if not space.bounded:
             raise ConfigError("action_space: got a Box without bounds, expected two finite ones")
-        if self._sizes(space).sum() > _MOST_CATEGORIES:
+        if space.flat_size > _MOST_CHOICES or self._sizes(space).sum() > _MOST_CATEGORIES:
             raise ConfigError(
-                f"action_space: got a Box of {space.dtype} with more than {_MOST_CATEGORIES} values, "
-                "too many for a categorical; narrow its bounds or use a float dtype"
+                f"action_space: got a Box of {space.dtype} with more than {_MOST_CATEGORIES} values "
+                f"or {_MOST_CHOICES} entries, too many for a categorical; narrow its bounds"
             )
 
     def policy_space(self, space: Box) -> MultiDiscrete:
@@ -116,7 +120,7 @@ class BinsHead:
 
     def init(self, space: Box, in_size: int, *, key: Key, dtype: str, gain: float) -> Any:
         """Fresh params: a linear layer with a logit per value; `key` is consumed."""
-        size = self.policy_space(space).flat_size
+        size = int(self._sizes(space).sum())
         return init_linear(in_size, size, key=key, dtype=dtype, gain=gain)
 
     def distribution(
@@ -155,6 +159,6 @@ class BinsHead:
     def _sizes(self, space: Box) -> np.ndarray:
         if space.is_float:
             return np.full(space.flat_size, self.bins)
-        low, high = (bound.ravel().astype(object) for bound in space.bounds())
-        sizes: np.ndarray = high - low + 1
+        low, high = (bound.ravel().astype(np.uint64) for bound in space.bounds())  # modulo 2^64
+        sizes: np.ndarray = np.minimum(high - low, np.uint64(_MOST_CATEGORIES)).astype(np.int64) + 1
         return sizes

@@ -18,6 +18,7 @@ from policy_core.networks.layers import init_linear, init_norm, linear, norm
 
 State = dict[str, Any]
 
+_MOST_NUMBERS = 2**20  # of keys, and of values, in a state
 _MASKED = -1e30  # a masked score: its weight is exactly 0; finite, so that no gradient is NaN
 
 
@@ -42,7 +43,8 @@ class WindowAttention:
         heads: number of attention heads, a divisor of `size`.
 
     Raises:
-        ConfigError: for a size or window below 1, or heads that do not divide the size.
+        ConfigError: for a size or window below 1, heads that do not divide the size, or a window times
+            size beyond 2^20.
 
     Example:
         >>> import jax
@@ -65,6 +67,8 @@ class WindowAttention:
             raise ConfigError(
                 f"WindowAttention.heads: got {self.heads}, expected a divisor of the size {self.size}"
             )
+        if self.window * self.size > _MOST_NUMBERS:
+            raise ConfigError(f"WindowAttention.window: more than {_MOST_NUMBERS} numbers, times the size")
 
     def init(self, in_size: int, *, key: Key, dtype: str) -> dict[str, Any]:
         """Fresh params: `embedding`, `norm`, `attended` (queries, keys, values), `ages`, `output`.

@@ -9,6 +9,7 @@ from jaxtyping import Array, Bool, Float
 from policy_core.configs import static
 from policy_core.contract import Key, Memory
 from policy_core.errors import ConfigError
+from policy_core.networks.layers import MOST_LAYERS
 
 State: TypeAlias = tuple[Any, ...]
 
@@ -23,8 +24,8 @@ class Stack:
             output; both must have the same dimension (He et al. 2016).
 
     Raises:
-        ConfigError: without a layer; in `out_size` and `init`, for a residual layer whose input and
-            output differ in dimension.
+        ConfigError: without a layer, or for more than 100; in `out_size` and `init`, for a residual layer
+            whose input and output differ in dimension.
 
     Example:
         >>> import jax
@@ -43,6 +44,8 @@ class Stack:
     def __post_init__(self) -> None:
         if not self.layers:
             raise ConfigError("Stack.layers: got (), expected at least one memory")
+        if len(self.layers) > MOST_LAYERS:
+            raise ConfigError(f"Stack.layers: got {len(self.layers)}, expected at most {MOST_LAYERS}")
 
     def init(self, in_size: int, *, key: Key, dtype: str) -> dict[str, Any]:
         """Fresh params of `layer_0`, `layer_1`, ...; `key` is consumed."""

@@ -1,5 +1,7 @@
 """Linear layers and layer norm: `init` and `apply` over plain dicts of arrays."""
 
+import math
+from contextvars import ContextVar
 from typing import Any, TypeAlias
 
 import jax
@@ -8,6 +10,7 @@ from jaxtyping import Array, Float
 
 from policy_core._dtypes import widen
 from policy_core.contract import Key
+from policy_core.errors import ConfigError
 from policy_core.networks.activations import ACTIVATIONS
 from policy_core.networks.initializers import INITIALIZERS
 
@@ -15,12 +18,22 @@ Layer: TypeAlias = dict[str, Float[Array, "..."]]
 
 MOST_LAYERS = 100  # bounds the tracing time of a network whose config is read from a file
 _EPSILON = 1e-5  # added to the variance of a layer norm
+# How many layers may still be made: `init` of what has more raises ConfigError at the first one too many.
+LEFT: ContextVar[float] = ContextVar("LEFT", default=math.inf)
+
+
+def count_layer() -> None:
+    """Count a layer that is about to be made, of at least one leaf; see `LEFT`."""
+    if (left := LEFT.get()) <= 0:
+        raise ConfigError("there are more of them than the file has leaves")
+    LEFT.set(left - 1)
 
 
 def init_linear(
     in_size: int, out_size: int, *, key: Key, dtype: str, gain: float, kernel_init: str = "orthogonal"
 ) -> Layer:
     """Params of a linear layer: a kernel `[inputs, outputs]` scaled by `gain`, and a bias of zeros."""
+    count_layer()
     kernel = INITIALIZERS.find(kernel_init)(key, (in_size, out_size))
     kind = jnp.result_type(kernel, gain)
     # lax, not jnp: a jnp product is traced again for every shape, which doubles the tracing time.

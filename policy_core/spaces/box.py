@@ -167,13 +167,13 @@ class Box:
     def _rounded(self, *, inwards: bool) -> tuple[np.ndarray, np.ndarray]:
         """The bounds in the dtype that JAX has: the nearest numbers, or the nearest that are between them."""
         dtype = jax.dtypes.canonicalize_dtype(self.dtype)
-        low, high = (np.broadcast_to(np.reshape(bound, self.shape if isinstance(bound, tuple) else ()),
-                                     self.shape) for bound in (self.low, self.high))  # fmt: skip
+        low, high = np.asarray(self.low), np.asarray(self.high)
         if self.is_float:
             with np.errstate(over="ignore"):
-                first, last = low.astype(dtype), high.astype(dtype)
+                first, last = self._filled(low.astype(dtype)), self._filled(high.astype(dtype))
             if not inwards or dtype == self.dtype:
                 return first, last
+            low, high = self._filled(low), self._filled(high)
             inner_first = np.where(np.isfinite(first) & (first < low), np.nextafter(first, last), first)
             inner_last = np.where(np.isfinite(last) & (last > high), np.nextafter(last, first), last)
             fits = inner_first <= inner_last  # there may be no number of the dtype between them
@@ -186,9 +186,13 @@ class Box:
                 info.max if x >= info.max else info.min if x <= info.min else int(x)
                 for x in bound.ravel().tolist()
             ]
-            return np.array(clipped, dtype).reshape(self.shape)
+            return self._filled(np.array(clipped, dtype).reshape(bound.shape))
 
         return whole(low), whole(high)
+
+    def _filled(self, bound: np.ndarray) -> np.ndarray:
+        """A bound in the shape of the space, from one number, or from all in C order."""
+        return np.array(np.broadcast_to(bound.reshape(self.shape) if bound.ndim else bound, self.shape))
 
     def _flat_dtype(self) -> np.dtype:
         return wide_float(self.struct().dtype)

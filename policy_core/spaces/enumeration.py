@@ -1,5 +1,6 @@
 """The elements of a discrete space by index, in C order."""
 
+import functools
 import math
 from typing import Any
 
@@ -12,9 +13,9 @@ from policy_core.spaces.discrete import Discrete, MultiBinary, MultiDiscrete
 
 
 def count(space: Space) -> int | None:
-    """The number of elements of a space; None if it is not discrete."""
+    """The number of elements of a space, or, beyond 2^31, a number above that; None if it is not discrete."""
     radix = _radix(space)
-    return None if radix is None else math.prod(radix[0])
+    return None if radix is None else functools.reduce(lambda n, size: min(n * size, 2**32), radix[0], 1)
 
 
 def element_at(space: Any, index: Int[Array, "*batch"]) -> Int[Array, "*batch_shape"]:

@@ -1,25 +1,25 @@
-r"""Inference from policy files with NumPy and msgpack only.
+r"""Policy files on NumPy alone: for a robot, or a game server.
 
     runner = load("cartpole.msgpack")
     state = runner.reset()
     state, action = runner.act(state, observation)  # deterministic
-    state, action = runner.act(state, observation, rng=rng, action_mask=mask)  # a sample
+    state, action = runner.act(state, observation, rng=rng, action_mask=mask)  # a draw
 
-Neither JAX nor policy_core is imported. The file is verified as in docs/file-format.md; a class or
-field that this runner does not support is an error, never ignored. Encoders, networks, memories,
-heads, value heads and policies are looked up by the name of their class in `ENCODERS`, `NETWORKS`,
-`MEMORIES`, `HEADS`, `VALUES` and `POLICIES`: add a function there for one of your own.
+Neither JAX nor policy_core is imported. The file is verified as docs/file-format.md says; what
+the config asks for and this runner does not know is an error, never left out, and the params are
+exactly those of the config. Encoders, networks, memories, heads, value heads and policies are found by
+the name of their class in `ENCODERS`, `NETWORKS`, `MEMORIES`, `HEADS`, `VALUES` and `POLICIES`: add a
+function there for one of your own.
 """
 
-from __future__ import annotations  # evaluating np.random.Generator would import np.random
+from __future__ import annotations  # to evaluate np.random.Generator imports all of np.random
 
 import os
 from collections.abc import Callable
 
-import msgpack
-
 from policy_core_adapters.numpy_runner.autoregressive import MaskFunction
 from policy_core_adapters.numpy_runner.encoders import ENCODERS as ENCODERS
+from policy_core_adapters.numpy_runner.fields import check_fields
 from policy_core_adapters.numpy_runner.file import params_of, read
 from policy_core_adapters.numpy_runner.heads import HEADS as HEADS
 from policy_core_adapters.numpy_runner.memory import MEMORIES as MEMORIES
@@ -38,17 +38,17 @@ def load(
     activations: dict[str, Callable[[Array], Array]] | None = None,
     mask_functions: dict[str, MaskFunction] | None = None,
 ) -> Runner:
-    """Load the policy in a file.
+    """The policy in a file.
 
     Args:
         path: the file.
-        member: index of the member of a population.
-        activations: activation functions by the name that they were registered under.
-        mask_functions: likewise, `(mask, parents) -> mask` for parts of an action that depend on
-            others, with NumPy arrays.
+        member: which one of a population.
+        activations: functions that were registered by name in the process that saved.
+        mask_functions: likewise, `(mask, seen) -> mask` for parts of an action that depend on
+            others; they get and give NumPy arrays.
 
     Raises:
-        ValueError: for a damaged file, or one with a class or field that is not supported.
+        ValueError: for a damaged file, or one that asks for what is not known here.
         OSError: if there is no such file.
     """
     with open(path, "rb") as file:
@@ -56,9 +56,14 @@ def load(
     try:
         document = read(data)
         params = params_of(document, (member,) if isinstance(member, int) else tuple(member))
-        config = msgpack.unpackb(document["config"], raw=False, strict_map_key=True)
+        config = document.config
+        check_fields(config)
         given = Given({**ACTIVATIONS, **(activations or {})}, mask_functions or {})
         runner: Runner = find(POLICIES, config, "policy")(config["fields"], params, given)
-        return runner
     except (ArithmeticError, AttributeError, LookupError, MemoryError, RecursionError, TypeError) as error:
         raise ValueError(f"the file contradicts itself: {error!r}") from error
+    if params.unused:
+        raise ValueError(
+            f"leaves: there is a leaf {next(iter(params.unused))!r}, which is none of the config's params"
+        )
+    return runner

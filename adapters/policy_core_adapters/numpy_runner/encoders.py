@@ -6,33 +6,34 @@ from typing import Any
 
 import numpy as np
 
-from policy_core_adapters.numpy_runner.networks import Array, find, linear, only, shaped
-from policy_core_adapters.numpy_runner.spaces import flatten_of, parts_of
+from policy_core_adapters.numpy_runner.networks import Array, few, find, linear, only, shaped
+from policy_core_adapters.numpy_runner.spaces import flat_size_of, flatten_of, parts_of
 
 Encode = Callable[[Any], Array]  # an observation -> features
 
-NATURE = ((8, 4), (4, 2), (3, 1))  # side, stride
+NATURE = ((32, 8, 4), (64, 4, 2), (64, 3, 1))  # filters, side, stride
 
 
-def encoder_of(config: Any, space: Any, params: Any, dtype: Any) -> Encode:
-    """`observation -> features` of an encoder."""
-    encode: Encode = find(ENCODERS, config, "encoder")(config["fields"], space, params, dtype)
-    return encode
+def encoder_of(config: Any, space: Any, params: Any, dtype: Any) -> tuple[Encode, int]:
+    """`observation -> features` of an encoder, and how many features."""
+    encoder: tuple[Encode, int] = find(ENCODERS, config, "encoder")(config["fields"], space, params, dtype)
+    return encoder
 
 
-def _flatten(fields: Any, space: Any, params: Any, dtype: Any) -> Encode:
+def _flatten(fields: Any, space: Any, params: Any, dtype: Any) -> tuple[Encode, int]:
     del params
     only(fields, "Flatten")
     flatten = flatten_of(space)
-    return lambda x: flatten(x).astype(dtype, copy=False)
+    return lambda x: flatten(x).astype(dtype, copy=False), flat_size_of(space)
 
 
-def _embedding(fields: Any, space: Any, params: Any, dtype: Any) -> Encode:
+def _embedding(fields: Any, space: Any, params: Any, dtype: Any) -> tuple[Encode, int]:
     only(fields, "Embedding", "size")
-    flatten, counts = flatten_of(space), _categories(space["type"], space["fields"])
-    table = shaped(params["table"], sum(counts), fields["size"]).astype(dtype)
-    rows = [slice(end - n, end) for n, end in zip(counts, np.cumsum(counts), strict=True)]
     bits = space["type"] == "policy_core/MultiBinary"
+    total = flat_size_of(space) * (2 if bits else 1)
+    table = shaped(params["table"], total, fields["size"]).astype(dtype)
+    flatten, counts = flatten_of(space), _categories(space["type"], space["fields"])
+    rows = [slice(end - n, end) for n, end in zip(counts, np.cumsum(counts), strict=True)]
 
     def encode(x: Any) -> Array:
         one_hot = flatten(x)
@@ -41,11 +42,11 @@ def _embedding(fields: Any, space: Any, params: Any, dtype: Any) -> Encode:
         one_hot = one_hot.astype(dtype)
         return np.concatenate([one_hot[part] @ table[part] for part in rows])
 
-    return encode
+    return encode, fields["size"] * len(counts)
 
 
 def _categories(name: str, fields: Any) -> list[int]:
-    """The number of categories of each entry of a discrete space."""
+    """How many each part of a discrete space has."""
     match name:
         case "policy_core/Discrete":
             return [fields["n"]]
@@ -55,38 +56,51 @@ def _categories(name: str, fields: Any) -> list[int]:
             return list(fields["nvec"])
 
 
-def _parts(fields: Any, space: Any, params: Any, dtype: Any) -> Encode:
+def _parts(fields: Any, space: Any, params: Any, dtype: Any) -> tuple[Encode, int]:
     only(fields, "Parts", "encoders", "rest")
     named = dict(fields["encoders"])
     parts = {
         key: encoder_of(named.get(key, fields["rest"]), part, params.get(str(key), {}), dtype)
         for key, part in parts_of(space).items()
     }
-    return lambda x: np.concatenate([np.zeros(0, dtype), *(f(x[key]) for key, f in parts.items())])
+
+    def encode(x: Any) -> Array:
+        return np.concatenate([np.zeros(0, dtype), *(f(x[key]) for key, (f, _) in parts.items())])
+
+    return encode, sum(size for _, size in parts.values())
 
 
-def _nature(fields: Any, space: Any, params: Any, dtype: Any) -> Encode:
+def _nature(fields: Any, space: Any, params: Any, dtype: Any) -> tuple[Encode, int]:
     only(fields, "NatureCNN", "size")
-    layers = [
-        _convolution(params[f"convolution_{i}"], side, stride, 0, dtype)
-        for i, (side, stride) in enumerate(NATURE)
-    ]
-    return _tower(layers, params["linear"], space, dtype)
+    height, width, channels = _image(space, 36)
+    layers = []
+    for i, (filters, side, stride) in enumerate(NATURE):
+        layers.append(_convolution(params[f"convolution_{i}"], channels, filters, side, stride, 0, dtype))
+        height, width, channels = (height - side) // stride + 1, (width - side) // stride + 1, filters
+    return _tower(
+        layers, linear(params["linear"], height * width * channels, fields["size"], dtype), fields, dtype
+    )
 
 
-def _minatar(fields: Any, space: Any, params: Any, dtype: Any) -> Encode:
+def _minatar(fields: Any, space: Any, params: Any, dtype: Any) -> tuple[Encode, int]:
     only(fields, "MinAtarCNN", "filters", "size")
-    return _tower([_convolution(params["convolution"], 3, 1, 0, dtype)], params["linear"], space, dtype)
+    height, width, channels = _image(space, 3)
+    layer = _convolution(params["convolution"], channels, fields["filters"], 3, 1, 0, dtype)
+    inputs = (height - 2) * (width - 2) * fields["filters"]
+    return _tower([layer], linear(params["linear"], inputs, fields["size"], dtype), fields, dtype)
 
 
-def _impala(fields: Any, space: Any, params: Any, dtype: Any) -> Encode:
+def _impala(fields: Any, space: Any, params: Any, dtype: Any) -> tuple[Encode, int]:
     only(fields, "ImpalaCNN", "channels", "blocks", "size")
 
-    def stage(params: Any) -> Callable[[Array], Array]:
-        first = _convolution(params["convolution"], 3, 1, 1, dtype)
+    def stage(params: Any, before: int, after: int) -> Callable[[Array], Array]:
+        first = _convolution(params["convolution"], before, after, 3, 1, 1, dtype)
         blocks = [
-            [_convolution(params[f"block_{j}"][f"convolution_{k}"], 3, 1, 1, dtype) for k in range(2)]
-            for j in range(fields["blocks"])
+            [
+                _convolution(params[f"block_{j}"][f"convolution_{k}"], after, after, 3, 1, 1, dtype)
+                for k in range(2)
+            ]
+            for j in range(few(fields["blocks"], "ImpalaCNN.blocks"))
         ]
 
         def apply(x: Array) -> Array:
@@ -97,24 +111,41 @@ def _impala(fields: Any, space: Any, params: Any, dtype: Any) -> Encode:
 
         return apply
 
-    stages = [stage(params[f"stage_{i}"]) for i in range(len(fields["channels"]))]
+    height, width, before = _image(space, 1)
+    stages = []
+    few(len(fields["channels"]), "ImpalaCNN.channels")
+    for i, after in enumerate(fields["channels"]):
+        stages.append(stage(params[f"stage_{i}"], before, after))
+        height, width, before = -(-height // 2), -(-width // 2), after
 
     def features(x: Array) -> Array:
         for apply in stages:
             x = apply(x)
         return x
 
-    return _tower([features], params["linear"], space, dtype)
+    return _tower(
+        [features], linear(params["linear"], height * width * before, fields["size"], dtype), fields, dtype
+    )
 
 
-def _tower(layers: list[Callable[[Array], Array]], last: Any, space: Any, dtype: Any) -> Encode:
-    """Convolutional layers and a linear layer, each followed by ReLU."""
-    shape, dense = tuple(space["fields"]["shape"]), linear(last, dtype)
+def _image(space: Any, least: int) -> tuple[int, int, int]:
+    """Height, width and channels of an image."""
+    fields = space["fields"]
+    if not space["type"].endswith("/Box") or len(fields["shape"]) != 3:
+        raise ValueError("encoder: it takes an image, which the observation is not")
+    height, width, channels = fields["shape"]
+    if min(height, width) < least:
+        raise ValueError(f"encoder: got an image of {height} x {width}, expected at least {least} x {least}")
+    return height, width, channels
+
+
+def _tower(
+    layers: list[Callable[[Array], Array]], dense: Callable[[Array], Array], fields: Any, dtype: Any
+) -> tuple[Encode, int]:
+    """Layers of an image and a linear one, each before a ReLU, and the number of features."""
 
     def encode(image: Any) -> Array:
         image = np.asarray(image)
-        if image.shape != shape:
-            raise ValueError(f"observation: got an image of shape {image.shape}, expected {shape}")
         x = image.astype(dtype)
         if image.dtype == np.uint8:
             x /= np.asarray(255, dtype)
@@ -122,12 +153,13 @@ def _tower(layers: list[Callable[[Array], Array]], last: Any, space: Any, dtype:
             x = _relu(layer(x))
         return _relu(dense(x.ravel()))
 
-    return encode
+    return encode, fields["size"]
 
 
-def _convolution(layer: Any, side: int, stride: int, padding: int, dtype: Any) -> Callable[[Array], Array]:
-    """A convolution as one matrix product of all windows with the kernel."""
-    channels, filters = layer["kernel"].shape[2:]
+def _convolution(
+    layer: Any, channels: int, filters: int, side: int, stride: int, padding: int, dtype: Any
+) -> Callable[[Array], Array]:
+    """A convolution as one product of all windows with the kernel."""
     kernel = shaped(layer["kernel"], side, side, channels, filters).astype(dtype)
     kernel = kernel.transpose(2, 0, 1, 3).reshape(-1, filters)
     bias = shaped(layer["bias"], filters).astype(dtype)
@@ -144,11 +176,11 @@ def _convolution(layer: Any, side: int, stride: int, padding: int, dtype: Any) -
 
 
 def _pooled(x: Array) -> Array:
-    """3 x 3 max pooling at stride 2, padded as "SAME" in JAX."""
+    """The maximum over 3 x 3 at stride 2, padded."""
     pads = []
     for size in x.shape[:2]:
-        total = max(2 * (-(-size // 2) - 1) + 3 - size, 0)
-        pads.append((total // 2, total - total // 2))
+        whole = max(2 * (-(-size // 2) - 1) + 3 - size, 0)
+        pads.append((whole // 2, whole - whole // 2))
     x = np.pad(x, (*pads, (0, 0)), constant_values=-np.inf)
     windows = np.lib.stride_tricks.sliding_window_view(x, (3, 3), (0, 1))[::2, ::2]
     return np.asarray(windows.max((-2, -1)))
@@ -158,7 +190,7 @@ def _relu(x: Array) -> Array:
     return np.maximum(x, 0)
 
 
-ENCODERS: dict[str, Callable[[Any, Any, Any, Any], Encode]] = {
+ENCODERS: dict[str, Callable[[Any, Any, Any, Any], tuple[Encode, int]]] = {
     "policy_core/Flatten": _flatten,
     "policy_core/Embedding": _embedding,
     "policy_core/Parts": _parts,

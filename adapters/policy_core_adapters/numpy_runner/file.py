@@ -1,52 +1,184 @@
-"""Policy files in NumPy: the verified msgpack map of a file, and its params."""
+"""Policy files in NumPy: the map of a file, verified, and its params."""
 
 import hashlib
 import math
-from typing import Any
+from collections.abc import Iterator
+from typing import Any, NamedTuple
 
-import msgpack
 import numpy as np
 
 from policy_core_adapters.numpy_runner.networks import Array
+from policy_core_adapters.numpy_runner.tokens import Reader
+
+_START = b"\x8a\xa6format\xabpolicy_core\xa7version"
+_END = b"\xa8checksum\xc4\x20"
+_CHUNK = 2**32 - 64
+
+# The name of a dtype to the bytes of an entry.
+_SIZES = {
+    **dict.fromkeys(("bool", "int8", "uint8"), 1),
+    **dict.fromkeys(("int16", "uint16", "float16", "bfloat16"), 2),
+    **dict.fromkeys(("int32", "uint32", "float32"), 4),
+    **dict.fromkeys(("int64", "uint64", "float64", "complex64", "key:threefry2x32"), 8),
+    **dict.fromkeys(("complex128", "key:rbg", "key:unsafe_rbg"), 16),
+    **dict.fromkeys((f"float8_{kind}" for kind in (
+        "e3m4", "e4m3", "e4m3b11fnuz", "e4m3fn", "e4m3fnuz", "e5m2", "e5m2fnuz", "e8m0fnu",
+    )), 1),
+}  # fmt: skip
+_KINDS = {"float16": "<f2", "bfloat16": "<u2", "float32": "<f4", "float64": "<f8"}  # of params
 
 
-def read(data: bytes) -> dict[str, Any]:
-    """The msgpack map of a file, with its format, checksum and fingerprint verified."""
-    view = memoryview(data)[:-32]
-    blocks = [hashlib.sha256(view[i : i + 2**20]).digest() for i in range(0, len(view), 2**20)]
-    if not data.startswith(b"\x8a\xa6format\xabpolicy_core"):
+class Row(NamedTuple):
+    """An array in a file."""
+
+    path: str
+    dtype: str
+    shape: tuple[int, ...]
+    chunks: list[memoryview]
+
+
+class Document(NamedTuple):
+    """What of a file the runner needs; all of it has been verified."""
+
+    config: Any
+    batch: tuple[int, ...]
+    leaves: list[Row]
+
+
+class Leaves(dict[str, Any]):
+    """Params by name, nested: a leaf that was asked for is no longer unused.
+
+    Args:
+        unused: path to dtype of every leaf that nobody has asked for, shared by all levels.
+        path: of this level, with a slash behind it.
+    """
+
+    def __init__(self, unused: dict[str, str], path: str = "") -> None:
+        super().__init__()
+        self.unused, self.path = unused, path
+
+    def __getitem__(self, key: str) -> Any:
+        self.unused.pop(self.path + key, None)
+        return super().__getitem__(key)
+
+    def __missing__(self, key: str) -> Any:
+        raise ValueError(f"leaves: the leaf {self.path + key!r} of the config's params is missing")
+
+
+def read(data: bytes) -> Document:
+    """The content of a file, verified as docs/file-format.md says."""
+    if not data.startswith(_START) or data[-32 - len(_END) : -32] != _END:
         raise ValueError("not a policy file")
+    view = memoryview(data)
+    body = view[:-32]
+    blocks = [hashlib.sha256(body[i : i + 2**20]).digest() for i in range(0, len(body), 2**20)]
     if hashlib.sha256(b"policy_core file\n" + b"".join(blocks)).digest() != data[-32:]:
         raise ValueError("checksum: the file is truncated or damaged")
-    document: dict[str, Any] = msgpack.unpackb(data, raw=False, strict_map_key=True)
-    if document.get("version") != 1:
-        raise ValueError(f"version: got {document.get('version')}, expected 1")
-    expected = hashlib.sha256(b"policy_core config\n" + document["config"]).digest()
-    if document["fingerprint"] != expected:
+    reader = Reader(view, len(_START))
+    if (version := reader.number("size", 2**63 - 1, "version")) != 1:
+        raise ValueError(f"version: got {version}, expected 1")
+    config = bytes(_after(reader, "config").take("bytes", 2**22, "config"))
+    fingerprint = _after(reader, "fingerprint").take("bytes", 32, "fingerprint")
+    if fingerprint != hashlib.sha256(b"policy_core config\n" + config).digest():
         raise ValueError("fingerprint: it is not that of the config in the file")
-    return document
+    _skip_metadata(_after(reader, "metadata"))
+    batch = _shape(_after(reader, "batch"), 16, "batch")
+    leaves, _, _ = (list(_rows(_after(reader, name), name)) for name in ("leaves", "self_test", "extra"))
+    _after(reader, "checksum").take("bytes", 32, "checksum")
+    inner = Reader(memoryview(config))
+    content = inner.value()
+    if reader.position != len(data) or inner.position != len(config):
+        raise ValueError("file, config: bytes too many")
+    if not isinstance(content, dict):
+        raise ValueError("config: it is not one")
+    return Document(content, batch, leaves)
 
 
-def params_of(document: dict[str, Any], member: tuple[int, ...]) -> dict[str, Any]:
-    """The params of one member of a population (`()` for one policy), as nested dicts of arrays."""
-    batch = tuple(document["batch"])
+def params_of(document: Document, member: tuple[int, ...]) -> Leaves:
+    """The params of one member, as nested dicts of arrays."""
+    batch = document.batch
     if len(member) != len(batch) or any(not 0 <= i < n for i, n in zip(member, batch, strict=True)):
         raise ValueError(f"member: got {member}, expected an index for each of the axes {batch}")
-    params: dict[str, Any] = {}
-    for name, dtype, shape, _, chunks in document["leaves"]:
-        *parents, last = name.split("/")
+    params = Leaves({row.path: row.dtype for row in document.leaves})
+    for row in document.leaves:
+        if row.shape[: len(batch)] != batch:
+            raise ValueError(f"leaves: {row.path!r} has the shape {row.shape}, expected {batch} in front")
+        *parents, last = row.path.split("/")
         holder = params
         for parent in parents:
-            holder = holder.setdefault(parent, {})
-        holder[last] = _array(name, dtype, shape, b"".join(chunks))[member]
+            if parent not in holder:
+                holder[parent] = Leaves(params.unused, f"{holder.path}{parent}/")
+            holder = dict.__getitem__(holder, parent)
+        holder[last] = _array(row)[member]
     return params
 
 
-def _array(name: str, dtype: str, shape: list[int], content: bytes) -> Array:
-    if dtype not in ("float16", "bfloat16", "float32", "float64"):
-        raise ValueError(f"leaves: {name!r} is {dtype}, which no policy of this runner has")
-    kind = np.dtype("<u2" if dtype == "bfloat16" else dtype).newbyteorder("<")
-    if math.prod(shape) * kind.itemsize != len(content):
-        raise ValueError(f"leaves: {name!r} has {len(content)} bytes, not those of its shape {shape}")
-    array = np.frombuffer(content, kind).reshape(shape)
-    return (array.astype(np.uint32) << 16).view(np.float32) if dtype == "bfloat16" else array
+def _array(row: Row) -> Array:
+    if row.dtype not in _KINDS:
+        raise ValueError(f"leaves: {row.path!r} is {row.dtype}, which no policy of this runner has")
+    content = row.chunks[0] if len(row.chunks) == 1 else b"".join(row.chunks)
+    array = np.frombuffer(content, _KINDS[row.dtype]).reshape(row.shape)
+    return (array.astype(np.uint32) << 16).view(np.float32) if row.dtype == "bfloat16" else array
+
+
+def _after(reader: Reader, name: str) -> Reader:
+    if reader.text(16, "keys") != name:
+        raise ValueError(f"keys: expected {name!r}")
+    return reader
+
+
+def _skip_metadata(reader: Reader) -> None:
+    start, last = reader.position, None
+    for _ in range(reader.number("map", 2**10, "metadata")):
+        name = reader.text(2**8, "metadata")
+        if last is not None and name <= last:
+            raise ValueError(f"metadata: the name {name!r} is there twice, or out of order")
+        reader.text(2**20, "metadata")
+        last = name
+    if reader.position - start > 2**20:
+        raise ValueError("metadata: too many bytes")
+
+
+def _shape(reader: Reader, most: int, what: str) -> tuple[int, ...]:
+    axes = reader.number("list", most, what)
+    return tuple([reader.number("size", 2**63 - 1, what) for _ in range(axes)])
+
+
+def _rows(reader: Reader, what: str) -> Iterator[Row]:
+    last = None
+    for _ in range(reader.number("list", 2**16, what)):
+        row = _row(reader, what)
+        if last is not None and row.path <= last:
+            raise ValueError(f"{what}: the leaf {row.path!r} is there twice, or out of order")
+        yield row
+        last = row.path
+
+
+def _row(reader: Reader, what: str) -> Row:
+    if reader.number("list", 5, what) != 5:
+        raise ValueError(f"{what}: expected rows of [path, dtype, shape, padding, chunks]")
+    path = reader.text(2**12, what)
+    where = f"{what}: the leaf {path!r}"
+    dtype = reader.text(64, where)
+    if dtype not in _SIZES:
+        raise ValueError(f"{where} is of the unknown dtype {dtype!r}")
+    shape = _shape(reader, 32, where)
+    padding = reader.take("bytes", 63, where)
+    left = math.prod(shape) * _SIZES[dtype]
+    if math.prod(max(size, 1) for size in shape) * _SIZES[dtype] >= 2**62:
+        raise ValueError(f"{where} has the shape {shape}, larger than any array")
+    if any(padding) or (left == 0 and len(padding)):
+        raise ValueError(f"{where} has a padding that is not zero")
+    chunks: list[memoryview] = []
+    for _ in range(reader.number("list", -(-left // _CHUNK), where)):
+        chunks.append(reader.take("bytes", min(left, _CHUNK), where))
+        if len(chunks[-1]) != min(left, _CHUNK):
+            break
+        left -= len(chunks[-1])
+        if len(chunks) == 1 and (reader.position - len(chunks[0])) % 64:
+            raise ValueError(f"{where} is not aligned to 64 bytes")
+        if dtype == "bool" and np.frombuffer(chunks[-1], np.uint8).max() > 1:
+            raise ValueError(f"{where} is bool and holds a byte that is neither 0 nor 1")
+    if left:
+        raise ValueError(f"{where} has not the bytes of its shape {shape}")
+    return Row(path, dtype, shape, chunks)

@@ -1,6 +1,6 @@
 """Heads of policy files in NumPy: from features to environment actions; see `numpy_runner`."""
 
-from __future__ import annotations  # evaluating np.random.Generator would import np.random
+from __future__ import annotations  # to evaluate np.random.Generator imports all of np.random
 
 import math
 from collections.abc import Callable
@@ -8,42 +8,54 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from policy_core_adapters.numpy_runner.networks import Array, find, linear, only, sigmoid, softplus
-from policy_core_adapters.numpy_runner.spaces import Box, parts_of
+from policy_core_adapters.numpy_runner.networks import (
+    Array,
+    few,
+    find,
+    linear,
+    only,
+    shaped,
+    sigmoid,
+    softplus,
+)
+from policy_core_adapters.numpy_runner.spaces import Box, flat_size_of, kind_of, parts_of
 
 
 class Choice(NamedTuple):
-    """The functions that choose an action, or one part of it, from features."""
+    """One part of an action: how it is chosen."""
 
     mode: Callable[[Array, Any], Any]
     """`(features, mask) -> environment action`, the deterministic one"""
     sample: Callable[[Array, Any, np.random.Generator], Any]
-    """`(features, mask, rng) -> environment action`, a sample"""
+    """`(features, mask, rng) -> environment action`, a draw"""
 
 
 class Head(NamedTuple):
-    """The arguments of a head: space, params, dtype, temperature and the fields of its config."""
+    """What a head is made of."""
 
     space: Any
     params: Any
+    inputs: int
     dtype: Any
     temperature: float | None
     fields: dict[str, Any]
 
 
-def choice_of(space: Any, box_head: Any, params: Any, dtype: Any, temperature: float | None) -> Choice:
-    """The `Choice` of a space, from the params of its head."""
-    match space["type"].partition("/")[2]:
+def choice_of(
+    space: Any, box_head: Any, params: Any, inputs: int, dtype: Any, temperature: float | None
+) -> Choice:
+    """How an action of a space is chosen from so many features, with the params of its head."""
+    match kind_of(space):
         case "Discrete" | "MultiDiscrete" | "MultiBinary":
-            return HEADS["policy_core/LogitsHead"](Head(space, params, dtype, temperature, {}))
+            return HEADS["policy_core/LogitsHead"](Head(space, params, inputs, dtype, temperature, {}))
         case "Box":
             if "float" not in space["fields"]["dtype"]:
                 box_head = {"type": "policy_core/BinsHead", "fields": {"bins": 2}}
             make = find(HEADS, box_head, "head")
-            return _unmasked(make(Head(space, params, dtype, temperature, box_head["fields"])))
+            return _unmasked(make(Head(space, params, inputs, dtype, temperature, box_head["fields"])))
         case "Dict" | "Tuple":
             parts = [
-                (key, choice_of(part, box_head, params[str(key)], dtype, temperature))
+                (key, choice_of(part, box_head, params[str(key)], inputs, dtype, temperature))
                 for key, part in parts_of(space).items()
             ]
             return _joint(parts, space["type"].endswith("Dict"))
@@ -51,7 +63,7 @@ def choice_of(space: Any, box_head: Any, params: Any, dtype: Any, temperature: f
 
 
 def _unmasked(choice: Choice) -> Choice:
-    """The choice for a box; a mask is an error."""
+    """The choice for a box, which has no masks."""
 
     def check(mask: Any) -> None:
         if mask is not None:
@@ -80,7 +92,7 @@ def _joint(parts: list[tuple[Any, Choice]], named: bool) -> Choice:
 
 
 def _pick(logits: Array, mask: Any, rng: np.random.Generator | None) -> int:
-    """The index of the largest allowed logit, or of a sample if there is an `rng`."""
+    """The index of the largest logit that is allowed, or of a draw among them."""
     finite = np.clip(logits, -1e30, 1e30) if mask is not None or rng is not None else logits
     if mask is not None:
         mask = np.asarray(mask)
@@ -90,7 +102,7 @@ def _pick(logits: Array, mask: Any, rng: np.random.Generator | None) -> int:
             finite = np.where(mask, finite, -2e30)
     if rng is None:
         return int(finite.argmax())
-    # A class of weight 0 does not increase the cumulative sum, so it is never sampled.
+    # A class of weight 0 does not raise the running sum, so no target falls into it.
     sums = np.cumsum(_weights(finite))
     index = np.searchsorted(sums, rng.random() * sums[-1], side="right")
     return int(min(index, np.searchsorted(sums, sums[-1])))
@@ -107,12 +119,12 @@ def _weights(logits: Array) -> Array:
 
 
 def _pick_even(logits: Array, rng: np.random.Generator | None) -> Array:
-    """`_pick` for each row of a matrix, without masks."""
+    """`_pick` for each row of a table, without masks."""
     if rng is None:
         return np.asarray(logits.argmax(-1), np.int32)
     sums = np.cumsum(_weights(np.clip(logits, -1e30, 1e30)), -1)
-    total = sums[:, -1:]
-    past = (sums <= rng.random(total.shape) * total) & (sums < total)
+    whole = sums[:, -1:]
+    past = (sums <= rng.random(whole.shape) * whole) & (sums < whole)
     index: Array = past.sum(-1, dtype=np.int32)
     return index
 
@@ -120,23 +132,24 @@ def _pick_even(logits: Array, rng: np.random.Generator | None) -> Array:
 def _pick_joint(
     logits: Array, allowed: Any, sizes: tuple[int, ...], rng: np.random.Generator | None
 ) -> Array:
-    """An index for each row, from the combinations allowed by a joint mask."""
+    """An index for each row, among the combinations that a joint mask allows."""
     allowed = np.asarray(allowed)
     if allowed.shape != sizes or allowed.dtype != bool:
         raise ValueError(f"action_mask.allowed: got {allowed.dtype}{allowed.shape}, expected bool{sizes}")
     table = np.zeros((), logits.dtype)
     for row in np.split(logits, np.cumsum(sizes)[:-1]):
-        table = table[..., None] + np.clip(row, -1e30, 1e30)  # a new last axis for this row
+        table = table[..., None] + np.clip(row, -1e30, 1e30)  # the last axis is that of this row
     return np.array(np.unravel_index(_pick(table.ravel(), allowed.ravel(), rng), sizes), np.int32)
 
 
 def _logits(head: Head) -> Callable[[Array], Array]:
-    layer, temperature = linear(head.params, head.dtype), head.temperature
+    layer = linear(head.params, head.inputs, flat_size_of(head.space), head.dtype)
+    temperature = head.temperature
     return layer if temperature is None else lambda x: layer(x) / temperature
 
 
 def _discrete(head: Head) -> Choice:
-    fields, kind, logits = head.space["fields"], head.space["type"].partition("/")[2], _logits(head)
+    fields, kind, logits = head.space["fields"], kind_of(head.space), _logits(head)
     if kind == "Discrete":
         start = fields["start"]
         return Choice(
@@ -166,11 +179,11 @@ def _discrete(head: Head) -> Choice:
 
 
 def _rows(logits: Callable[[Array], Array], sizes: list[int]) -> Callable[..., Array]:
-    """A function that picks an index for each of several concatenated rows of logits."""
+    """An index for each of several rows of logits, one after the other."""
     ends, even = np.cumsum(sizes).tolist(), len(set(sizes)) == 1
 
     def pick(x: Array, mask: Any, rng: np.random.Generator | None) -> Array:
-        if mask is None and even:  # the common case, without a loop
+        if mask is None and even:  # the usual case, without a loop
             return _pick_even(logits(x).reshape(len(sizes), -1), rng)
         z, masks = logits(x), [None] * len(sizes) if mask is None else mask
         spans = zip(ends, sizes, masks, strict=True)
@@ -179,53 +192,65 @@ def _rows(logits: Callable[[Array], Array], sizes: list[int]) -> Callable[..., A
     return pick
 
 
-def _scaled(head: Head, box: Box) -> Callable[[Array], tuple[Array, Array]]:
-    """`features -> (mean, log-std)`."""
-    scale, layer = head.fields["scale"]["fields"], linear(head.params, head.dtype)
+def _boxed(head: Head, each: int) -> tuple[Callable[[Array], Array], Box]:
+    """The linear layer to so many numbers for each entry of a box, and the box, which may be large."""
+    layer = linear(head.params, head.inputs, each * flat_size_of(head.space), head.dtype)
+    return layer, Box(head.space, head.dtype)
+
+
+def _scaled(head: Head) -> tuple[Callable[[Array], tuple[Array, Array]], Box]:
+    """`features -> (mean, log-std)`, and the box."""
+    scale = head.fields["scale"]["fields"]
+    if head.fields["scale"]["type"] != "policy_core/Scale":
+        raise ValueError(f"scale: this runner does not support {head.fields['scale']['type']!r}")
+    layer, box = _boxed(head, 2 if scale["std"] == "state" else 1)
     only(scale, "Scale", "std", "log_std", "low", "high", "positive")
     is_softplus = scale["positive"] == "softplus"
     start = math.exp(scale["log_std"])
     raw = start + math.log(-math.expm1(-start)) if is_softplus else scale["log_std"]
-    shift = 0.0 if head.temperature is None else 0.5 * math.log(head.temperature)
+    heat = 0.0 if head.temperature is None else 0.5 * math.log(head.temperature)
 
     def log_std(x: Any) -> Any:
         x = np.asarray(x, np.float64)
         if is_softplus:
             x = np.where(x < -15, x, np.log(softplus(np.maximum(x, -15))))
-        return np.clip(x, scale["low"], scale["high"]) + shift
+        return np.clip(x, scale["low"], scale["high"]) + heat
 
     if scale["std"] != "state":
         fixed = scale["std"] == "fixed"
-        constant = np.full(box.shape, scale["log_std"] + shift) if fixed else log_std(head.params["scale"])
-        return lambda x: (layer(x).reshape(box.shape), constant)
+        constant = (
+            np.full(box.shape, scale["log_std"] + heat)
+            if fixed
+            else log_std(shaped(head.params["scale"], *box.shape))
+        )
+        return lambda x: (layer(x).reshape(box.shape), constant), box
 
     def split(x: Array) -> tuple[Array, Array]:
         outputs = layer(x)
         return outputs[: box.size].reshape(box.shape), log_std(raw + outputs[box.size :].reshape(box.shape))
 
-    return split
+    return split, box
 
 
 def _normal(head: Head) -> Choice:
     only(head.fields, "NormalHead", "scale")
-    box = Box(head.space, head.dtype)
-    split = _scaled(head, box)
+    split, box = _scaled(head)
     return _of_unbounded(split, box.clip)
 
 
 def _squashed(head: Head) -> Choice:
     only(head.fields, "SquashedNormalHead", "scale")
-    box = Box(head.space, head.dtype)
+    split, box = _scaled(head)
 
     def squash(u: Array) -> Array:
         return box.clip(np.where(box.bounded, box.between(sigmoid(2 * u), sigmoid(-2 * u)), u))
 
-    return _of_unbounded(_scaled(head, box), squash)
+    return _of_unbounded(split, squash)
 
 
 def _of_unbounded(split: Callable[[Array], tuple[Array, Array]], finish: Callable[[Array], Array]) -> Choice:
     def sample(x: Array, mask: Any, rng: np.random.Generator) -> Array:
-        del mask  # a box has no mask
+        del mask  # a box has none
         loc, log_std = split(x)
         return finish(loc + np.exp(log_std) * rng.standard_normal(loc.shape))
 
@@ -235,7 +260,7 @@ def _of_unbounded(split: Callable[[Array], tuple[Array, Array]], finish: Callabl
 def _beta(head: Head) -> Choice:
     only(head.fields, "BetaHead", "low", "high")
     low, high = head.fields["low"], head.fields["high"]
-    box, layer = Box(head.space, head.dtype), linear(head.params, head.dtype)
+    layer, box = _boxed(head, 2)
 
     def concentrations(x: Array) -> tuple[Array, Array]:
         outputs = softplus(layer(x).astype(np.float64))
@@ -245,7 +270,7 @@ def _beta(head: Head) -> Choice:
         return both[: box.size].reshape(box.shape), both[box.size :].reshape(box.shape)
 
     def mode(x: Array, mask: Any) -> Array:
-        del mask  # a box has no mask
+        del mask  # a box has none
         a, b = concentrations(x)
         inner = (a > 1) & (b > 1)
         a, b = np.where(inner, a - 1, a), np.where(inner, b - 1, b)
@@ -253,8 +278,8 @@ def _beta(head: Head) -> Choice:
 
     def sample(x: Array, mask: Any, rng: np.random.Generator) -> Array:
         del mask
-        fraction = np.asarray(rng.beta(*concentrations(x)))
-        return box.clip(box.between(fraction, 1 - fraction))
+        part = np.asarray(rng.beta(*concentrations(x)))
+        return box.clip(box.between(part, 1 - part))
 
     return Choice(mode, sample)
 
@@ -268,9 +293,9 @@ def _bins(head: Head) -> Choice:
 
 
 def index_form(space: Any, box_head: Any, dtype: Any) -> tuple[Any, Callable[[Any], Any]]:
-    """The policy space of a part, and the function from policy actions to environment actions.
+    """The space of the policy actions of a part, and from those to environment actions.
 
-    Policy actions are indices for a box with bins, else the environment actions.
+    They are indices for a box in bins. For any other space they are the environment actions.
     """
     if space["type"].endswith("/Box"):
         if "float" not in space["fields"]["dtype"]:
@@ -281,8 +306,9 @@ def index_form(space: Any, box_head: Any, dtype: Any) -> tuple[Any, Callable[[An
 
 
 def _grid(space: Any, fields: dict[str, Any], dtype: Any) -> tuple[Any, Callable[[Any], Any]]:
-    """The space of the indices of a box with bins, and the function from indices to values."""
+    """The space of the indices of a box in bins, and from indices to values."""
     only(fields, "BinsHead", "bins")
+    few(flat_size_of(space), "BinsHead: the entries of a Box", 2**14)
     box, bins = Box(space, dtype), fields["bins"]
     sizes = [bins] * box.size if box.is_float else (box.high - box.low + 1).ravel().tolist()
     rows = {"nvec": sizes, "shape": box.shape, "start": [0] * box.size}
@@ -290,9 +316,9 @@ def _grid(space: Any, fields: dict[str, Any], dtype: Any) -> tuple[Any, Callable
     def value(index: Array) -> Array:
         if not box.is_float:
             return np.asarray(box.low + index).astype(box.dtype)
-        fraction = index / (bins - 1)
+        part = index / (bins - 1)
         return box.clip(
-            np.asarray(box.low.astype(np.float64) * (1 - fraction) + box.high.astype(np.float64) * fraction)
+            np.asarray(box.low.astype(np.float64) * (1 - part) + box.high.astype(np.float64) * part)
         )
 
     return {"type": "policy_core/MultiDiscrete", "fields": rows}, value

@@ -1,6 +1,6 @@
 """Memories of policy files in NumPy: one step at a time; see `numpy_runner`.
 
-States have the structure that they have in JAX. They are never modified: each step returns a new one.
+States have the form that they have in JAX, and are never written to: each step makes new ones.
 """
 
 import math
@@ -11,6 +11,7 @@ import numpy as np
 
 from policy_core_adapters.numpy_runner.networks import (
     Array,
+    few,
     find,
     layer_norm_of,
     linear,
@@ -21,29 +22,42 @@ from policy_core_adapters.numpy_runner.networks import (
 
 
 class Memory(NamedTuple):
-    """A memory: its initial state and its step function."""
+    """What a policy carries from step to step."""
 
     initial: Any
     """The state at the start of an episode."""
     step: Callable[[Any, Array], tuple[Any, Array]]
     """`(state, x) -> (next state, output)`"""
+    size: int
+    """Of the output."""
 
 
-def memory_of(data: Any, params: Any, dtype: Any) -> Memory:
-    """The memory of a config, with params and state in a dtype."""
-    memory: Memory = find(MEMORIES, data, "memory")(data["fields"], params, dtype)
+def memory_of(data: Any, params: Any, inputs: int, dtype: Any) -> Memory:
+    """The memory of a config on so many features, its numbers and its state in a dtype."""
+    memory: Memory = find(MEMORIES, data, "memory")(data["fields"], params, inputs, dtype)
     return memory
 
 
 def _gate(x: Array) -> Array:
-    """The sigmoid of `x` as a tanh, which cannot overflow."""
+    """The sigmoid of `x`, by the one function that cannot overflow."""
     y: Array = 0.5 * np.tanh(0.5 * x) + 0.5
     return y
 
 
-def _map(part: Any, size: int, gates: int, layer_norm: bool, dtype: Any) -> Callable[[Array], Array]:
-    """`x -> x @ kernel`; with `layer_norm`, normalized per gate."""
-    kernel = shaped(part["kernel"], len(part["kernel"]), gates * size)
+def _maps(
+    fields: dict[str, Any], params: Any, inputs: int, gates: int, dtype: Any
+) -> list[Callable[[Array], Array]]:
+    """The maps of the input and of the state."""
+    size, norm = fields["size"], fields["layer_norm"]
+    pairs = (("input", inputs), ("recurrent", size))
+    return [_map(params[name], count, size, gates, norm, dtype) for name, count in pairs]
+
+
+def _map(
+    part: Any, inputs: int, size: int, gates: int, layer_norm: bool, dtype: Any
+) -> Callable[[Array], Array]:
+    """`x @ kernel`, perhaps normalized gate by gate."""
+    kernel = shaped(part["kernel"], inputs, gates * size)
     rows = np.ascontiguousarray(kernel.T, dtype)
     if not layer_norm:
         return rows.dot
@@ -53,54 +67,51 @@ def _map(part: Any, size: int, gates: int, layer_norm: bool, dtype: Any) -> Call
 
 def _start(fields: dict[str, Any], params: Any, shape: tuple[int, ...], dtype: Any) -> Array:
     start = (
-        params["start"].astype(dtype).reshape(shape) if fields["learned_start"] else np.zeros(shape, dtype)
+        shaped(params["start"], *shape).astype(dtype) if fields["learned_start"] else np.zeros(shape, dtype)
     )
-    start.flags.writeable = False  # shared by all episodes
+    start.flags.writeable = False  # every episode begins with this very array
     return start
 
 
-def _gru(fields: dict[str, Any], params: Any, dtype: Any) -> Memory:
+def _gru(fields: dict[str, Any], params: Any, inputs: int, dtype: Any) -> Memory:
     only(fields, "GRU", "size", "layer_norm", "learned_start")
-    size, layer_norm = fields["size"], fields["layer_norm"]
-    from_input, from_state = (
-        _map(params[name], size, 3, layer_norm, dtype) for name in ("input", "recurrent")
-    )
+    size = fields["size"]
+    seen, recalled = _maps(fields, params, inputs, 3, dtype)
     bias = shaped(params["input"]["bias"], 3 * size).astype(dtype)
     inner = shaped(params["recurrent"]["bias"], size).astype(dtype)
 
     def step(state: Array, x: Array) -> tuple[Array, Array]:
-        w, u = from_input(x) + bias, from_state(state)
+        w, u = seen(x) + bias, recalled(state)
         gates = _gate(w[: 2 * size] + u[: 2 * size])
         r, z = gates[:size], gates[size:]
         n = np.tanh(w[2 * size :] + r * (u[2 * size :] + inner))
         state = (1 - z) * n + z * state
         return state, state
 
-    return Memory(_start(fields, params, (size,), dtype), step)
+    return Memory(_start(fields, params, (size,), dtype), step, size)
 
 
-def _lstm(fields: dict[str, Any], params: Any, dtype: Any) -> Memory:
+def _lstm(fields: dict[str, Any], params: Any, inputs: int, dtype: Any) -> Memory:
     only(fields, "LSTM", "size", "layer_norm", "learned_start")
     size, layer_norm = fields["size"], fields["layer_norm"]
-    from_input, from_state = (
-        _map(params[name], size, 4, layer_norm, dtype) for name in ("input", "recurrent")
-    )
+    seen, recalled = _maps(fields, params, inputs, 4, dtype)
     bias = shaped(params["input"]["bias"], 4 * size).astype(dtype)
     norm = layer_norm_of(params["cell"], size, dtype) if layer_norm else lambda x: x
 
     def step(state: dict[str, Array], x: Array) -> tuple[dict[str, Array], Array]:
-        i, f, g, o = (from_input(x) + from_state(state["hidden"]) + bias).reshape(4, size)
+        i, f, g, o = (seen(x) + recalled(state["hidden"]) + bias).reshape(4, size)
         cell = _gate(f) * state["cell"] + _gate(i) * np.tanh(g)
         hidden = _gate(o) * np.tanh(norm(cell))
         return {"cell": cell, "hidden": hidden}, hidden
 
     cell, hidden = _start(fields, params, (2, size), dtype)
-    return Memory({"cell": cell, "hidden": hidden}, step)
+    return Memory({"cell": cell, "hidden": hidden}, step, size)
 
 
-def _min_gru(fields: dict[str, Any], params: Any, dtype: Any) -> Memory:
+def _min_gru(fields: dict[str, Any], params: Any, inputs: int, dtype: Any) -> Memory:
     only(fields, "MinGRU", "size", "horizon", "learned_start")
-    size, layer = fields["size"], linear(params["linear"], dtype)
+    size = fields["size"]
+    layer = linear(params["linear"], inputs, 2 * size, dtype)
 
     def step(state: Array, x: Array) -> tuple[Array, Array]:
         y = layer(x)
@@ -108,23 +119,28 @@ def _min_gru(fields: dict[str, Any], params: Any, dtype: Any) -> Memory:
         state = (1 - z) * state + z * y[size:]
         return state, state
 
-    return Memory(_start(fields, params, (size,), dtype), step)
+    return Memory(_start(fields, params, (size,), dtype), step, size)
 
 
-def _window_attention(fields: dict[str, Any], params: Any, dtype: Any) -> Memory:
+def _window_attention(fields: dict[str, Any], params: Any, inputs: int, dtype: Any) -> Memory:
     only(fields, "WindowAttention", "size", "window", "heads")
     size, window, heads = fields["size"], fields["window"], fields["heads"]
-    embed, qkv, out = (linear(params[name], dtype) for name in ("embedding", "attended", "output"))
-    norm, slots = layer_norm_of(params["norm"], size, dtype), np.arange(window)
+    few(size * window, "WindowAttention.window, times the size", 2**20)
+    embed = linear(params["embedding"], inputs, size, dtype)
+    attended, out = (
+        linear(params["attended"], size, 3 * size, dtype),
+        linear(params["output"], size, size, dtype),
+    )
+    norm, places = layer_norm_of(params["norm"], size, dtype), np.arange(window)
     ages = shaped(params["ages"], heads, window).astype(dtype)
     root = np.asarray(math.sqrt(size // heads), dtype)
 
     def step(state: dict[str, Any], x: Array) -> tuple[dict[str, Any], Array]:
         e, count = embed(x), int(state["count"])
-        query, key, value = qkv(norm(e)).reshape(3, size)
+        query, key, value = attended(norm(e)).reshape(3, size)
         keys, values = np.array(state["keys"]), np.array(state["values"])
         keys[count % window], values[count % window] = key, value
-        age = (count - slots) % window
+        age = (count - places) % window
         k, v = (ring.reshape(window, heads, -1).transpose(1, 0, 2) for ring in (keys, values))
         scores = (k @ query.reshape(heads, -1, 1))[..., 0] / root + ages[:, age]
         scores = np.where(age <= count, scores, -1e30).astype(dtype, copy=False)
@@ -136,13 +152,18 @@ def _window_attention(fields: dict[str, Any], params: Any, dtype: Any) -> Memory
 
     ring = np.zeros((window, size), dtype)
     ring.flags.writeable = False
-    return Memory({"keys": ring, "values": ring, "count": np.int32(0)}, step)
+    return Memory({"keys": ring, "values": ring, "count": np.int32(0)}, step, size)
 
 
-def _stack(fields: dict[str, Any], params: Any, dtype: Any) -> Memory:
+def _stack(fields: dict[str, Any], params: Any, inputs: int, dtype: Any) -> Memory:
     only(fields, "Stack", "layers", "residual")
-    residual = fields["residual"]
-    layers = [memory_of(data, params[f"layer_{i}"], dtype) for i, data in enumerate(fields["layers"])]
+    residual, layers = fields["residual"], []
+    few(len(fields["layers"]), "Stack.layers")
+    for i, data in enumerate(fields["layers"]):
+        layers.append(memory_of(data, params[f"layer_{i}"], inputs, dtype))
+        if residual and i and layers[-1].size != inputs:
+            raise ValueError(f"Stack.layers[{i}]: got {layers[-1].size} numbers, expected {inputs} to add")
+        inputs = layers[-1].size
 
     def step(state: tuple[Any, ...], x: Array) -> tuple[tuple[Any, ...], Array]:
         states = []
@@ -152,10 +173,10 @@ def _stack(fields: dict[str, Any], params: Any, dtype: Any) -> Memory:
             x = x + y if residual and i else y
         return tuple(states), x
 
-    return Memory(tuple(layer.initial for layer in layers), step)
+    return Memory(tuple(layer.initial for layer in layers), step, inputs)
 
 
-MEMORIES: dict[str, Callable[[dict[str, Any], Any, Any], Memory]] = {
+MEMORIES: dict[str, Callable[[dict[str, Any], Any, int, Any], Memory]] = {
     "policy_core/GRU": _gru,
     "policy_core/LSTM": _lstm,
     "policy_core/MinGRU": _min_gru,

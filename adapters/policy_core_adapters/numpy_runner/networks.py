@@ -40,59 +40,78 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
 }
 
 
-def linear(layer: dict[str, Array], dtype: Any) -> Callable[[Array], Array]:
-    """`x -> x @ kernel + bias`, in a dtype."""
-    outputs = layer["kernel"].shape[1]
-    kernel = np.ascontiguousarray(layer["kernel"].T, dtype)
+MOST_LAYERS = 100
+
+
+def linear(layer: dict[str, Array], inputs: int, outputs: int, dtype: Any) -> Callable[[Array], Array]:
+    """`x @ kernel + bias` in a dtype."""
+    kernel = np.ascontiguousarray(shaped(layer["kernel"], inputs, outputs).T, dtype)
     bias = shaped(layer["bias"], outputs).astype(dtype)
     return lambda x: kernel.dot(x) + bias
 
 
 def shaped(leaf: Array, *shape: int) -> Array:
-    """The leaf; raise ValueError unless it has this shape, as NumPy would silently broadcast it."""
+    """A leaf of this shape: NumPy would stretch a smaller one, and say nothing."""
     if leaf.shape != shape:
         raise ValueError(f"leaves: one has the shape {leaf.shape}, expected {shape}")
     return leaf
 
 
+def few(count: int, what: str, most: int = MOST_LAYERS) -> int:
+    """A number that a file may not have larger."""
+    if count > most:
+        raise ValueError(f"{what}: got {count}, at most {most} are allowed")
+    return count
+
+
 def normalized(x: Array) -> Array:
     """Rows of mean 0 and variance 1."""
-    centered = x - x.mean(-1, keepdims=True)
-    y: Array = centered / np.sqrt(np.square(centered).mean(-1, keepdims=True) + np.asarray(1e-5, x.dtype))
+    centred = x - x.mean(-1, keepdims=True)
+    y: Array = centred / np.sqrt(np.square(centred).mean(-1, keepdims=True) + np.asarray(1e-5, x.dtype))
     return y
 
 
 def layer_norm_of(part: dict[str, Array], size: int, dtype: Any) -> Callable[[Array], Array]:
-    """Layer norm of a vector, with scale and bias."""
+    """The layer norm of a vector, with its scale and bias."""
     scale, bias = (shaped(part[name], size).astype(dtype) for name in ("scale", "bias"))
     return lambda x: normalized(x) * scale + bias
 
 
-def _mlp(fields: dict[str, Any], params: dict[str, Any], dtype: Any, names: dict[str, Any]) -> Any:
+Network = tuple[Callable[[Array], Array], int]
+"""A network, and how many numbers it gives."""
+
+
+def _mlp(
+    fields: dict[str, Any], params: dict[str, Any], inputs: int, dtype: Any, names: dict[str, Any]
+) -> Network:
     only(fields, "MLP", "hidden", "activation", "kernel_init", "gain", "layer_norm")
     function = _activation("MLP", fields, names)
     layers = []
+    few(len(fields["hidden"]), "MLP.hidden")
     for i, width in enumerate(fields["hidden"]):
-        layers.append(linear(params[f"hidden_{i}"], dtype))
+        layers.append(linear(params[f"hidden_{i}"], inputs, width, dtype))
+        inputs = width
         if fields.get("layer_norm", False):
             layers.append(layer_norm_of(params[f"norm_{i}"], width, dtype))
         layers.append(function)
-    return _chain(layers)
+    return _chain(layers), inputs
 
 
-def _residual_mlp(fields: dict[str, Any], params: dict[str, Any], dtype: Any, names: dict[str, Any]) -> Any:
+def _residual_mlp(
+    fields: dict[str, Any], params: dict[str, Any], inputs: int, dtype: Any, names: dict[str, Any]
+) -> Network:
     only(fields, "ResidualMLP", "width", "blocks", "expansion", "activation", "kernel_init", "gain")
     function, width = _activation("ResidualMLP", fields, names), fields["width"]
+    inner = width * fields["expansion"]
 
     def block(part: dict[str, Any]) -> Callable[[Array], Array]:
-        norm, up, down = (
-            layer_norm_of(part["norm"], width, dtype),
-            *(linear(part[name], dtype) for name in ("up", "down")),
-        )
+        norm = layer_norm_of(part["norm"], width, dtype)
+        up, down = linear(part["up"], width, inner, dtype), linear(part["down"], inner, width, dtype)
         return lambda x: x + down(function(up(norm(x))))
 
-    blocks = [block(params[f"block_{i}"]) for i in range(fields["blocks"])]
-    return _chain([linear(params["input"], dtype), *blocks, layer_norm_of(params["norm"], width, dtype)])
+    first = linear(params["input"], inputs, width, dtype)
+    blocks = [block(params[f"block_{i}"]) for i in range(few(fields["blocks"], "ResidualMLP.blocks"))]
+    return _chain([first, *blocks, layer_norm_of(params["norm"], width, dtype)]), width
 
 
 def _activation(name: str, fields: dict[str, Any], names: dict[str, Any]) -> Callable[[Array], Array]:
@@ -120,13 +139,13 @@ NETWORKS: dict[str, Callable[..., Any]] = {
 
 
 def find(table: dict[str, Any], data: Any, kind: str) -> Any:
-    """The entry of a table for the class of a config; raise ValueError if there is none."""
+    """What a table has for the class of a config."""
     if data["type"] not in table:
         raise ValueError(f"no {kind} {data['type']!r} is supported by this runner; it has {sorted(table)}")
     return table[data["type"]]
 
 
 def only(fields: dict[str, Any], name: str, *known: str) -> None:
-    """Raise ValueError for a field that is not supported: none is ignored."""
+    """Raise ValueError for a field that is not known: nothing is left out."""
     if unknown := sorted(set(fields) - set(known)):
         raise ValueError(f"{name}.{unknown[0]}: this runner does not support the field, and ignores none")

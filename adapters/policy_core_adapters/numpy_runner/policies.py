@@ -1,6 +1,6 @@
 """Policies in NumPy: from a config and params to a runner."""
 
-from __future__ import annotations  # evaluating np.random.Generator would import np.random
+from __future__ import annotations  # to evaluate np.random.Generator imports all of np.random
 
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -11,14 +11,14 @@ from policy_core_adapters.numpy_runner.autoregressive import MaskFunction, depen
 from policy_core_adapters.numpy_runner.encoders import encoder_of
 from policy_core_adapters.numpy_runner.heads import Choice, choice_of
 from policy_core_adapters.numpy_runner.memory import Memory, memory_of
-from policy_core_adapters.numpy_runner.networks import NETWORKS, Array, find, only
+from policy_core_adapters.numpy_runner.networks import NETWORKS, Array, find, only, shaped
 from policy_core_adapters.numpy_runner.runner import Runner
-from policy_core_adapters.numpy_runner.spaces import normalizer_of
+from policy_core_adapters.numpy_runner.spaces import checked_of, normalizer_of
 from policy_core_adapters.numpy_runner.values import value_of
 
 
 class Given(NamedTuple):
-    """Functions of the user, which a file refers to by name."""
+    """What a file names and does not hold."""
 
     activations: dict[str, Callable[[Array], Array]]
     mask_functions: dict[str, MaskFunction]
@@ -32,88 +32,110 @@ def _actor_critic(fields: dict[str, Any], params: dict[str, Any], given: Given) 
         raise ValueError(f"compute_dtype: {fields['compute_dtype']} is not what NumPy computes in; use JAX")
     dtype = np.dtype(fields["compute_dtype"])
 
-    def network(data: Any, at: Any) -> Any:
-        return find(NETWORKS, data, "network")(data["fields"], at, dtype, given.activations)
+    _check_dtypes(fields["param_dtype"], params)
 
-    features = _features(fields, params, dtype, network)
-    actor = network(fields["actor"], params["actor"].get("tower", {}))
-    memories = _memories(fields, params, dtype)
-    choice = _choice(fields, params, dtype, network, given)
+    def network(data: Any, at: Any, inputs: int) -> Any:
+        return find(NETWORKS, data, "network")(data["fields"], at, inputs, dtype, given.activations)
+
+    features, sizes = _features(fields, params, dtype, network)
+    memories = _memories(fields, params, sizes, dtype)
+    for owner, memory in memories.items():
+        sizes.update(dict.fromkeys(("actor", "critic") if owner == "shared" else (owner,), memory.size))
+    actor, size = network(fields["actor"], params["actor"].get("tower", {}), sizes["actor"])
+    choice = _choice(fields, params, size, dtype, network, given)
     if fields["critic"] is None:
         return Runner(features, actor, choice, _no_critic, memories)
-    critic = network(fields["critic"], params["critic"].get("tower", {}))
-    value = value_of(fields.get("value_head"), params["critic"]["head"], dtype)
+    critic, size = network(fields["critic"], params["critic"].get("tower", {}), sizes["critic"])
+    value = value_of(fields.get("value_head"), params["critic"]["head"], size, dtype)
     return Runner(features, actor, choice, lambda x: value(critic(x)), memories)
+
+
+def _check_dtypes(dtype: str, params: Any) -> None:
+    """Raise ValueError for a leaf of another dtype than the config asks for."""
+    for path, got in params.unused.items():
+        if path == "temperature" or path.startswith("normalize/"):
+            expected: tuple[str, ...] = ("float32", "float64") if path != "temperature" else ("float32",)
+        else:
+            expected = (dtype,)
+        if got not in expected:
+            raise ValueError(f"leaves: {path!r} is {got}, expected {expected[0]}")
 
 
 def _features(
     fields: dict[str, Any], params: dict[str, Any], dtype: Any, network: Any
-) -> Callable[[Any], tuple[Array, Array]]:
-    """The function from an observation to the features of actor and critic, before the memories."""
+) -> tuple[Callable[[Any], tuple[Array, Array]], dict[str, int]]:
+    """From an observation to what actor and critic see, and how many numbers these are."""
     space, config = fields["observation_space"], fields["encoder"]
+    checked = checked_of(space)
     normalize: Callable[[Any], Any] = lambda observation: observation  # noqa: E731
     if fields["normalize"] is not None:
         normalize = normalizer_of(space, fields["normalize"], params.get("normalize", {}))
     keys = fields["actor_keys"], fields["critic_keys"]
     if keys != (None, None):
-        by_actor, by_critic = (
-            encoder_of(config, _view(space, names), params[branch].get("encoder", {}), dtype)
-            for branch, names in zip(("actor", "critic"), keys, strict=True)
+        (by_actor, a), (by_critic, b) = (
+            encoder_of(config, _view(space, names), params[owner].get("encoder", {}), dtype)
+            for owner, names in zip(("actor", "critic"), keys, strict=True)
         )
 
-        def separate(observation: Any) -> tuple[Array, Array]:
-            observation = normalize(observation)
+        def two(observation: Any) -> tuple[Array, Array]:
+            observation = normalize(checked(observation))
             return by_actor(observation), by_critic(observation)
 
-        return separate
-    encode = encoder_of(config, space, params.get("encoder", {}), dtype)
-    trunk = network(fields["trunk"], params["trunk"]) if fields["trunk"] is not None else None
+        return two, {"actor": a, "critic": b}
+    encode, size = encoder_of(config, space, params.get("encoder", {}), dtype)
+    trunk = None
+    if fields["trunk"] is not None:
+        trunk, size = network(fields["trunk"], params.get("trunk", {}), size)
 
-    def shared(observation: Any) -> tuple[Array, Array]:
-        x = encode(normalize(observation))
+    def one(observation: Any) -> tuple[Array, Array]:
+        x = encode(normalize(checked(observation)))
         x = x if trunk is None else trunk(x)
         return x, x
 
-    return shared
+    return one, {"actor": size, "critic": size}
 
 
 def _view(space: Any, names: list[str] | None) -> Any:
-    """The `Dict` space with only the named parts; None for all."""
+    """The parts of a `Dict` that actor or critic see; None for all."""
     parts = space["fields"]["spaces"]
-    kept = [part for part in parts if names is None or part[0] in names]
-    return {**space, "fields": {"spaces": kept}}
+    seen = [part for part in parts if names is None or part[0] in names]
+    return {**space, "fields": {"spaces": seen}}
 
 
 def _no_critic(_: Array) -> Any:
     raise ValueError("value: the policy has no critic; it was made by `actor_only`")
 
 
-def _memories(fields: dict[str, Any], params: dict[str, Any], dtype: Any) -> dict[str, Memory]:
-    """The memories by branch: `shared`, or `actor` and `critic`."""
+def _memories(
+    fields: dict[str, Any], params: dict[str, Any], sizes: dict[str, int], dtype: Any
+) -> dict[str, Memory]:
+    """The memories by owner, on so many features."""
     data, sharing = fields["memory"], fields["memory_sharing"]
     if data is None:
         return {}
     if sharing == "shared":
-        return {"shared": memory_of(data, params["memory"], dtype)}
-    branches = {"separate": ("actor", "critic"), "actor": ("actor",)}[sharing]
-    return {branch: memory_of(data, params[branch]["memory"], dtype) for branch in branches}
+        return {"shared": memory_of(data, params["memory"], sizes["actor"], dtype)}
+    owners = {"separate": ("actor", "critic"), "actor": ("actor",)}[sharing]
+    return {owner: memory_of(data, params[owner]["memory"], sizes[owner], dtype) for owner in owners}
 
 
-def _choice(fields: dict[str, Any], params: dict[str, Any], dtype: Any, network: Any, given: Given) -> Choice:
-    """The `Choice` of the action space."""
-    temperature = None if fields["temperature"] is None else float(params["temperature"])
+def _choice(
+    fields: dict[str, Any], params: dict[str, Any], inputs: int, dtype: Any, network: Any, given: Given
+) -> Choice:
+    """How an action is chosen from so many features."""
+    temperature = None if fields["temperature"] is None else float(shaped(params["temperature"]))
     space, box_head, head = fields["action_space"], fields["box_head"], params["actor"]["head"]
     dependence = fields["autoregressive"]
     if dependence is None:
-        return choice_of(space, box_head, head, dtype, temperature)
+        return choice_of(space, box_head, head, inputs, dtype, temperature)
     if dependence["type"] != "policy_core/Autoregressive":
         raise ValueError(f"autoregressive: this runner does not support {dependence['type']!r}")
     inner = dependence["fields"]
 
-    def part_network(part_params: Any) -> Any:
-        return network(inner["network"], part_params)
+    def between(at: Any, inputs: int) -> Any:
+        return network(inner["network"], at, inputs)
 
-    return dependent(space, box_head, inner, head, dtype, temperature, part_network, given.mask_functions)
+    return dependent(space, box_head, inner, head, inputs, dtype, temperature, between, given.mask_functions)
 
 
 POLICIES: dict[str, Callable[..., Runner]] = {"policy_core/ActorCriticConfig": _actor_critic}

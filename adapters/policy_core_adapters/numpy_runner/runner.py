@@ -1,6 +1,6 @@
 """The runner of a policy: `reset`, `act`, `value`."""
 
-from __future__ import annotations  # evaluating np.random.Generator would import np.random
+from __future__ import annotations  # to evaluate np.random.Generator imports all of np.random
 
 from collections.abc import Callable
 from typing import Any
@@ -16,11 +16,11 @@ class Runner:
     """A loaded policy: `reset`, `act`, `value`.
 
     Args:
-        features: `observation -> two vectors`, the features of actor and critic, before the memories.
-        actor: from the features, or the output of the memory, to the features of the head.
-        choice: from the features of the head to an action.
-        critic: from the features, or the output of the memory, to the value: a float, or an array.
-        memories: the memories by branch, `shared`, or `actor` and perhaps `critic`; None for none.
+        features: `observation -> two vectors`, what actor and critic see, before the memories.
+        actor: from that, or the output of the memory, to the features of the head.
+        choice: how the head chooses.
+        critic: from what it sees, or the output of the memory, to the value: a float, or an array.
+        memories: `shared`, or `actor` and perhaps `critic`; none for a policy without.
     """
 
     def __init__(
@@ -36,7 +36,7 @@ class Runner:
 
     def reset(self) -> Any:
         """The state at the start of an episode; `()` for a policy without memory."""
-        return {branch: memory.initial for branch, memory in self._memories.items()} or ()
+        return {owner: memory.initial for owner, memory in self._memories.items()} or ()
 
     def act(
         self,
@@ -47,19 +47,21 @@ class Runner:
         action_mask: Any = None,
         is_first: bool | None = None,
     ) -> tuple[Any, Any]:
-        """The next state, and the environment action: the mode, or a sample if there is an `rng`.
+        """The next state, and the environment action: the mode, or a draw if there is an `rng`.
 
         Args:
             state: from `reset` or the call before; it is not changed.
             observation: an element of the observation space.
-            rng: the generator to sample the action with, or None for the mode.
+            rng: draws the action.
             action_mask: as in `policy_core.act`; for a joint mask, an object with `.allowed`.
-            is_first: whether the observation is the first of an episode: if so, the state is reset.
+            is_first: whether the observation is the first of an episode: then the state is reset.
         """
         state, x, _ = self._advance(state, observation, is_first)
         features = self._actor(x)
         if rng is None:
             return state, self._choice.mode(features, action_mask)
+        if not hasattr(rng, "standard_normal"):  # isinstance would import numpy.random
+            raise TypeError(f"rng: got {type(rng).__name__}, expected a numpy.random.Generator")
         return state, self._choice.sample(features, action_mask, rng)
 
     def value(self, state: Any, observation: Any, *, is_first: bool | None = None) -> tuple[Any, Any]:
@@ -68,21 +70,20 @@ class Runner:
         return state, self._critic(x)
 
     def _advance(self, state: Any, observation: Any, is_first: bool | None) -> tuple[Any, Array, Array]:
-        """The next state, and the inputs of the actor and of the critic."""
-        features = self._features(observation)
+        """The next state, and what the actor and the critic see."""
+        seen = self._features(observation)
         if not self._memories:
-            return state, *features
+            return state, *seen
         if is_first:
             state = self.reset()
         if not isinstance(state, dict) or state.keys() != self._memories.keys():
             raise ValueError(
-                "state: expected the state returned by `reset` or the last call, with "
-                f"{list(self._memories)}, "
+                f"state: expected what `reset` or the last call gave, with {list(self._memories)}, "
                 f"got {list(state) if isinstance(state, dict) else type(state).__name__}"
             )
-        states, (actor, critic) = {}, features
-        for branch, memory in self._memories.items():
-            states[branch], y = memory.step(state[branch], features[branch == "critic"])
-            actor = actor if branch == "critic" else y
-            critic = critic if branch == "actor" else y
+        states, (actor, critic) = {}, seen
+        for owner, memory in self._memories.items():
+            states[owner], y = memory.step(state[owner], seen[owner == "critic"])
+            actor = actor if owner == "critic" else y
+            critic = critic if owner == "actor" else y
         return states, actor, critic

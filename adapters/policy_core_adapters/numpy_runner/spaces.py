@@ -1,4 +1,4 @@
-"""Spaces of policy files in NumPy: flattening, normalization, and the bounds of boxes."""
+"""Spaces of policy files in NumPy: observations to vectors, numbers to actions of a box."""
 
 import math
 from collections.abc import Callable
@@ -6,82 +6,163 @@ from typing import Any
 
 import numpy as np
 
-from policy_core_adapters.numpy_runner.networks import Array, only
+from policy_core_adapters.numpy_runner.networks import Array, only, shaped
+
+FIELDS = {
+    "Box": ("low", "high", "shape", "dtype"),
+    "Discrete": ("n", "start"),
+    "MultiDiscrete": ("nvec", "shape", "start"),
+    "MultiBinary": ("shape",),
+    "Dict": ("spaces",),
+    "Tuple": ("spaces",),
+}
+
+
+def kind_of(space: Any) -> str:
+    """The name of the class of a space."""
+    package, _, kind = space["type"].partition("/")
+    if package != "policy_core" or kind not in FIELDS:
+        raise ValueError(f"space: no space {space['type']!r} is supported by this runner")
+    only(space["fields"], kind, *FIELDS[kind])
+    return str(kind)
+
+
+def flat_size_of(space: Any, one_hot: bool = True) -> int:
+    """How many numbers an element has in flat form, or, without `one_hot`, as it is."""
+    fields = space["fields"]
+    match kind_of(space):
+        case "Box" | "MultiBinary":
+            return math.prod(fields["shape"])
+        case "Discrete":
+            return int(fields["n"]) if one_hot else 1
+        case "MultiDiscrete":
+            return sum(fields["nvec"]) if one_hot else len(fields["nvec"])
+        case "Dict" | "Tuple":
+            return sum(flat_size_of(part, one_hot) for part in parts_of(space).values())
+    raise ValueError(f"space: no space {space['type']!r} is supported by this runner")
+
+
+def checked_of(space: Any) -> Callable[[Any], Any]:
+    """`observation -> observation`, or ValueError unless it has the form of an element of the space."""
+
+    def of(space: Any, name: str) -> Callable[[Any], Any]:
+        fields, kind = space["fields"], kind_of(space)
+        if kind in ("Dict", "Tuple"):
+            parts = parts_of(space)
+            inner = [(key, of(part, f"{name}[{key!r}]")) for key, part in parts.items()]
+            container = dict if kind == "Dict" else tuple
+
+            def each(x: Any) -> Any:
+                keys = (
+                    x.keys() if isinstance(x, dict) else range(len(x)) if isinstance(x, tuple | list) else ()
+                )
+                if isinstance(x, dict) != (container is dict) or set(keys) != parts.keys():
+                    raise ValueError(f"{name}: expected a {container.__name__} of {list(parts)}")
+                for key, part in inner:
+                    part(x[key])
+                return x
+
+            return each
+        shape = () if kind == "Discrete" else tuple(fields["shape"])
+        kinds = "fiub" if kind == "Box" and "float" in fields["dtype"] else "iub"
+
+        def one(x: Any) -> Any:
+            array = np.asarray(x)
+            if array.shape != shape or array.dtype.kind not in kinds:
+                raise ValueError(
+                    f"{name}: got {array.dtype}{array.shape}, expected {space['type'][12:]}{shape}"
+                )
+            return x
+
+        return one
+
+    return of(space, "observation")
 
 
 def flatten_of(space: Any) -> Callable[[Any], Array]:
     """`element -> flat float vector` of a space."""
     fields, name = space["fields"], space["type"]
-    match name.partition("/")[2]:
+    match kind_of(space):
         case "Box":
-            size, kind = math.prod(fields["shape"]), "f8" if fields["dtype"] == "float64" else "f4"
-            return lambda x: _sized(np.asarray(x, kind).ravel(), size)
+            kind = "f8" if fields["dtype"] == "float64" else "f4"
+            return lambda x: np.asarray(x, kind).ravel()
         case "MultiBinary":
-            size = math.prod(fields["shape"])
-            return lambda x: _sized(np.asarray(x, np.float32).ravel(), size)
+            return lambda x: np.asarray(x, np.float32).ravel()
         case "Discrete":
-            n, start = np.arange(fields["n"]), fields["start"]
-            return lambda x: (n == int(x) - start).astype(np.float32)
+            return _one_hot([fields["n"]], [fields["start"]])
         case "MultiDiscrete":
-            rows = [np.arange(n) + s for n, s in zip(fields["nvec"], fields["start"], strict=True)]
-            values, counts = np.concatenate([np.zeros(0, int), *rows]), fields["nvec"]
-            return lambda x: (np.repeat(np.asarray(x).ravel(), counts) == values).astype(np.float32)
+            return _one_hot(fields["nvec"], fields["start"])
         case "Dict":
             parts = [(key, flatten_of(part)) for key, part in fields["spaces"]]
             return lambda x: np.concatenate([np.zeros(0, "f4"), *(part(x[key]) for key, part in parts)])
         case "Tuple":
             numbered = [flatten_of(part) for part in fields["spaces"]]
-            return lambda x: np.concatenate([part(y) for part, y in zip(numbered, x, strict=True)])
+            return lambda x: np.concatenate(
+                [np.zeros(0, "f4"), *(part(x[i]) for i, part in enumerate(numbered))]
+            )
     raise ValueError(f"space: no space {name!r} is supported by this runner")
 
 
 def normalizer_of(space: Any, config: Any, statistics: Any) -> Callable[[Any], Any]:
-    """The function that normalizes an observation, as `Normalize.apply`."""
+    """What `Normalize` does to an element of the space."""
     if config["type"] != "policy_core/Normalize":
         raise ValueError(f"normalize: this runner does not support {config['type']!r}")
     only(config["fields"], "Normalize", "clip", "epsilon")
     clip, epsilon = config["fields"]["clip"], config["fields"]["epsilon"]
 
-    def of(space: Any, stats: Any) -> Callable[[Any], Any]:
-        name = space["type"].partition("/")[2]
+    def of(space: Any, seen: Any) -> Callable[[Any], Any]:
+        name = kind_of(space)
         if name in ("Dict", "Tuple"):
-            parts = {key: of(part, stats.get(str(key), {})) for key, part in parts_of(space).items()}
+            parts = {key: of(part, seen.get(str(key), {})) for key, part in parts_of(space).items()}
             return lambda x: {key: part(x[key]) for key, part in parts.items()}
-        if not stats:
+        if name != "Box" or "float" not in space["fields"]["dtype"]:
             return lambda x: x
-        high, low = stats["mean"]
-        scale = np.sqrt(np.maximum(stats["variance"][0], 0) + epsilon).astype(high.dtype)
+        pairs = {
+            name: shaped(seen[name], 2, *space["fields"]["shape"]) for name in ("count", "mean", "variance")
+        }
+        high, low = pairs["mean"]
+        scale = np.sqrt(np.maximum(pairs["variance"][0], 0) + epsilon).astype(high.dtype)
         return lambda x: np.minimum(np.maximum((np.asarray(x, high.dtype) - high - low) / scale, -clip), clip)
 
     return of(space, statistics)
 
 
 def parts_of(space: Any) -> dict[Any, Any]:
-    """The parts of a `Dict` by key, or of a `Tuple` by index."""
+    """Name, or place, to part of a `Dict` or `Tuple`."""
     parts = space["fields"]["spaces"]
     return dict(parts) if space["type"].endswith("Dict") else dict(enumerate(parts))
 
 
-def _sized(x: Array, size: int) -> Array:
-    if x.size != size:
-        raise ValueError(f"observation: got {x.size} entries, expected {size}")
-    return x
+def _one_hot(sizes: list[int], starts: list[int]) -> Callable[[Any], Array]:
+    """One row after the other, each zeros for a number outside of its range."""
+    counts, first = np.array(sizes, np.int64), np.array(starts, np.int64)
+    before, total = np.cumsum(counts) - counts, sum(sizes)
+
+    def flatten(x: Any) -> Array:
+        index = np.asarray(x).ravel() - first
+        flat = np.zeros(total, np.float32)
+        flat[(before + index)[(index >= 0) & (index < counts)]] = 1
+        return flat
+
+    return flatten
 
 
 class Box:
-    """The shape, dtype and bounds of a box, and the functions that map floats into them."""
+    """The shape, dtype and bounds of a box, and its numbers from there to an action."""
 
     def __init__(self, space: Any, dtype: Any) -> None:
         fields = space["fields"]
         only(fields, "Box", "low", "high", "shape", "dtype")
         self.shape, name = tuple(fields["shape"]), fields["dtype"]
         self.size, self.is_float = math.prod(self.shape), "float" in name
-        self.short = name == "bfloat16"  # NumPy has no bfloat16: float32 rounded to its values
-        if dtype != np.float64:  # as in JAX without x64
+        self.short = name == "bfloat16"  # NumPy has none: float32 of the same values
+        if dtype != np.float64:  # JAX would have 32 bits
             name = name.replace("64", "32")
         self.dtype = np.dtype("float32" if self.short else name)
         given = [np.array(fields[end], np.float64) for end in ("low", "high")]
         ends = [np.broadcast_to(end.reshape(self.shape if end.ndim else ()), self.shape) for end in given]
+        if np.any(ends[0] > ends[1]):
+            raise ValueError("Box.low: above Box.high somewhere")
         if self.is_float:
             with np.errstate(over="ignore"):
                 low, high = (self._rounded(end.astype(self.dtype)) for end in ends)
@@ -102,7 +183,7 @@ class Box:
         )
 
     def clip(self, x: Array) -> Array:
-        """`x` in the dtype of the box, clipped to the bounds."""
+        """Within the bounds, of the dtype."""
         clipped: Array = np.minimum(np.maximum(self._rounded(x.astype(self.dtype)), self.low), self.high)
         return clipped
 

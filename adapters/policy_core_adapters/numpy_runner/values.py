@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from policy_core_adapters.numpy_runner.networks import Array, find, linear, only, shaped
+from policy_core_adapters.numpy_runner.networks import Array, find, linear, only
 
 Value = Callable[[Array], Any]  # from the features of the critic
 
@@ -16,25 +16,24 @@ DEFAULT = {
 }
 
 
-def value_of(data: Any, params: dict[str, Array], dtype: Any) -> Value:
-    """The function from features to the value: a float, or an array for several objectives."""
+def value_of(data: Any, params: dict[str, Array], inputs: int, dtype: Any) -> Value:
+    """How a value is read from so many features; a float, or an array for several objectives."""
     data = DEFAULT if data is None else data
     fields = data["fields"]
-    value: Value = find(VALUES, data, "value head")(fields, params, dtype)
+    value: Value = find(VALUES, data, "value head")(fields, params, inputs, dtype)
     return value if fields["objectives"] is not None else lambda features: float(value(features)[0])
 
 
 def _outputs(
-    fields: dict[str, Any], params: dict[str, Array], dtype: Any, each: int
+    fields: dict[str, Any], params: dict[str, Array], inputs: int, dtype: Any, each: int
 ) -> Callable[[Array], Array]:
-    """A linear layer with `each` outputs per objective; its shape is checked before a grid is allocated."""
-    shaped(params["bias"], (fields["objectives"] or 1) * each)
-    return linear(params, dtype)
+    """A linear layer with so many outputs for each objective: checked before a grid is made of them."""
+    return linear(params, inputs, (fields["objectives"] or 1) * each, dtype)
 
 
-def _regression(fields: dict[str, Any], params: dict[str, Array], dtype: Any) -> Value:
+def _regression(fields: dict[str, Any], params: dict[str, Array], inputs: int, dtype: Any) -> Value:
     only(fields, "RegressionHead", "objectives", "scale", "symlog")
-    scale, outputs = fields["scale"], _outputs(fields, params, dtype, 1)
+    scale, outputs = fields["scale"], _outputs(fields, params, inputs, dtype, 1)
     if not fields["symlog"]:
         return lambda features: scale * outputs(features)
 
@@ -45,10 +44,10 @@ def _regression(fields: dict[str, Any], params: dict[str, Array], dtype: Any) ->
     return value
 
 
-def _two_hot(fields: dict[str, Any], params: dict[str, Array], dtype: Any) -> Value:
+def _two_hot(fields: dict[str, Any], params: dict[str, Array], inputs: int, dtype: Any) -> Value:
     only(fields, "TwoHotHead", "low", "high", "bins", "symlog", "objectives", "gain")
     low, high, bins = fields["low"], fields["high"], fields["bins"]
-    outputs = _outputs(fields, params, dtype, bins)
+    outputs = _outputs(fields, params, inputs, dtype, bins)
     if not fields["symlog"]:
         return _mean(np.linspace(low, high, bins), outputs)
     first, last = (math.copysign(math.log1p(abs(x)), x) for x in (low, high))
@@ -56,15 +55,15 @@ def _two_hot(fields: dict[str, Any], params: dict[str, Array], dtype: Any) -> Va
     return _mean(np.copysign(np.expm1(np.abs(grid)), grid), outputs)
 
 
-def _hl_gauss(fields: dict[str, Any], params: dict[str, Array], dtype: Any) -> Value:
+def _hl_gauss(fields: dict[str, Any], params: dict[str, Array], inputs: int, dtype: Any) -> Value:
     only(fields, "HLGaussHead", "low", "high", "bins", "sigma", "objectives", "gain")
-    outputs = _outputs(fields, params, dtype, fields["bins"])
+    outputs = _outputs(fields, params, inputs, dtype, fields["bins"])
     edges = np.linspace(fields["low"], fields["high"], fields["bins"] + 1)
     return _mean((edges[:-1] + edges[1:]) / 2, outputs)
 
 
 def _mean(centers: Array, outputs: Callable[[Array], Array]) -> Value:
-    """The mean of a categorical distribution, in float64, as large bins of both signs cancel."""
+    """The mean of a categorical distribution, in float64: large bins of both signs cancel."""
 
     def value(features: Array) -> Array:
         logits = np.clip(outputs(features).reshape(-1, len(centers)).astype(np.float64), -1e30, 1e30)

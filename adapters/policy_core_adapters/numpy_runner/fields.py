@@ -1,0 +1,107 @@
+"""What the fields of a config in a file may hold; see `numpy_runner`."""
+
+import itertools
+from collections.abc import Callable
+from typing import Any
+
+Check = Callable[[Any], bool]
+
+
+def _whole(least: int) -> Check:
+    return lambda x: type(x) is int and x >= least
+
+
+def _real(x: Any) -> bool:
+    return type(x) is float
+
+
+def _text(x: Any) -> bool:
+    return type(x) is str
+
+
+def _flag(x: Any) -> bool:
+    return type(x) is bool
+
+
+def _config(x: Any) -> bool:
+    return type(x) is dict
+
+
+def _one_of(*known: str) -> Check:
+    return lambda x: type(x) is str and x in known
+
+
+def _many(check: Check) -> Check:
+    return lambda x: type(x) is list and all(map(check, x))
+
+
+def _or_none(check: Check) -> Check:
+    return lambda x: x is None or check(x)
+
+
+def _pairs(name: Check, value: Check) -> Check:
+    return _many(lambda x: type(x) is list and len(x) == 2 and name(x[0]) and value(x[1]))
+
+
+def _ascending(names: list[str]) -> bool:
+    return all(a < b for a, b in itertools.pairwise(names))
+
+
+def _name(x: Any) -> bool:
+    return type(x) in (str, int)
+
+
+_FLOATS = ("bfloat16", "float16", "float32", "float64")
+_INTEGERS = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
+
+# By the name of a field, or of class and field where another class has one of that name.
+CHECKS: dict[str, Check] = {
+    **dict.fromkeys(("blocks", "expansion", "filters", "heads", "n", "size", "width", "window"), _whole(1)),
+    **dict.fromkeys(("hidden", "channels", "nvec"), _many(_whole(1))),
+    **dict.fromkeys(
+        ("actor_gain", "critic_gain", "gain", "log_std", "high", "low", "clip", "epsilon"), _real
+    ),
+    **dict.fromkeys(("layer_norm", "learned_start", "residual", "symlog"), _flag),
+    **dict.fromkeys(("activation", "kernel_init"), _text),
+    **dict.fromkeys(("actor_keys", "critic_keys"), _or_none(_many(_text))),
+    **dict.fromkeys(("observation_space", "action_space", "actor", "encoder", "box_head", "scale"), _config),
+    **dict.fromkeys(
+        ("critic", "trunk", "memory", "normalize", "autoregressive", "value_head", "rest"), _or_none(_config)
+    ),
+    **dict.fromkeys(("param_dtype", "compute_dtype"), _one_of(*_FLOATS)),
+    **dict.fromkeys(("Box.low", "Box.high"), lambda x: _real(x) or _many(_real)(x)),
+    "Box.dtype": _one_of(*_FLOATS, *_INTEGERS),  # NumPy interprets names: it must know these alone
+    "Dict.spaces": lambda x: _pairs(_text, _config)(x) and _ascending([name for name, _ in x]),
+    "Tuple.spaces": _many(_config),
+    "Discrete.start": _whole(-(2**31)),
+    "MultiDiscrete.start": _many(_whole(-(2**31))),
+    "RegressionHead.scale": _real,
+    "shape": _many(_whole(0)),
+    "bins": _whole(2),
+    "objectives": _or_none(_whole(1)),
+    "std": _one_of("global", "state", "fixed"),
+    "positive": _one_of("exp", "softplus"),
+    "memory_sharing": _one_of("shared", "separate", "actor"),
+    "temperature": _or_none(lambda x: _real(x) and x > 0),
+    "layers": _many(_config),
+    "encoders": _pairs(_name, _config),
+    "network": _config,
+    "parents": _pairs(_name, _many(_name)),
+    "masks": _pairs(_name, _text),
+}
+
+
+def check_fields(config: Any, path: str = "config") -> None:
+    """Raise ValueError for a field of a class of policy_core that holds what it cannot hold."""
+    if isinstance(config, list):
+        for i, item in enumerate(config):
+            if type(item) in (list, dict):
+                check_fields(item, f"{path}[{i}]")
+    if not isinstance(config, dict):
+        return
+    package, _, name = config["type"].partition("/")
+    for field, value in config["fields"].items():
+        check = CHECKS.get(f"{name}.{field}", CHECKS.get(field))
+        if package == "policy_core" and check is not None and not check(value):
+            raise ValueError(f"{path}.{field}: {str(value)[:60]!r} is not what {name} can hold")
+        check_fields(value, f"{path}.{field}")
