@@ -50,8 +50,7 @@ class Bernoulli(NamedTuple):
 
     def stddev(self) -> Float[Array, "*batch_shape"]:
         """The standard deviation of each bit."""
-        z = self._clean()
-        return self._free_or_zero(jnp.sqrt(jax.nn.sigmoid(z) * jax.nn.sigmoid(-z)))
+        return jnp.sqrt(self.probs * jax.nn.sigmoid(-self._clean()))
 
     def sample(self, *, key: Key) -> Int[Array, "*batch_shape"]:
         """Zeros and ones, int32. `key` is consumed."""

@@ -62,20 +62,19 @@ class Beta(NamedTuple):
     def mean(self) -> Float[Array, "*batch_shape"]:
         """The mean of the environment action."""
         alpha, beta = self._wide()
-        low, high = (jnp.broadcast_to(jnp.asarray(b, alpha.dtype), alpha.shape) for b in self.space.bounds())
+        low, high = (jnp.full(alpha.shape, bound, alpha.dtype) for bound in self.space.bounds())
         return low * (beta / (alpha + beta)) + high * (alpha / (alpha + beta))
 
     def stddev(self) -> Float[Array, "*batch_shape"]:
         """The standard deviation of the environment action."""
         alpha, beta = self._wide()
-        total = alpha + beta
-        return jnp.exp(self._log_width()) * jnp.sqrt(alpha / total * (beta / total) / (total + 1))
+        spread = alpha / (alpha + beta) * (beta / (alpha + beta)) / (alpha + beta + 1)
+        return jnp.exp(self._log_width()) * jnp.sqrt(spread)
 
     def log_prob(self, action: Any) -> Float[Array, "*batch"]:
         """Log-density of the environment action of a policy action, summed (nats)."""
         alpha, beta = self._wide()
-        largest = float(jnp.finfo(alpha.dtype).max)
-        z = jnp.clip(jnp.asarray(action).astype(alpha.dtype), -largest, largest)
+        z = jnp.nan_to_num(jnp.asarray(action).astype(alpha.dtype), nan=jnp.nan)  # the largest for infinity
         terms = beta_log_prob(alpha, beta, z) - self._log_width()
         return sum_event(terms, self.space)
 
@@ -97,6 +96,4 @@ class Beta(NamedTuple):
 
     def _log_width(self) -> Float[Array, "*batch_shape"]:
         low, high = (bound.astype(np.float64) for bound in self.space.bounds())
-        return jnp.broadcast_to(
-            jnp.asarray(np.log(high - low), wide_float(self.alpha.dtype)), self.alpha.shape
-        )
+        return jnp.full(self.alpha.shape, np.log(high - low), wide_float(self.alpha.dtype))

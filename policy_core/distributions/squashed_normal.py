@@ -11,11 +11,7 @@ from policy_core._dtypes import wide_float, widen
 from policy_core.contract import Key
 from policy_core.distributions.normal import Normal, normal_entropy, normal_log_prob
 from policy_core.distributions.numerics.common import sample_and_log_prob, sum_event
-from policy_core.distributions.numerics.tanh_normal import (
-    tanh_log_det,
-    tanh_normal_entropy,
-    tanh_normal_moments,
-)
+from policy_core.distributions.numerics.tanh_normal import tanh_log_det, tanh_moments, tanh_normal_entropy
 from policy_core.spaces import Box
 
 
@@ -112,14 +108,10 @@ class SquashedNormal(NamedTuple):
 
     def _moments(self) -> tuple[Float[Array, "*batch_shape"], Float[Array, "*batch_shape"]]:
         loc, log_std, _ = self.base
-        mean, std = tanh_normal_moments(loc, log_std)
-        low, high = (jnp.asarray(0.5 * bound, loc.dtype) for bound in safe_bounds(self.space))
-        inside = jnp.broadcast_to(low, loc.shape) * (1 - mean) + jnp.broadcast_to(high, loc.shape) * (
-            1 + mean
-        )
-        spread = jnp.broadcast_to(high - low, loc.shape) * std
-        bounded = self._bounded()
-        return jnp.where(bounded, inside, loc), jnp.where(bounded, spread, self.scale)
+        mean, std = tanh_moments(loc, log_std)
+        low, high = (jnp.full(loc.shape, 0.5 * bound, loc.dtype) for bound in safe_bounds(self.space))
+        moments = low * (1 - mean) + high * (1 + mean), (high - low) * std
+        return jnp.where(self._bounded(), moments[0], loc), jnp.where(self._bounded(), moments[1], self.scale)
 
     def _bounded(self) -> np.ndarray:
         return np.broadcast_to(bounded_entries(self.space), self.loc.shape)

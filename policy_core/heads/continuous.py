@@ -270,10 +270,9 @@ def _log_odds(x: Float[Array, "..."], low: Any, high: Any) -> Float[Array, "..."
     By the distance from the middle, which is held in two words, up to half way to a bound; then by those
     to the bounds.
     """
-    middle = (0.5 * (low + high)).astype(x.dtype)
-    swap = np.abs(low) > np.abs(high)
-    smaller, larger = np.where(swap, high, low), np.where(swap, low, high)
-    rest = jnp.asarray(0.5 * (smaller - (2.0 * middle.astype(np.float64) - larger)), x.dtype)
+    exact = 0.5 * (low.astype(np.longdouble) + high)
+    middle = exact.astype(x.dtype)
+    rest = jnp.asarray((exact - middle).astype(x.dtype))
     sign = jnp.where(x < middle, -1, 1).astype(x.dtype)
     distance, slope = jnp.abs(x - middle) - sign * rest, 4 / (high - low)
     line = distance * jnp.asarray(slope, x.dtype)  # twice the part t of the way to a bound

@@ -21,8 +21,6 @@ from policy_core.distributions.numerics import categorical as rows
 from policy_core.errors import ConfigError
 from policy_core.networks.layers import Layer, init_linear, linear
 
-_LARGEST = 1e38  # of a return on a grid: differences stay finite in float32
-
 
 @static
 class RegressionHead:
@@ -126,17 +124,13 @@ class _BinsOfReturn:
         check_at_least(self, 1, "objectives", otherwise=", or None for a scalar")
         check_at_least(self, 2, "bins")
         name, low, high = type(self).__name__, self.low, self.high
-        if not -_LARGEST <= low < high <= _LARGEST:
+        if not -1e38 <= low < high <= 1e38:  # so that float32 holds their differences
+            raise ConfigError(f"{name}.low: got {low} to {high}, expected bounds within +-1e38, low < high")
+        most = max(-low, high)  # there float32 is coarsest, and the bins of a symlog are widest
+        width = (_symlog(high) - _symlog(low)) * (1 + most) if getattr(self, "symlog", False) else high - low
+        if width / self.bins < 4 * np.spacing(np.float32(most)):
             raise ConfigError(
-                f"{name}.low: got {low} to {high}, expected bounds within +-{_LARGEST}, low < high"
-            )
-        ends, most, widening = (low, high), max(-low, high), 1.0
-        if getattr(self, "symlog", False):
-            ends, widening = (_symlog(low), _symlog(high)), 1 + most
-        if (ends[1] - ends[0]) / self.bins * widening < 4 * np.spacing(np.float32(most)):
-            raise ConfigError(
-                f"{name}.bins: got {self.bins} from {low} to {high}, finer than 4 steps of float32 there; "
-                "use fewer bins, or subtract a constant from the returns"
+                f"{name}.bins: got {self.bins} from {low} to {high}, finer than float32; use fewer bins"
             )
 
 
@@ -313,21 +307,15 @@ class CategoricalValue(NamedTuple):
         return -jnp.sum(probs * rows.log_softmax(rows.clean(self.logits, None)), -1)
 
 
-@jax.custom_jvp
 def symlog(x: Float[Array, "..."]) -> Float[Array, "..."]:
     """sign(x) log(1 + |x|) (Hafner et al. 2023)."""
-    return jnp.sign(x) * jnp.log1p(jnp.abs(x))
+    # In two parts, each with half of the slope at 0, where sign(x) and |x| have none.
+    return jnp.log1p(jnp.maximum(x, 0)) - jnp.log1p(jnp.maximum(-x, 0))
 
 
-@jax.custom_jvp
 def symexp(x: Float[Array, "..."]) -> Float[Array, "..."]:
     """The inverse of `symlog`."""
-    return jnp.sign(x) * jnp.expm1(jnp.abs(x))
-
-
-# At 0, too, where the derivatives of sign(x) and |x| would make it 0.
-symlog.defjvps(lambda tangent, _, x: tangent / (1 + jnp.abs(x)))
-symexp.defjvps(lambda tangent, _, x: tangent * jnp.exp(jnp.abs(x)))
+    return jnp.expm1(jnp.maximum(x, 0)) - jnp.expm1(jnp.maximum(-x, 0))
 
 
 def _aligned(target: Float[Array, "..."], grid: np.ndarray) -> tuple[Any, Any]:

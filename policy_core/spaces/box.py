@@ -99,15 +99,7 @@ class Box:
         Where JAX has a narrower dtype than the space they are rounded inwards: what is within them is
         within the bounds that were given.
         """
-        low, high = self._given()
-        nearest = self._nearest()
-        if not self.is_float or nearest[0].dtype == self.dtype:
-            return nearest
-        lowest, highest = nearest
-        inner_low = np.where(np.isfinite(lowest) & (lowest < low), np.nextafter(lowest, highest), lowest)
-        inner_high = np.where(np.isfinite(highest) & (highest > high), np.nextafter(highest, lowest), highest)
-        fits = inner_low <= inner_high  # there may be no number of the dtype between them
-        return np.where(fits, inner_low, lowest), np.where(fits, inner_high, highest)
+        return self._rounded(inwards=True)
 
     def struct(self) -> jax.ShapeDtypeStruct:
         """Shape and dtype of an element."""
@@ -142,7 +134,7 @@ class Box:
         """Whether `element` is of this shape and kind, and within the bounds."""
         if not matches_structure(element, self.struct()):
             return jnp.array(False)
-        low, high = self._nearest()  # for the element has been rounded likewise
+        low, high = self._rounded(inwards=False)  # for the element has been rounded likewise
         if self.is_float:
             element = jnp.asarray(element)
             with np.errstate(over="ignore"):  # a bound beyond the dtype is no bound
@@ -172,19 +164,20 @@ class Box:
         if mask is not None:
             raise MaskError(f"{name}: got a mask for a Box, which cannot be masked; pass None")
 
-    def _given(self) -> tuple[np.ndarray, np.ndarray]:
-        """`low` and `high` in the shape of the space, float64."""
+    def _rounded(self, *, inwards: bool) -> tuple[np.ndarray, np.ndarray]:
+        """The bounds in the dtype that JAX has: the nearest numbers, or the nearest that are between them."""
+        dtype = jax.dtypes.canonicalize_dtype(self.dtype)
         low, high = (np.broadcast_to(np.reshape(bound, self.shape if isinstance(bound, tuple) else ()),
                                      self.shape) for bound in (self.low, self.high))  # fmt: skip
-        return low, high
-
-    def _nearest(self) -> tuple[np.ndarray, np.ndarray]:
-        """The bounds, rounded to the dtype."""
-        dtype = jax.dtypes.canonicalize_dtype(self.dtype)
-        low, high = self._given()
         if self.is_float:
             with np.errstate(over="ignore"):
-                return low.astype(dtype), high.astype(dtype)
+                first, last = low.astype(dtype), high.astype(dtype)
+            if not inwards or dtype == self.dtype:
+                return first, last
+            inner_first = np.where(np.isfinite(first) & (first < low), np.nextafter(first, last), first)
+            inner_last = np.where(np.isfinite(last) & (last > high), np.nextafter(last, first), last)
+            fits = inner_first <= inner_last  # there may be no number of the dtype between them
+            return np.where(fits, inner_first, first), np.where(fits, inner_last, last)
         info = np.iinfo(dtype)
 
         def whole(bound: np.ndarray) -> np.ndarray:

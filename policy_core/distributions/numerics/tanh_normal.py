@@ -83,9 +83,7 @@ def _entropy_jvp(primals, tangents):  # type: ignore[no-untyped-def]
     return tanh_normal_entropy(*primals), slope_loc * tangents[0] + slope_log_std * tangents[1]
 
 
-def tanh_normal_moments(
-    loc: Float[Array, "*shape"], log_std: Float[Array, "*std_shape"]
-) -> tuple[Float[Array, "*shape"], Float[Array, "*shape"]]:
+def tanh_moments(loc: Float[Array, "*shape"], log_std: Float[Array, "*std_shape"]) -> tuple[Array, Array]:
     """Mean and standard deviation of tanh(loc + exp(log_std) noise), entry by entry.
 
     The mean is -dH/dloc / 2. The variance is E (tanh u - mean)^2 by the trapezoid rule up to a
@@ -95,12 +93,9 @@ def tanh_normal_moments(
     _, slope_loc, slope_log_std = _entropy_and_slopes(loc, log_std)
     mean, std = -0.5 * slope_loc, jnp.exp(jnp.minimum(log_std, 40))
     noise = np.arange(-26, 27) / 4
-    weights = np.exp(-0.5 * noise**2) / np.exp(-0.5 * noise**2).sum()
-
-    def term(x: Float[Array, ""], weight: Float[Array, ""]) -> Float[Array, "*shape"]:
-        return weight * jnp.square(jnp.tanh(loc + jnp.minimum(std, 2) * x) - mean)
-
-    narrow = jnp.sum(jax.vmap(term)(jnp.asarray(noise, loc.dtype), jnp.asarray(weights, loc.dtype)), 0)
+    weights, capped = np.exp(-0.5 * noise**2), jnp.minimum(std, 2)
+    rule = jnp.asarray(np.stack([noise, weights / weights.sum()]), loc.dtype)
+    narrow = jax.vmap(lambda x, weight: weight * jnp.square(jnp.tanh(loc + capped * x) - mean))(*rule).sum(0)
     wide = jnp.maximum(1 - jnp.square(mean) - (1 - slope_log_std) / (2 * jnp.square(std)), 0)
     return mean, jnp.sqrt(jnp.where(std < 2, narrow, wide))
 
