@@ -154,8 +154,12 @@ class ActorCriticConfig:
         branches = plan_branches(
             self.observation_space, keys, encoder, self.trunk, self.memory, self.memory_sharing
         )
-        head = action_head(self.action_space, self.box_head, self.autoregressive)
-        return Plan(*branches, head, head.policy_space(self.action_space))
+        return Plan(*branches, action_head(self.action_space, self.box_head, self.autoregressive))
+
+    @functools.cached_property
+    def _policy_space(self) -> Space:
+        """The space of the policy actions, made when it is asked for: of bins it may be large."""
+        return self.plan.head.policy_space(self.action_space)
 
     def init(self, *, key: Key) -> Params:
         """Fresh params: `actor` and `critic`, each with `tower` and `head`; `key` is consumed.
@@ -280,7 +284,7 @@ class ActorCriticConfig:
 
     def env_action(self, action: PyTree) -> PyTree:
         """The environment action of a policy action, from the head."""
-        check_structure(action, self.plan.policy_space.struct(), "action")
+        check_structure(action, self._policy_space.struct(), "action")
         return self.plan.head.env_action(self.action_space, action)
 
     def policy_action(self, env_action: PyTree) -> PyTree:

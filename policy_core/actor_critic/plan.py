@@ -92,14 +92,12 @@ class Plan:
         memories: the branches with a memory.
         in_sizes: input dimension of each tower.
         head: the head for the action space.
-        policy_space: the space of the policy actions.
     """
 
     encoders: tuple[EncoderBranch, ...]
     memories: tuple[MemoryBranch, ...]
     in_sizes: Mapping[str, int]
     head: Head
-    policy_space: Space
 
 
 def plan_branches(

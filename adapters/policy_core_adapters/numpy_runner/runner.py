@@ -78,8 +78,8 @@ class Runner:
             state = self.reset()
         if not isinstance(state, dict) or state.keys() != self._memories.keys():
             raise ValueError(
-                f"state: expected what `reset` or the last call gave, with {list(self._memories)}, "
-                f"got {list(state) if isinstance(state, dict) else type(state).__name__}"
+                "state: expected the state returned by `reset` or the last call, with "
+                f"{list(self._memories)}, got {list(state) if isinstance(state, dict) else type(state).__name__}"
             )
         states, (actor, critic) = {}, seen
         for owner, memory in self._memories.items():
