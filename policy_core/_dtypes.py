@@ -5,7 +5,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Bool, Float, Num
+from jaxtyping import Array, Bool, Float, Int, Num
 
 
 def wide_float(*dtypes: Any) -> np.dtype[Any]:
@@ -41,3 +41,23 @@ def in_range(x: Any, low: Any, high: Any) -> Bool[Array, ""]:
     least = np.array([max(y, info.min) for y in lows], x.dtype).reshape(np.shape(low))
     most = np.array([min(y, info.max) for y in highs], x.dtype).reshape(np.shape(high))
     return jnp.asarray((x >= least) & (x <= most)).all()
+
+
+def as_int32(x: Any) -> Int[Array, "*shape"]:
+    """Integers of any dtype as int32; values that are no integer of 32 bits become the least one.
+
+    Nothing is rounded or wrapped: 0.5, NaN and 2^32 + 1 are no element of a space, and neither
+    is the least int32, unless a space starts there.
+    """
+    array: Any = x if isinstance(x, jax.Array) else np.asarray(x)
+    module: Any = jnp if isinstance(x, jax.Array) else np
+    low, high = np.iinfo(np.int32).min, np.iinfo(np.int32).max
+    if array.dtype == np.bool_:
+        exact = array | True
+    elif jnp.issubdtype(array.dtype, jnp.floating):
+        exact = (array == module.floor(array)) & (abs(array) < 2.0**31)
+    else:
+        held = np.iinfo(array.dtype)
+        exact = (array <= min(high, held.max)) & (array >= max(low, held.min))
+    integers = module.where(exact, array, array.dtype.type(0)).astype(np.int32)
+    return jnp.asarray(module.where(exact, integers, np.int32(low)))

@@ -210,3 +210,70 @@ def test_a_call_is_found_by_the_hash_of_its_config():
         for one in many:
             pc.value((params, one), (), ONES)
     assert compared <= 2 * len(many)
+
+
+D, BOX = pc.distributions, pc.Box(low=-1.0, high=1.0, shape=(2,))
+MISSHAPEN: dict[str, tuple[Any, str]] = {
+    "categorical": (lambda: D.Categorical(jnp.zeros(4), None, pc.Discrete(3)), r"^logits: got shape \(4,\), expected \(\.\.\., 3\)"),
+    "several": (lambda: D.MultiCategorical(jnp.zeros(3), None, pc.MultiDiscrete((2, 3))), r"^logits: got shape \(3,\)"),
+    "joint": (
+        lambda: D.ProductCategorical(jnp.zeros(3), pc.spaces.JointMask(jnp.ones((2, 3), bool)), pc.MultiDiscrete((2, 3))),
+        r"^logits: got shape \(3,\)",
+    ),
+    "bits": (lambda: D.Bernoulli(jnp.zeros(3), None, pc.MultiBinary((2, 3))), r"^logits: got shape \(3,\)"),
+    "normal": (lambda: D.Normal(jnp.zeros(2), jnp.zeros(1), BOX), r"^log_std: got shape \(1,\), expected \(\.\.\., 2\)"),
+    "batch": (lambda: D.Normal(jnp.zeros((5, 2)), jnp.zeros(2), BOX), r"^log_std: got shape \(2,\), expected \(5, 2\)"),
+    "squashed": (lambda: D.SquashedNormal(jnp.zeros(1), jnp.zeros(1), BOX), r"^loc: got shape \(1,\)"),
+    "beta": (lambda: D.Beta(jnp.ones(1), jnp.ones(2), BOX), r"^alpha: got shape \(1,\)"),
+    "integers": (lambda: D.Categorical(jnp.zeros(3, int), None, pc.Discrete(3)), r"^logits: got dtype int32, expected a float"),
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("method", ["entropy", "mode", "sample", "sample_and_log_prob"])
+@pytest.mark.parametrize("name", MISSHAPEN)
+def test_parameters_of_another_shape_than_the_space_are_refused(name, method):
+    make, message = MISSHAPEN[name]
+    if method == "mode" and name in ("normal", "batch"):
+        pytest.skip("the mode is the mean, whatever the standard deviation")
+    arguments = {"key": KEY} if "sample" in method else {}
+    with pytest.raises(StructureError, match=message):
+        getattr(make(), method)(**arguments)
+
+
+NO_ELEMENTS = [
+    -0.5,
+    0.5,
+    np.nan,
+    np.inf,
+    -np.inf,
+    np.int64(2**32 + 1),
+    np.uint32(2**32 - 1),
+    2**40,
+    3,
+    -1,
+    np.float16(1.5),
+]
+
+
+@pytest.mark.parametrize("action", NO_ELEMENTS, ids=str)
+def test_what_is_no_element_of_a_discrete_space_is_never_rounded_to_one(action):
+    assert D.Categorical(jnp.zeros(3), None, pc.Discrete(3)).log_prob(action) == D.MASKED_LOG_PROB
+    several = np.array([action, 0])
+    assert (
+        D.MultiCategorical(jnp.zeros(6), None, pc.MultiDiscrete((3, 3))).log_prob(several)
+        == D.MASKED_LOG_PROB
+    )
+    mask = pc.spaces.JointMask(jnp.ones((3, 3), bool))
+    assert (
+        D.ProductCategorical(jnp.zeros(6), mask, pc.MultiDiscrete((3, 3))).log_prob(several)
+        == D.MASKED_LOG_PROB
+    )
+    assert D.Bernoulli(jnp.zeros(2), None, pc.MultiBinary(2)).log_prob(several) == D.MASKED_LOG_PROB
+
+
+@pytest.mark.parametrize(
+    "one", [1, True, 1.0, np.int64(1), np.uint8(1), jnp.bfloat16(1), jnp.uint32(1)], ids=str
+)
+def test_an_element_is_one_in_any_dtype(one):
+    distribution = D.Categorical(jnp.array([0.0, 1.0, 2.0]), None, pc.Discrete(3))
+    assert distribution.log_prob(one) == distribution.log_prob(jnp.int32(1))

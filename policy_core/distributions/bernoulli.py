@@ -6,10 +6,11 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int
 
-from policy_core._dtypes import widen
+from policy_core._dtypes import as_int32, widen
 from policy_core.contract import Key
 from policy_core.distributions.numerics.common import (
     MASKED_LOG_PROB,
+    check_event,
     expm1_less,
     sample_and_log_prob,
     sum_event,
@@ -70,10 +71,8 @@ class Bernoulli(NamedTuple):
 
         `MASKED_LOG_PROB` if a masked bit is one, or something is neither 0 nor 1.
         """
-        action = jnp.asarray(action)
-        if action.dtype == jnp.bool_:
-            action = action.astype(jnp.int32)
-        is_one, is_zero = action == 1, action == 0
+        bits = as_int32(action)
+        is_one, is_zero = bits == 1, bits == 0
         z = self._clean()
         # -log(1 + e^-z) for a one, -log(1 + e^z) for a zero: no difference of two logarithms.
         log_probs = -_softplus(jnp.where(is_one, -z, z))
@@ -104,6 +103,7 @@ class Bernoulli(NamedTuple):
 
     def _clean(self) -> Float[Array, "*batch_shape"]:
         """Finite logits; 0 where masked, so that no gradient flows there."""
+        check_event(self.space.struct().shape, logits=self.logits)
         return jnp.clip(self._free(widen(self.logits), 0.0), -1e30, 1e30)
 
     def _free(self, x: Array, masked: Any) -> Array:

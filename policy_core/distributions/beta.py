@@ -15,7 +15,7 @@ from policy_core.distributions.numerics.beta import (
 )
 from policy_core.distributions.numerics.beta_kl import beta_kl
 from policy_core.distributions.numerics.beta_sampling import sample_beta_logit
-from policy_core.distributions.numerics.common import sample_and_log_prob, sum_event
+from policy_core.distributions.numerics.common import check_event, sample_and_log_prob, sum_event
 from policy_core.spaces import Box
 
 
@@ -92,6 +92,7 @@ class Beta(NamedTuple):
         return sample_and_log_prob(self, key)
 
     def _wide(self) -> tuple[Float[Array, "*batch_shape"], Float[Array, "*batch_shape"]]:
+        check_event(self.space.shape, alpha=self.alpha, beta=self.beta)
         return widen(self.alpha), widen(self.beta)
 
     def _log_width(self) -> Float[Array, "*batch_shape"]:

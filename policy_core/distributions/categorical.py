@@ -7,10 +7,11 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int
 
+from policy_core._dtypes import as_int32
 from policy_core.contract import Key, Mask
 from policy_core.distributions.numerics import categorical as rows
 from policy_core.distributions.numerics.categorical_sampling import sample
-from policy_core.distributions.numerics.common import total
+from policy_core.distributions.numerics.common import check_event, total
 from policy_core.spaces import Discrete, MultiDiscrete
 from policy_core.spaces.masks import allowed, pad_rows
 
@@ -57,7 +58,7 @@ class Categorical(NamedTuple):
 
     def log_prob(self, action: Any) -> Float[Array, "*batch"]:
         """Log-probability (nats); `MASKED_LOG_PROB` if masked or out of range."""
-        index = jnp.asarray(action).astype(jnp.int32) - self.space.start
+        index = as_int32(action) - self.space.start
         return rows.log_prob(rows.shift(self._clean()), index)
 
     def entropy(self) -> Float[Array, "*batch"]:
@@ -75,6 +76,7 @@ class Categorical(NamedTuple):
         return self.space.start + index, rows.log_prob(shifted, index)
 
     def _clean(self) -> Float[Array, "*batch n"]:
+        check_event((self.space.n,), logits=self.logits)
         return rows.clean(self.logits, self.mask)
 
 
@@ -140,6 +142,7 @@ class MultiCategorical(NamedTuple):
 
     def _clean(self) -> Float[Array, "*batch rows width"]:
         """Padded rows of clean logits."""
+        check_event((self.space.flat_size,), logits=self.logits)
         nvec, batch = self.space.nvec, self.logits.shape[:-1]
         width = max(nvec, default=0)
         if set(nvec) == {width}:  # rows of one length: nothing to pad
@@ -164,7 +167,7 @@ class MultiCategorical(NamedTuple):
         return (index + starts).reshape(index.shape[:-1] + self.space.struct().shape)
 
     def _index(self, action: Any) -> Int[Array, "*batch rows"]:
-        action = jnp.asarray(action).astype(jnp.int32)
+        action = as_int32(action)
         batch = action.shape[: action.ndim - len(self.space.struct().shape)]
         index: jax.Array = action.reshape((*batch, len(self.space.nvec)))
         return index - jnp.broadcast_to(self.space.starts().ravel(), index.shape)

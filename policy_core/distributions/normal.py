@@ -9,7 +9,7 @@ from jaxtyping import Array, Float
 
 from policy_core._dtypes import widen
 from policy_core.contract import Key
-from policy_core.distributions.numerics.common import expm1_less, sample_and_log_prob, sum_event
+from policy_core.distributions.numerics.common import check_event, expm1_less, sample_and_log_prob, sum_event
 from policy_core.spaces import Box
 
 HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
@@ -39,11 +39,11 @@ class Normal(NamedTuple):
     @property
     def scale(self) -> Float[Array, "*batch_shape"]:
         """Standard deviations."""
-        return jnp.exp(widen(self.log_std))
+        return jnp.exp(self._wide()[1])
 
     def sample(self, *, key: Key) -> Float[Array, "*batch_shape"]:
         """A sample, differentiable in `loc` and `log_std`. `key` is consumed."""
-        loc = widen(self.loc)
+        loc, _ = self._wide()
         return loc + self.scale * jax.random.normal(key, loc.shape, loc.dtype)
 
     def mode(self) -> Float[Array, "*batch_shape"]:
@@ -64,7 +64,7 @@ class Normal(NamedTuple):
 
     def entropy(self) -> Float[Array, "*batch"]:
         """Differential entropy, summed over the entries (nats)."""
-        return sum_event(normal_entropy(widen(self.log_std)), self.space)
+        return sum_event(normal_entropy(self._wide()[1]), self.space)
 
     def kl(self, other: "Normal") -> Float[Array, "*batch"]:
         """KL(self || other), summed over the entries (nats)."""
@@ -75,6 +75,7 @@ class Normal(NamedTuple):
         return sample_and_log_prob(self, key)
 
     def _wide(self) -> tuple[Float[Array, "*batch_shape"], Float[Array, "*batch_shape"]]:
+        check_event(self.space.shape, loc=self.loc, log_std=self.log_std)
         return widen(self.loc), widen(self.log_std)
 
 

@@ -11,6 +11,7 @@ from policy_core._dtypes import wide_float
 from policy_core.contract import Key
 from policy_core.distributions.categorical import Categorical
 from policy_core.distributions.numerics.categorical import clean
+from policy_core.distributions.numerics.common import check_event
 from policy_core.spaces import Discrete, JointMask, MultiDiscrete
 from policy_core.spaces.enumeration import element_at, index_of
 
@@ -31,7 +32,8 @@ class ProductCategorical(NamedTuple):
         >>> import jax.numpy as jnp
         >>> from policy_core import MultiDiscrete
         >>> from policy_core.distributions import ProductCategorical
-        >>> from policy_core.spaces import JointMask
+        >>> from policy_core.distributions.numerics.common import check_event
+    from policy_core.spaces import JointMask
         >>> different = JointMask(~jnp.eye(3, dtype=bool))
         >>> d = ProductCategorical(jnp.zeros(6), different, MultiDiscrete((3, 3)))
         >>> round(float(jnp.exp(d.entropy())), 4), d.mode().tolist()
@@ -79,6 +81,7 @@ class ProductCategorical(NamedTuple):
 
     def _combinations(self) -> Categorical:
         """One categorical over all combinations, in C order."""
+        check_event((self.space.flat_size,), logits=self.logits)
         nvec, batch = self.space.nvec, self.logits.shape[:-1]
         ends = np.cumsum(nvec).tolist()
         table = jnp.zeros((*batch, *nvec), wide_float(self.logits.dtype))

@@ -10,7 +10,7 @@ from jaxtyping import Array, Float
 from policy_core._dtypes import wide_float, widen
 from policy_core.contract import Key
 from policy_core.distributions.normal import Normal, normal_entropy, normal_log_prob
-from policy_core.distributions.numerics.common import sample_and_log_prob, sum_event
+from policy_core.distributions.numerics.common import check_event, sample_and_log_prob, sum_event
 from policy_core.distributions.numerics.tanh_normal import tanh_log_det, tanh_moments, tanh_normal_entropy
 from policy_core.spaces import Box
 
@@ -48,6 +48,7 @@ class SquashedNormal(NamedTuple):
     @property
     def base(self) -> Normal:
         """The normal before the squash."""
+        check_event(self.space.shape, loc=self.loc, log_std=self.log_std)
         return Normal(widen(self.loc), widen(self.log_std), self.space)
 
     @property

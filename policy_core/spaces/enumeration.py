@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Int
 
+from policy_core._dtypes import as_int32
 from policy_core.contract import Space
 from policy_core.spaces.discrete import Discrete, MultiBinary, MultiDiscrete
 
@@ -29,7 +30,7 @@ def element_at(space: Any, index: Int[Array, "*batch"]) -> Int[Array, "*batch_sh
 def index_of(space: Any, action: Any) -> Int[Array, "*batch"]:
     """The indices of elements; -1 for an element outside of the space."""
     nvec, starts, shape = _digits_of(space)
-    action = jnp.asarray(action).astype(jnp.int32)
+    action = as_int32(action)
     batch = action.shape[: action.ndim - len(shape)]
     digits = action.reshape(*batch, len(nvec))
     rank = jnp.zeros(batch, jnp.int32)

@@ -79,7 +79,8 @@ class Runner:
         if not isinstance(state, dict) or state.keys() != self._memories.keys():
             raise ValueError(
                 "state: expected the state returned by `reset` or the last call, with "
-                f"{list(self._memories)}, got {list(state) if isinstance(state, dict) else type(state).__name__}"
+                f"{list(self._memories)}, got "
+                f"{list(state) if isinstance(state, dict) else type(state).__name__}"
             )
         states, (actor, critic) = {}, seen
         for owner, memory in self._memories.items():

@@ -6,10 +6,25 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from policy_core.contract import Action, Distribution, Key
+from policy_core.errors import StructureError
 
 MASKED_LOG_PROB = -1e30
 """The log-probability of an action that is masked or not in the space: finite, so that sums
 and gradients stay finite; `exp` of it is exactly 0."""
+
+
+def check_event(shape: tuple[int, ...], **params: Float[Array, "..."]) -> None:
+    """Raise `StructureError` unless the trailing axes of parameters are an event, and the others alike.
+
+    A distribution is a tuple, which checks nothing when it is made: so this is asked when it is used.
+    """
+    batch = [jnp.shape(x)[: max(jnp.ndim(x) - len(shape), 0)] for x in params.values()]
+    for (name, x), axes in zip(params.items(), batch, strict=True):
+        if jnp.shape(x) != (*batch[0], *shape) or axes != batch[0]:
+            expected = ", ".join(map(str, (*(batch[0] or ("...",)), *shape)))
+            raise StructureError(f"{name}: got shape {jnp.shape(x)}, expected ({expected}) for its space")
+        if not jnp.issubdtype(jnp.result_type(x), jnp.floating):
+            raise StructureError(f"{name}: got dtype {jnp.result_type(x)}, expected a float")
 
 
 def total(log_probs: Float[Array, "*batch rows"]) -> Float[Array, "*batch"]:
