@@ -55,6 +55,7 @@ def as_int32(x: Any) -> Int[Array, "*shape"]:
     if array.dtype == np.bool_:
         exact = array | True
     elif jnp.issubdtype(array.dtype, jnp.floating):
+        array = widen(array) if module is jnp else array.astype(np.float64)
         exact = (array == module.floor(array)) & (abs(array) < 2.0**31)
     else:
         held = np.iinfo(array.dtype)
