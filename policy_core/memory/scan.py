@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from policy_core.contract import Memory
+from policy_core.trees import varying_as
 
 _PIECES = 4
 
@@ -31,13 +32,15 @@ def scan_steps(
     initial = memory.initial_state(params)
     leaves, structure = jax.tree.flatten(params)
     pieces = [_cut(leaf) for leaf in leaves]
+    seen = (params, state, xs, is_first)
 
     def step(state: Any, inputs: Any) -> tuple[Any, Float[Array, " outputs"]]:
         x, first = inputs
         whole = jax.tree.unflatten(structure, [_joined(parts) for parts in pieces])
-        return memory.step(whole, reset_where(first, initial, state), x)
+        state, y = memory.step(whole, reset_where(first, initial, state), x)
+        return varying_as(state, *seen), y
 
-    state, ys = jax.lax.scan(step, state, (xs, is_first))
+    state, ys = jax.lax.scan(step, varying_as(state, *seen), (xs, is_first))
     return state, ys
 
 

@@ -1,0 +1,164 @@
+"""Under the modes of JAX itself: meshes, checks of keys and NaNs, no jit, exports, donation.
+
+What only has to be traced is traced, with shapes in place of arrays.
+"""
+
+from typing import Any
+
+import cases
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import policy_core as pc
+
+KEY = jax.random.key(0)
+TIME = 4
+SPEC = jax.sharding.PartitionSpec
+MEMORIES = {
+    "gru": pc.GRU(4),
+    "lstm": pc.LSTM(4, learned_start=True),
+    "min_gru": pc.MinGRU(4),
+    "attention": pc.WindowAttention(4, window=3, heads=2),
+    "stack": pc.Stack((pc.GRU(4), pc.MinGRU(4, learned_start=True))),
+}
+
+
+def structs(make: Any, *leading: int) -> Any:
+    """Shapes and dtypes of what `make` gives, with leading axes."""
+    return jax.tree.map(
+        lambda leaf: jax.ShapeDtypeStruct((*leading, *leaf.shape), leaf.dtype), jax.eval_shape(make)
+    )
+
+
+def policy_of(config: Any, *leading: int) -> Any:
+    return structs(lambda: pc.init(config, key=KEY), *leading)
+
+
+def numbers_for(struct: Any) -> Any:
+    """Small random numbers, without a program to compile."""
+    rng = np.random.default_rng(0)
+    return jax.tree.map(lambda leaf: rng.normal(0, 0.3, leaf.shape).astype(leaf.dtype), struct)
+
+
+def observations_of(config: Any, *leading: int) -> Any:
+    return structs(lambda: config.observation_space.sample(key=KEY), *leading)
+
+
+def actions_of(config: Any, *leading: int) -> Any:
+    return structs(lambda: config.plan.policy_space.sample(key=KEY), *leading)
+
+
+def manual(kind: str = "Auto", check_vma: bool = True) -> Any:
+    """A decorator: the function on one element of each device, mapped over two devices.
+
+    What the first argument is made of is the same on both if it is a pair in a list.
+    """
+    mesh = jax.make_mesh((2,), ("device",), axis_types=(jax.sharding.AxisType[kind],))
+
+    def spread(function: Any) -> Any:
+        def local(*arguments: Any) -> Any:
+            own = [
+                argument[0] if isinstance(argument, list) else jax.tree.map(lambda leaf: leaf[0], argument)
+                for argument in arguments
+            ]
+            return jax.tree.map(lambda leaf: leaf[None], function(*own))
+
+        def call(*arguments: Any) -> Any:
+            specs = tuple(SPEC() if isinstance(x, list) else SPEC("device") for x in arguments)
+            return jax.shard_map(
+                local, mesh=mesh, in_specs=specs, out_specs=SPEC("device"), check_vma=check_vma
+            )(*arguments)
+
+        return jax.jit(call)
+
+    return spread
+
+
+def evaluated(policy: Any, observations: Any, actions: Any) -> Any:
+    """State, and the sum of what a trainer needs, of a sequence that begins with a reset."""
+    state, values, log_probs, entropies = pc.evaluate_sequence(
+        policy, pc.reset(policy), observations, actions, is_first=jnp.arange(TIME) == 2
+    )
+    return state, sum(jnp.sum(x) for x in (values, log_probs, entropies))
+
+
+# --- shard_map ------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", MEMORIES)
+def test_a_sequence_goes_under_a_shard_map(name: str) -> None:
+    config = cases.config(pc.Discrete(3), memory=MEMORIES[name])
+    batch = observations_of(config, 2, TIME), actions_of(config, 2, TIME)
+    state, _ = jax.eval_shape(manual()(evaluated), [policy_of(config)], *batch)
+    assert jax.tree.leaves(state)[0].shape[0] == 2
+    jax.eval_shape(manual()(evaluated), policy_of(config, 2), *batch)  # a population, split by members
+
+
+@pytest.mark.parametrize("name", MEMORIES)
+def test_a_scan_of_ones_own_may_start_from_a_reset_under_a_shard_map(name: str) -> None:
+    config = cases.config(pc.Discrete(3), memory=MEMORIES[name])
+
+    def rollout(policy: Any, observations: Any, key: Any) -> Any:
+        step = lambda state, observation: pc.act(policy, state, observation)
+        return jax.lax.scan(step, pc.reset(policy, key=key), observations)
+
+    observations, keys = observations_of(config, 2, TIME), jax.eval_shape(lambda: jax.random.split(KEY, 2))
+    jax.eval_shape(manual()(rollout), [policy_of(config)], observations, keys)  # by the key
+    without = lambda policy, observations: rollout(policy, observations, None)
+    jax.eval_shape(manual()(without), policy_of(config, 2), observations)  # by the params
+
+
+def test_a_sequence_of_a_policy_with_nothing_but_forward_goes_under_a_shard_map() -> None:
+    config = Counting(space=pc.Discrete(3))
+    batch = observations_of(config, 2, TIME), structs(lambda: jnp.zeros((), jnp.int32), 2, TIME)
+    jax.eval_shape(manual()(evaluated), [policy_of(config)], *batch)
+
+
+@pc.static
+class Counting:
+    """A policy with nothing but the contract, part of whose state nothing changes."""
+
+    space: pc.Discrete
+    observation_space = pc.Box(shape=(3,))
+
+    @property
+    def action_space(self) -> pc.Discrete:
+        return self.space
+
+    def init(self, *, key: Any) -> Any:
+        return jax.random.normal(key, (3,))
+
+    def initial_state(self, params: Any, *, key: Any = None) -> Any:
+        return {"seen": jnp.zeros(3), "limit": jnp.zeros((), jnp.int32)}
+
+    def forward(self, params: Any, state: Any, observation: Any, *, action_mask: Any = None) -> Any:
+        seen = state["seen"] + observation
+        logits = params * seen
+        state = {"seen": seen, "limit": jnp.ones((), jnp.int32)}
+        return state, pc.distributions.Categorical(logits, action_mask, self.space), jnp.sum(logits)
+
+    def env_action(self, action: Any) -> Any:
+        return action
+
+    def policy_action(self, env_action: Any) -> Any:
+        return env_action
+
+
+def test_gradients_under_a_shard_map_are_those_without() -> None:
+    config = cases.config(pc.Discrete(3), memory=pc.GRU(4, learned_start=True))
+    policy, observations = numbers_for((policy_of(config), observations_of(config, 2, TIME)))
+    actions = np.arange(2 * TIME).reshape(2, TIME) % 3
+
+    def gradient(policy: Any, observations: Any, actions: Any) -> Any:
+        return jax.grad(lambda p: evaluated(p, observations, actions)[1])(policy)[0]
+
+    spread = manual()(gradient)([policy], observations, actions)
+
+    def total(policy: Any) -> Any:
+        return jnp.sum(jax.vmap(lambda *batch: evaluated(policy, *batch)[1])(observations, actions))
+
+    # JAX sums the gradient of what is the same on all devices over them.
+    for ours, both in zip(*map(jax.tree.leaves, (spread, jax.jit(jax.grad(total))(policy))), strict=True):
+        np.testing.assert_allclose(ours, np.stack([both] * 2), rtol=1e-4, atol=1e-5)
