@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import policy_core as pc
+from policy_core.encoders.convolution import convolution
 
 KEY = jax.random.key(0)
 TIME = 4
@@ -162,3 +163,82 @@ def test_gradients_under_a_shard_map_are_those_without() -> None:
     # JAX sums the gradient of what is the same on all devices over them.
     for ours, both in zip(*map(jax.tree.leaves, (spread, jax.jit(jax.grad(total))(policy))), strict=True):
         np.testing.assert_allclose(ours, np.stack([both] * 2), rtol=1e-4, atol=1e-5)
+
+
+# --- Explicit meshes, and populations over devices -------------------------------------------
+
+
+def over_devices(kind: str) -> tuple[Any, Any]:
+    """A mesh of two devices, and what places shapes on it: by their first axis, or the same on both."""
+    mesh = jax.make_mesh((2,), ("device",), axis_types=(jax.sharding.AxisType[kind],))
+
+    def place(tree: Any, *names: str) -> Any:
+        sharding = jax.sharding.NamedSharding(mesh, SPEC(*names))
+        return jax.tree.map(
+            lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype, sharding=sharding), tree
+        )
+
+    return mesh, place
+
+
+@pytest.mark.parametrize("name", cases.CONFIGS)
+def test_a_config_goes_over_an_explicit_mesh(name: str) -> None:
+    config, (mesh, place) = cases.CONFIGS[name], over_devices("Explicit")
+    policy, batch = policy_of(config), (observations_of(config, 2, TIME), actions_of(config, 2, TIME))
+    state = structs(lambda: pc.reset(pc.init(config, key=KEY)), 2)
+
+    def gradient(policy: Any, observations: Any, actions: Any) -> Any:
+        total = lambda p: jnp.sum(jax.vmap(lambda *x: evaluated(p, *x)[1])(observations, actions))
+        return jax.grad(total)(policy)
+
+    def act(policy: Any, state: Any, observation: Any) -> Any:
+        return jax.vmap(lambda state, x: pc.act(policy, state, x))(state, observation)
+
+    def by_member(policy: Any, *batch: Any) -> Any:
+        return jax.vmap(lambda *x: jax.grad(lambda p: evaluated(p, *x[1:])[1])(x[0]))(policy, *batch)
+
+    with jax.set_mesh(mesh):
+        jax.eval_shape(jax.jit(gradient), place(policy), *place(batch, "device"))
+        if jax.tree.leaves(state):
+            arguments = place((state, observations_of(config, 2)), "device")
+            jax.eval_shape(jax.jit(act), place(policy), *arguments)
+        if name in ("image", "parts", "act nested", "gru"):
+            jax.eval_shape(jax.jit(by_member), *place((policy_of(config, 2), *batch), "device"))
+
+
+def test_a_population_of_cnns_is_split_by_members_without_communication() -> None:
+    space, encoder = pc.Box(shape=(6, 6, 2)), pc.ImpalaCNN(channels=(2,), blocks=1, size=4)
+    encoder_params = structs(lambda: encoder.init(space, key=KEY, dtype="float32"), 2)
+    images = jax.ShapeDtypeStruct((2, 3, *space.shape), jnp.float32)
+
+    def gradient(params: Any, images: Any) -> Any:
+        total = lambda p: jnp.sum(jax.vmap(lambda image: encoder.apply(p, space, image, "float32"))(images))
+        return jax.grad(total)(params)
+
+    arguments = over_devices("Auto")[1]((encoder_params, images), "device")
+    program = (
+        jax.jit(jax.vmap(gradient), out_shardings=arguments[1].sharding).lower(*arguments).compile().as_text()
+    )
+    assert " convolution(" not in program
+    assert not [kind for kind in ("all-gather", "all-reduce", "all-to-all", "permute") if kind in program]
+
+
+@pytest.mark.parametrize(("side", "stride", "padding"), [(3, 2, "SAME"), (4, 3, "VALID")])
+def test_convolutions_of_a_population_are_those_of_its_members(side: int, stride: int, padding: str) -> None:
+    rng = np.random.default_rng(0)
+    normal = lambda *shape: rng.normal(size=shape).astype(np.float32)
+    layers, images = {"kernel": normal(2, side, side, 2, 3), "bias": normal(2, 3)}, normal(2, 3, 7, 8, 2)
+
+    def total(layer: Any, images: Any) -> Any:
+        one = lambda image: convolution(layer, image, stride, padding)
+        return jnp.sum(jnp.sin(jax.vmap(one)(images)))
+
+    def both(layer: Any, images: Any) -> Any:
+        value, gradient = jax.value_and_grad(total, (0, 1))(layer, images)
+        return value, gradient, jax.jvp(total, (layer, images), gradient)[1]
+
+    member = jax.jit(both)
+    members = [member(*jax.tree.map(lambda leaf, i=i: leaf[i], (layers, images))) for i in range(2)]
+    ours = jax.tree.leaves(jax.jit(jax.vmap(both))(layers, images))
+    for got, *expected in zip(ours, *map(jax.tree.leaves, members), strict=True):
+        np.testing.assert_allclose(got, np.stack(expected), rtol=1e-4, atol=1e-4)

@@ -99,7 +99,9 @@ class WindowAttention:
         now = (age == 0)[:, None]
         keys = jnp.where(now, key[None], state["keys"])
         values = jnp.where(now, value[None], state["values"])
-        bias = params["ages"].astype(keys.dtype)[:, age]
+        # Zero times the count: over a mesh JAX knows how to index only what is split as the index is.
+        ages = params["ages"].astype(keys.dtype) + (0 * count).astype(keys.dtype)
+        bias = ages[:, age]
         read = self._attend(query[None], keys, values, bias[:, None], (age <= count)[None])
         state = {"keys": keys, "values": values, "count": self._canonical(count + 1)}
         return state, e + linear(params["output"], read[0].astype(x.dtype))
