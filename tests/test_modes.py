@@ -242,3 +242,38 @@ def test_convolutions_of_a_population_are_those_of_its_members(side: int, stride
     ours = jax.tree.leaves(jax.jit(jax.vmap(both))(layers, images))
     for got, *expected in zip(ours, *map(jax.tree.leaves, members), strict=True):
         np.testing.assert_allclose(got, np.stack(expected), rtol=1e-4, atol=1e-4)
+
+
+# --- Exports --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", MEMORIES)
+def test_a_sequence_is_exported_for_every_length(name: str) -> None:
+    config = cases.config(pc.Discrete(3), memory=MEMORIES[name])
+    policy, (time,) = policy_of(config), jax.export.symbolic_shape("time")
+
+    def evaluate(params: Any, state: Any, observations: Any, is_first: Any) -> Any:
+        state, distribution, critic = pc.forward_sequence(
+            (params, config), state, observations, is_first=is_first
+        )
+        return state, distribution.probs, critic.value()
+
+    state, firsts = structs(lambda: pc.reset(pc.init(config, key=KEY))), jax.ShapeDtypeStruct((time,), bool)
+    function = jax.jit(evaluate)
+    exported = jax.export.export(function, platforms=("cpu", "cuda"))(
+        policy[0], state, jax.ShapeDtypeStruct((time, 3), jnp.float32), firsts
+    )
+    if name != "attention":
+        return  # where time decides what is computed
+    params, state = numbers_for(policy[0]), pc.reset((numbers_for(policy[0]), config))
+    for length in (2, 7):
+        arguments = (
+            params,
+            state,
+            numbers_for(jax.ShapeDtypeStruct((length, 3), jnp.float32)),
+            np.arange(length) == 4,
+        )
+        for got, expected in zip(
+            *map(jax.tree.leaves, (exported.call(*arguments), function(*arguments))), strict=True
+        ):
+            np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-6)

@@ -110,7 +110,7 @@ class WindowAttention:
         self, params: Any, state: State, xs: Float[Array, "time inputs"], is_first: Bool[Array, " time"]
     ) -> tuple[State, Float[Array, "time size"]]:
         """All of time at once, in blocks."""
-        time, window, count = len(xs), self.window, state["count"]
+        time, window, count = xs.shape[0], self.window, state["count"]
         e, queries, keys, values = jax.vmap(lambda x: self._project(params, x, state["keys"].dtype))(xs)
         # The ring in the order of time, then what is new; and the episode that each is of. A query attends
         # to a key exactly if both are of one episode and the key is at most window - 1 steps old: the
@@ -123,7 +123,7 @@ class WindowAttention:
         written = jnp.arange(window, 0, -1, dtype=jnp.int32) <= count
         episodes = jnp.concatenate([jnp.where(written, 0, -1), episode])
 
-        length = min(window, time)
+        length = window if jax.export.is_symbolic_dim(time) else min(window, time)
         age = (window + np.arange(length)[:, None]) - np.arange(window + length)  # of key j for query i
         bias = params["ages"].astype(keys.dtype)[:, np.clip(age, 0, window - 1)]
         near = (age >= 0) & (age < window)
@@ -143,10 +143,10 @@ class WindowAttention:
 
         last = episode[-1]
         steps = jnp.sum(episode == last, dtype=jnp.int32) + jnp.where(last == 0, count, 0)
-        kept = (episodes[-window:] == last)[:, None]
+        kept = (episodes[time:] == last)[:, None]
 
         def ring(rows: Float[Array, "steps size"]) -> Float[Array, "window size"]:
-            return jnp.roll(jnp.where(kept, rows[-window:], 0), steps, 0)
+            return jnp.roll(jnp.where(kept, rows[time:], 0), steps, 0)
 
         return {"keys": ring(keys), "values": ring(values), "count": self._canonical(steps)}, ys
 
@@ -177,19 +177,19 @@ class WindowAttention:
 
 def _blocks(x: Array, length: int) -> Array:
     """`[time, ...]` to `[block, length, ...]`, padded at the end with zeros."""
-    return _padded(x, length).reshape(-1, length, *x.shape[1:])
+    time, *rest = x.shape
+    count = (time + length - 1) // length  # `time` may be a symbol
+    padded = jnp.pad(x, [(0, count * length - time), *[(0, 0)] * len(rest)])
+    return padded.reshape(count, length, *rest)
 
 
 def _contexts(x: Array, window: int, length: int) -> Array:
     """`[window + time, ...]` to `[block, window + length, ...]`: of each block, and what precedes it."""
-    if len(x) <= window + length:
-        return x[None]
-    blocks = _blocks(x, length)  # there are several only if they are as long as the window
-    return jnp.concatenate([blocks[:-1], blocks[1:]], axis=1)
-
-
-def _padded(x: Array, length: int) -> Array:
-    return jnp.pad(x, [(0, -len(x) % length), *[(0, 0)] * (x.ndim - 1)])
+    if length < window:
+        return x[None]  # all of time is one block
+    blocks = _blocks(x[window:], length)
+    before = jnp.concatenate([x[None, :window], blocks[:-1]])
+    return jnp.concatenate([before, blocks], axis=1)
 
 
 _: type[Memory] = WindowAttention

@@ -89,12 +89,14 @@ class MinGRU:
     def sequence(
         self, params: Any, state: State, xs: Float[Array, "time inputs"], is_first: Bool[Array, " time"]
     ) -> tuple[State, Float[Array, "time size"]]:
-        """Steps in turn on CPUs, where that is faster; elsewhere an associative scan."""
+        """Steps in turn on CPUs, where that is faster, and for a symbolic time; else an associative scan."""
 
         def sequential_scan(params: Any, state: Any, xs: Any, is_first: Any) -> Any:
             return scan_steps(self, params, state, xs, is_first)
 
         arguments = (params, state, xs, is_first)
+        if jax.export.is_symbolic_dim(xs.shape[0]):
+            return scan_steps(self, *arguments)
         state, ys = jax.lax.platform_dependent(*arguments, cpu=sequential_scan, default=self.parallel_scan)
         return state, ys
 
