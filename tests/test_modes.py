@@ -277,3 +277,35 @@ def test_a_sequence_is_exported_for_every_length(name: str) -> None:
             *map(jax.tree.leaves, (exported.call(*arguments), function(*arguments))), strict=True
         ):
             np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-6)
+
+
+# --- Keys ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", cases.CONFIGS)
+def test_no_key_is_used_twice(name: str) -> None:
+    config = cases.CONFIGS[name]
+
+    def everything(key: Any) -> Any:
+        init_key, observation_key, reset_key, action_key, mode_key = jax.random.split(key, 5)
+        policy = pc.init(config, key=init_key)
+        observation = config.observation_space.sample(key=observation_key)
+        state, *outputs = pc.action_and_value(
+            policy, pc.reset(policy, key=reset_key), observation, key=action_key
+        )
+        return outputs, pc.act(policy, state, observation, key=mode_key)
+
+    with jax.debug_key_reuse(True):
+        jax.jit(everything).trace(KEY)
+
+
+@pytest.mark.parametrize("name", cases.SPACES)
+def test_a_sample_uses_no_key_twice(name: str) -> None:
+    with jax.debug_key_reuse(True):
+        jax.jit(lambda key: cases.SPACES[name].sample(key=key)).trace(KEY)
+
+
+def test_a_policy_is_saved_where_keys_are_checked() -> None:
+    config = cases.config(cases.SPACES["box"], memory=pc.GRU(2))
+    with jax.debug_key_reuse(True):
+        pc.to_bytes((numbers_for(policy_of(config)[0]), config))
