@@ -72,8 +72,9 @@ class Normalize:
         def fresh(leaf: jax.ShapeDtypeStruct) -> dict[str, Float[Array, "2 ..."]]:
             if not jnp.issubdtype(leaf.dtype, jnp.floating):
                 return {}
-            zeros = jnp.zeros((2, *leaf.shape), wide_float(leaf.dtype))
-            return {"count": zeros, "mean": zeros, "variance": zeros.at[0].set(1.0)}
+            # An array each, for one that is there twice cannot be donated.
+            count, mean, variance = (jnp.zeros((2, *leaf.shape), wide_float(leaf.dtype)) for _ in range(3))
+            return {"count": count, "mean": mean, "variance": variance.at[0].set(1.0)}
 
         return jax.tree.map(fresh, space.struct())
 

@@ -309,3 +309,25 @@ def test_a_policy_is_saved_where_keys_are_checked() -> None:
     config = cases.config(cases.SPACES["box"], memory=pc.GRU(2))
     with jax.debug_key_reuse(True):
         pc.to_bytes((numbers_for(policy_of(config)[0]), config))
+
+
+# --- Without jit, and donation ---------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", cases.CONFIGS)
+def test_no_array_is_there_twice(name: str) -> None:
+    config = cases.CONFIGS[name]
+
+    def made(key: Any) -> Any:
+        params = config.init(key=key)
+        return params, config.initial_state(params)
+
+    results = [id(result) for result in jax.make_jaxpr(made)(KEY).jaxpr.outvars]
+    assert len(set(results)) == len(results)
+
+
+def test_what_is_made_without_jit_is_donated() -> None:
+    memory = pc.WindowAttention(2, window=2, heads=1)
+    with jax.disable_jit():
+        made = pc.Normalize().init(pc.Box(shape=(3,))), memory.initial_state({"ages": jnp.zeros((1, 2))})
+    jax.jit(lambda made: jax.tree.map(lambda leaf: leaf + 1, made), donate_argnums=0)(made)

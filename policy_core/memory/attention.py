@@ -86,8 +86,11 @@ class WindowAttention:
 
     def initial_state(self, params: dict[str, Any]) -> State:
         """Nothing: `count` 0, and a ring of zeros."""
-        ring = jnp.zeros((self.window, self.size), wide_float(params["ages"].dtype))
-        return {"keys": ring, "values": ring, "count": jnp.zeros((), jnp.int32)}
+        # An array each, for one that is there twice cannot be donated.
+        keys, values = (
+            jnp.zeros((self.window, self.size), wide_float(params["ages"].dtype)) for _ in range(2)
+        )
+        return {"keys": keys, "values": values, "count": jnp.zeros((), jnp.int32)}
 
     def step(
         self, params: dict[str, Any], state: State, x: Float[Array, " inputs"]
