@@ -2,7 +2,7 @@
 
 import math
 from functools import partial
-from typing import Any, Literal, TypeAlias
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -18,7 +18,6 @@ from policy_core.spaces import Box
 from policy_core.trees import varying_as
 
 _SQRT_2 = math.sqrt(2)  # the gain of a layer before a ReLU
-Form: TypeAlias = Literal["y", "x", "kernel"]
 _COLORS = 4  # images of at most so many channels are likely to be channel first if these lead
 
 
@@ -68,15 +67,15 @@ def convolution(
     layer: Layer, x: Float[Array, "height width channels"], stride: int, padding: str
 ) -> Float[Array, "rows columns filters"]:
     """The layer applied at every `stride`-th place, in the dtype of `x`."""
+    bias = layer["bias"].astype(x.dtype)[None, None]
     x, kernel = varying_as((x, layer["kernel"].astype(x.dtype)), x, layer["kernel"])
     if any(jax.typeof(array).sharding.mesh.explicit_axes for array in (x, kernel)):
-        y = _product("y", x[None], kernel, stride, padding)  # JAX shards it by itself
-    else:
-        taken = kernel.shape[0] if padding == "VALID" else 1
-        sides = ((n - taken) // stride + 1 for n in x.shape[:2])
-        y = _bind("y", (1, *sides, kernel.shape[3]), stride, padding)(x[None], kernel)
-    result: jax.Array = y[0]
-    return result + layer["bias"].astype(x.dtype)[None, None]
+        product: jax.Array = _product("y", x[None], kernel, stride, padding)[0]
+        return product + bias  # of operations that JAX knows how to split
+    least = kernel.shape[0] if padding == "VALID" else 1
+    shape = (1, *((n - least) // stride + 1 for n in x.shape[:2]), kernel.shape[3])
+    y: jax.Array = _convolved.bind(x[None], kernel, form="y", shape=shape, stride=stride, padding=padding)[0]
+    return y + bias
 
 
 def init_dense(in_size: int, size: int, *, key: Key, dtype: str) -> Layer:
@@ -97,83 +96,63 @@ def dense(layer: Layer, x: Float[Array, "height width channels"]) -> Features:
 # as long. So each form is written in a layout that is, or whose transpose is, the fast one. Kernels
 # of a population would be one grouped convolution, which is slow on CPUs and which XLA does not split
 # over devices by members; their batching rule is a product of patches, which is neither.
+_OPERANDS = {"y": ("x", "kernel"), "x": ("y", "kernel"), "kernel": ("x", "y")}
+_LAYOUTS = {"y": "NHWC HWIO NHWC", "x": "NHWC HWOI NHWC", "kernel": "CHWN IHWO HWNC"}
 
 
-def _bind(form: Form, shape: tuple[int, ...], stride: int, padding: str) -> Any:
-    return partial(_convolved.bind, form=form, shape=tuple(shape), stride=stride, padding=padding)
+def _convolution(form: str, x: Any, kernel: Any, stride: int, padding: str) -> Any:
+    layout: Any = tuple(_LAYOUTS[form].split())
+    of_x, of_kernel, of_y = layout
+    x = x.transpose(["NHWC".index(axis) for axis in of_x])
+    kernel = kernel.transpose(["HWIO".index(axis) for axis in of_kernel])
+    y = jax.lax.conv_general_dilated(x, kernel, (stride, stride), padding, dimension_numbers=layout)
+    return y.transpose([of_y.index(axis) for axis in "NHWC"])
 
 
-def _spelt_out(a: Any, b: Any, *, form: Form, shape: tuple[int, ...], stride: int, padding: str) -> Any:
-    def layout(x: Any, kernel: Any, names: tuple[str, str, str]) -> Any:
-        return jax.lax.conv_general_dilated(x, kernel, (stride, stride), padding, dimension_numbers=names)
-
-    def of_x(x: Any) -> Any:
-        return layout(x, b.transpose(0, 1, 3, 2), ("NHWC", "HWOI", "NHWC"))
-
-    def of_kernel(kernel: Any) -> Any:
-        kernel = kernel.transpose(2, 0, 1, 3)
-        return layout(a.transpose(3, 1, 2, 0), kernel, ("CHWN", "IHWO", "HWNC")).transpose(2, 0, 1, 3)
-
-    if form == "y":
-        return layout(a, b, ("NHWC", "HWIO", "NHWC"))
-    return _transposed(of_x, a, shape) if form == "x" else _transposed(of_kernel, b, shape)
-
-
-def _product(form: Form, a: Any, b: Any, stride: int, padding: str, shape: tuple[int, ...] = ()) -> Any:
-    """The same by a product of patches, in operations that JAX knows."""
-
-    def of(x: Any, kernel: Any) -> Any:
-        return _patches(x, kernel.shape[0], stride, padding) @ kernel.reshape(-1, kernel.shape[3])
-
-    if form == "y":
-        return of(a, b)
-    return _transposed(lambda x: of(x, b) if form == "x" else of(a, x), a if form == "x" else b, shape)
-
-
-def _transposed(function: Any, y: Any, shape: tuple[int, ...]) -> Any:
-    return jax.linear_transpose(function, jax.ShapeDtypeStruct(shape, y.dtype))(y)[0]
-
-
-def _patches(x: Any, side: int, stride: int, padding: str) -> Any:
-    """What the kernel sees at each place: `[images, rows, columns, side * side * channels]`."""
-    sides, window, strides = x.shape[1:3], (side, side), (stride, stride)
-    x = jnp.pad(x, [(0, 0), *jax.lax.padtype_to_pads(sides, window, strides, padding), (0, 0)])
+def _product(_: str, x: Any, kernel: Any, stride: int, padding: str) -> Any:
+    """The same as a product of patches, in operations that JAX knows."""
+    side = kernel.shape[0]
+    pads = jax.lax.padtype_to_pads(x.shape[1:3], (side, side), (stride, stride), padding)
+    x = jnp.pad(x, [(0, 0), *pads, (0, 0)])
     images, height, width, channels = x.shape
     most = (height - side) // stride * stride + 1, (width - side) // stride * stride + 1
-    seen = [
+    patches = [
         jax.lax.slice(x, (0, i, j, 0), (images, i + most[0], j + most[1], channels), (1, stride, stride, 1))
         for i, j in np.ndindex(side, side)
     ]
-    return jnp.concatenate(seen, -1)
+    return jnp.concatenate(patches, -1) @ kernel.reshape(-1, kernel.shape[3])
 
 
-def _batched(arrays: Any, axes: Any, *, form: Form, shape: tuple[int, ...], stride: int, padding: str) -> Any:
-    if form == "kernel" or axes[1] is not None:
-        function = partial(_product, form, stride=stride, padding=padding, shape=shape)
-        return jax.vmap(function, axes)(*arrays), 0
-    # One kernel: more images.
-    images = jnp.moveaxis(arrays[0], axes[0], 0)
-    count = images.shape[0]
-    merged = images.reshape(-1, *images.shape[2:])
-    result = _bind(form, (count * shape[0], *shape[1:]), stride, padding)(merged, arrays[1])
-    return result.reshape(count, *shape), 0
+def _form(function: Any, a: Any, b: Any, *, form: str, shape: Any, stride: int, padding: str) -> Any:
+    """A form of what is given as form "y"."""
+    if form == "y":
+        return function(form, a, b, stride, padding)
+    of_x: Any = lambda x: function(form, x, b, stride, padding)  # noqa: E731
+    of_kernel: Any = lambda kernel: function(form, a, kernel, stride, padding)  # noqa: E731
+    linear, y = (of_x, a) if form == "x" else (of_kernel, b)
+    return jax.linear_transpose(linear, jax.ShapeDtypeStruct(shape, y.dtype))(y)[0]
 
 
-def _transpose_first(ct: Any, a: Any, b: Any, *, form: Form, **options: Any) -> Any:
-    arguments = (b, ct) if form == "kernel" else (ct, b)
-    return _bind("x" if form != "x" else "y", a.aval.shape, options["stride"], options["padding"])(*arguments)
+def _batched(arrays: Any, axes: Any, *, shape: Any, **options: Any) -> Any:
+    if options["form"] == "kernel" or axes[1] is not None:
+        return jax.vmap(partial(_form, _product, shape=shape, **options), axes)(*arrays), 0
+    images = jnp.moveaxis(arrays[0], axes[0], 0)  # of one kernel: there are more of them
+    (count, several, *rest), (_, *sides) = images.shape, shape
+    merged = images.reshape(count * several, *rest)
+    y = _convolved.bind(merged, arrays[1], shape=(count * several, *sides), **options)
+    return y.reshape(count, several, *sides), 0
 
 
-def _transpose_second(ct: Any, a: Any, b: Any, *, form: Form, **options: Any) -> Any:
-    arguments = (ct, a) if form == "x" else (a, ct)
-    return _bind("y" if form == "kernel" else "kernel", b.aval.shape, options["stride"], options["padding"])(
-        *arguments
-    )
+def _transposed(place: int, ct: Any, *operands: Any, form: str, shape: Any, **options: Any) -> Any:
+    wanted, other = _OPERANDS[form][place], _OPERANDS[form][1 - place]
+    known, shape = {form: ct, other: operands[1 - place]}, operands[place].aval.shape
+    return _convolved.bind(*(known[name] for name in _OPERANDS[wanted]), form=wanted, shape=shape, **options)
 
 
 _convolved = Primitive("convolved")
+_spelt_out = partial(_form, _convolution)
 _convolved.def_abstract_eval(lambda a, b, *, shape, **_: a.update(shape=shape, weak_type=False))
 _convolved.def_impl(jax.jit(_spelt_out, static_argnames=("form", "shape", "stride", "padding")))
 mlir.register_lowering(_convolved, mlir.lower_fun(_spelt_out, multiple_results=False))
 batching.primitive_batchers[_convolved] = _batched
-ad.defbilinear(_convolved, _transpose_first, _transpose_second)
+ad.defbilinear(_convolved, partial(_transposed, 0), partial(_transposed, 1))
