@@ -12,6 +12,7 @@ import numpy as np
 import pytest
 
 import policy_core as pc
+from policy_core.configs.registry import CONFIGS
 from policy_core.encoders.convolution import convolution
 
 KEY = jax.random.key(0)
@@ -277,6 +278,41 @@ def test_a_sequence_is_exported_for_every_length(name: str) -> None:
             *map(jax.tree.leaves, (exported.call(*arguments), function(*arguments))), strict=True
         ):
             np.testing.assert_allclose(got, expected, rtol=1e-5, atol=1e-6)
+
+
+SERIALIZED = ("act nested", "autoregressive", "beta", "HL-Gauss values", "symlog values", "squashed", "bins")
+
+
+@pytest.mark.parametrize("name", SERIALIZED)
+def test_functions_of_a_pair_and_distributions_are_serialized(name: str) -> None:
+    pytest.importorskip("flatbuffers")
+    config = cases.CONFIGS[name]
+    state = structs(lambda: pc.reset(pc.init(config, key=KEY)))
+    exported = jax.export.export(jax.jit(pc.forward))(policy_of(config), state, observations_of(config))
+    read = jax.export.deserialize(exported.serialize())
+    assert (read.in_tree, read.out_tree) == (exported.in_tree, exported.out_tree)
+
+
+def test_a_class_that_is_defined_anew_is_serialized_and_an_unknown_one_is_not_read(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    pytest.importorskip("flatbuffers")
+
+    def defined() -> Any:
+        @pc.static
+        class Setting:
+            width: int = 1
+
+        return Setting(width=2)
+
+    defined()
+    exported = jax.export.export(jax.jit(lambda pair: pair))((jnp.ones(2), defined()))
+    data = exported.serialize()
+    assert jax.export.deserialize(data).in_tree == exported.in_tree
+    [name] = [name for name in CONFIGS if name.endswith("defined.<locals>.Setting")]
+    monkeypatch.delitem(CONFIGS, name)
+    with pytest.raises(pc.errors.ConfigError, match="import the module that defines it"):
+        jax.export.deserialize(data)
 
 
 # --- Keys ------------------------------------------------------------------------------------

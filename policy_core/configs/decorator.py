@@ -17,6 +17,7 @@ import jax
 from typing_extensions import dataclass_transform
 
 from policy_core.configs.codec import ADDED, build, encoding_of, pack, to_data
+from policy_core.configs.export import serialize_config
 from policy_core.configs.registry import register
 from policy_core.configs.validation import fields_of, validate_fields
 from policy_core.errors import ConfigError
@@ -91,7 +92,9 @@ def static(cls: type[_T], /) -> type[_T]:
     # Run-time type checkers leave the constructor alone: what it takes is checked here.
     config.__no_type_check__ = True  # type: ignore[attr-defined]
     register(config)
-    return jax.tree_util.register_static(config)
+    config = jax.tree_util.register_static(config)
+    serialize_config(config)
+    return config
 
 
 def added(default: _T) -> _T:
