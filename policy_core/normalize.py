@@ -74,8 +74,9 @@ class Normalize:
             if not jnp.issubdtype(leaf.dtype, jnp.floating):
                 return {}
             count_layer()
-            zeros = jnp.zeros((2, *leaf.shape), wide_float(leaf.dtype))
-            return {"count": zeros, "mean": zeros, "variance": zeros.at[0].set(1.0)}
+            # One array each: one that occurs twice cannot be donated.
+            count, mean, variance = (jnp.zeros((2, *leaf.shape), wide_float(leaf.dtype)) for _ in range(3))
+            return {"count": count, "mean": mean, "variance": variance.at[0].set(1.0)}
 
         return jax.tree.map(fresh, space.struct())
 

@@ -1,4 +1,4 @@
-"""The leaves of a pytree by path, and the dtype and shape of a leaf."""
+"""The leaves of a pytree by path, the dtype and shape of a leaf, and the devices over which it varies."""
 
 import functools
 from collections.abc import Mapping
@@ -17,6 +17,25 @@ Spec: TypeAlias = tuple[str, tuple[int, ...]]
 
 # From the string of the dtype of JAX's typed keys to the name of the implementation.
 _KEY_NAMES = {"key<fry>": "threefry2x32", "key<rbg>": "rbg", "key<urbg>": "unsafe_rbg"}
+
+
+def varying_as(tree: PyTree, *others: PyTree) -> PyTree:
+    """`tree`, varying over the axes of a `shard_map` over which a leaf of `others` does.
+
+    The type of a traced array says over which axes its numbers may differ from device to device, and
+    the carry of a scan must have one type throughout: that of everything that it is made from.
+    """
+    axes = {axis for leaf in jax.tree.leaves(others) for axis in _axes_of(leaf)}
+
+    def cast(leaf: Any) -> Any:
+        missing = tuple(axes - _axes_of(leaf))
+        return jax.lax.pcast(leaf, missing, to="varying") if missing else leaf
+
+    return jax.tree.map(cast, tree)
+
+
+def _axes_of(leaf: Any) -> frozenset[Any]:
+    return jax.typeof(leaf).manual_axis_type.varying  # type: ignore[no-any-return]
 
 
 def by_path(tree: PyTree, what: str, error: type[PolicyError] = FileError) -> dict[str, Any]:

@@ -20,6 +20,7 @@ from typing_extensions import dataclass_transform
 
 from policy_core.configs.advice import signature_of
 from policy_core.configs.codec import ADDED, build, encode_fields, encoding_of
+from policy_core.configs.export import serialize_config
 from policy_core.configs.registry import register
 from policy_core.configs.validation import fields_of, validate_fields
 from policy_core.errors import ConfigError, ConfigTypeError
@@ -95,7 +96,9 @@ def static(cls: type[_T], /) -> type[_T]:
     # Run-time type checkers skip the constructor: `validate` raises the better error.
     config.__no_type_check__ = True  # type: ignore[attr-defined]
     register(config)
-    return jax.tree_util.register_static(config)
+    config = jax.tree_util.register_static(config)
+    serialize_config(config)
+    return config
 
 
 def _explain_arguments(config: Any) -> None:

@@ -26,6 +26,7 @@ from policy_core.contract import (
     ValuePrediction,
 )
 from policy_core.functions.step import forward, jit, score
+from policy_core.trees import varying_as
 
 
 @jit
@@ -81,14 +82,16 @@ def forward_sequence(
         )
         return state, distributions, predicted(values)
 
+    inputs = (observations, action_masks, is_first)
+    seen = (params, state, inputs)
+
     def step(state: State, inputs: Any) -> Any:
         observation, action_mask, first = inputs
         state, *outputs = forward(policy, state, observation, action_mask=action_mask, is_first=first)
-        return state, outputs
+        return varying_as(state, *seen), outputs
 
-    inputs = (observations, action_masks, is_first)
     if jax.tree.leaves(state):
-        state, (distributions, prediction) = jax.lax.scan(step, state, inputs)
+        state, (distributions, prediction) = jax.lax.scan(step, varying_as(state, *seen), inputs)
     else:
         _, (distributions, prediction) = jax.vmap(lambda inputs: step(state, inputs))(inputs)
     return state, distributions, prediction

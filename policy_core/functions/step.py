@@ -38,6 +38,7 @@ from policy_core.contract import (
     Value,
     ValuePrediction,
 )
+from policy_core.trees import varying_as
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
@@ -132,7 +133,8 @@ def reset(policy: Policy[Params, State, Observation, Action], *, key: Key | None
     params, config = pair(policy)
     check_params(params, config)
     check_key(key)
-    return config.initial_state(params, key=key)
+    state: State = varying_as(config.initial_state(params, key=key), params, key)
+    return state
 
 
 @jit

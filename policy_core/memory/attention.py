@@ -94,8 +94,11 @@ class WindowAttention:
 
     def initial_state(self, params: dict[str, Any]) -> State:
         """An empty ring buffer: `count` 0, `keys` and `values` zeros."""
-        buffer = jnp.zeros((self.window, self.size), wide_float(params["ages"].dtype))
-        return {"keys": buffer, "values": buffer, "count": jnp.zeros((), jnp.int32)}
+        # One array each: one that occurs twice cannot be donated.
+        keys, values = (
+            jnp.zeros((self.window, self.size), wide_float(params["ages"].dtype)) for _ in range(2)
+        )
+        return {"keys": keys, "values": values, "count": jnp.zeros((), jnp.int32)}
 
     def step(
         self, params: dict[str, Any], state: State, x: Float[Array, " inputs"]
@@ -109,7 +112,9 @@ class WindowAttention:
         now = (age == 0)[:, None]
         keys = jnp.where(now, key[None], state["keys"])
         values = jnp.where(now, value[None], state["values"])
-        bias = params["ages"].astype(keys.dtype)[:, age]
+        # Plus zero times the count: over an explicit mesh JAX indexes only what is sharded as the index is.
+        ages = params["ages"].astype(keys.dtype) + (0 * count).astype(keys.dtype)
+        bias = ages[:, age]
         output = self._attend(query[None], keys, values, bias[:, None], (age <= count)[None])
         state = {"keys": keys, "values": values, "count": self._canonical(count + 1)}
         return state, e + linear(params["output"], output[0].astype(x.dtype))
@@ -118,7 +123,7 @@ class WindowAttention:
         self, params: Any, state: State, xs: Float[Array, "time inputs"], is_first: Bool[Array, " time"]
     ) -> tuple[State, Float[Array, "time size"]]:
         """All steps in parallel, in blocks of the length of the window."""
-        time, window, count = len(xs), self.window, state["count"]
+        time, window, count = xs.shape[0], self.window, state["count"]
         e, queries, keys, values = jax.vmap(lambda x: self._project(params, x, state["keys"].dtype))(xs)
         # The ring buffer in order of time, then the new steps. Invariant: query t attends to key s if and
         # only if 0 <= t - s < window and both are of the same episode. These are the keys that are
@@ -133,7 +138,7 @@ class WindowAttention:
         episodes = jnp.concatenate([jnp.where(written, 0, -1), episode])
 
         # A block of at most `window` queries reaches back at most to the start of the block before.
-        length = min(window, time)
+        length = window if jax.export.is_symbolic_dim(time) else min(window, time)
         age = (window + np.arange(length)[:, None]) - np.arange(window + length)  # [query, key]
         bias = params["ages"].astype(keys.dtype)[:, np.clip(age, 0, window - 1)]
         in_window = (age >= 0) & (age < window)
@@ -156,10 +161,10 @@ class WindowAttention:
         # episodes, rolled so that step t of the last episode is in slot t modulo window.
         last = episode[-1]
         steps = jnp.sum(episode == last, dtype=jnp.int32) + jnp.where(last == 0, count, 0)
-        kept = (episodes[-window:] == last)[:, None]
+        kept = (episodes[time:] == last)[:, None]
 
         def ring_buffer(rows: Float[Array, "steps size"]) -> Float[Array, "window size"]:
-            return jnp.roll(jnp.where(kept, rows[-window:], 0), steps, 0)
+            return jnp.roll(jnp.where(kept, rows[time:], 0), steps, 0)
 
         count = self._canonical(steps)
         return {"keys": ring_buffer(keys), "values": ring_buffer(values), "count": count}, ys
@@ -191,19 +196,19 @@ class WindowAttention:
 
 def _blocks(x: Array, length: int) -> Array:
     """`[time, ...]` to `[block, length, ...]`, padded at the end with zeros."""
-    return _padded(x, length).reshape(-1, length, *x.shape[1:])
+    time, *rest = x.shape
+    count = (time + length - 1) // length  # `time` may be a symbol
+    padded = jnp.pad(x, [(0, count * length - time), *[(0, 0)] * len(rest)])
+    return padded.reshape(count, length, *rest)
 
 
 def _contexts(x: Array, window: int, length: int) -> Array:
     """`[window + time, ...]` to `[block, window + length, ...]`: blocks and the rows before them."""
-    if len(x) <= window + length:
-        return x[None]
-    blocks = _blocks(x, length)  # several blocks only if length == window, so the one before is the window
-    return jnp.concatenate([blocks[:-1], blocks[1:]], axis=1)
-
-
-def _padded(x: Array, length: int) -> Array:
-    return jnp.pad(x, [(0, -len(x) % length), *[(0, 0)] * (x.ndim - 1)])
+    if length < window:
+        return x[None]  # all of time is one block
+    blocks = _blocks(x[window:], length)
+    before = jnp.concatenate([x[None, :window], blocks[:-1]])
+    return jnp.concatenate([before, blocks], axis=1)
 
 
 _: type[Memory] = WindowAttention

@@ -89,12 +89,14 @@ class MinGRU:
     def sequence(
         self, params: Any, state: State, xs: Float[Array, "time inputs"], is_first: Bool[Array, " time"]
     ) -> tuple[State, Float[Array, "time size"]]:
-        """A sequential scan on CPUs, where it is faster; an associative scan on other platforms."""
+        """A sequential scan on CPUs, where it is faster, or for a symbolic time; else an associative one."""
 
         def sequential_scan(params: Any, state: Any, xs: Any, is_first: Any) -> Any:
             return scan_steps(self, params, state, xs, is_first)
 
         arguments = (params, state, xs, is_first)
+        if jax.export.is_symbolic_dim(xs.shape[0]):
+            return scan_steps(self, *arguments)
         state, ys = jax.lax.platform_dependent(*arguments, cpu=sequential_scan, default=self.parallel_scan)
         return state, ys
 

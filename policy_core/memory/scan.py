@@ -7,6 +7,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
 from policy_core.contract import Memory
+from policy_core.trees import varying_as
 
 _PIECES = 4
 
@@ -31,13 +32,15 @@ def scan_steps(
     initial = memory.initial_state(params)
     leaves, structure = jax.tree.flatten(params)
     pieces = [_split(leaf) for leaf in leaves]
+    inputs = (params, state, xs, is_first)
 
-    def step(state: Any, inputs: Any) -> tuple[Any, Float[Array, " outputs"]]:
-        x, first = inputs
+    def step(state: Any, step_inputs: Any) -> tuple[Any, Float[Array, " outputs"]]:
+        x, first = step_inputs
         params = jax.tree.unflatten(structure, [_joined(parts) for parts in pieces])
-        return memory.step(params, reset_where(first, initial, state), x)
+        state, y = memory.step(params, reset_where(first, initial, state), x)
+        return varying_as(state, *inputs), y
 
-    state, ys = jax.lax.scan(step, state, (xs, is_first))
+    state, ys = jax.lax.scan(step, varying_as(state, *inputs), (xs, is_first))
     return state, ys
 
 

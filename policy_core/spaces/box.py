@@ -117,7 +117,7 @@ class Box:
             return _sample_integers(key, low, high)
         # Sampled in float32 or wider; low * (1 - u) + high * u cannot overflow, for bounds of +-3e38 too.
         wide = wide_float(low.dtype)
-        uniform_key, tail_key = jax.random.split(key)
+        uniform_key, tail_key, normal_key = jax.random.split(key, 3)
         u = jax.random.uniform(uniform_key, self.shape, wide)
         finite_low, finite_high = np.isfinite(low), np.isfinite(high)
         safe_low = jnp.asarray(np.where(finite_low, low, 0), wide)
@@ -126,7 +126,7 @@ class Box:
         sample = jnp.select(
             [finite_low & finite_high, finite_low, finite_high],
             [safe_low * (1 - u) + safe_high * u, safe_low + tail, safe_high - tail],
-            jax.random.normal(tail_key, self.shape, wide),
+            jax.random.normal(normal_key, self.shape, wide),
         )
         return jnp.clip(sample.astype(low.dtype), low, high)
 
