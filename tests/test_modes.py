@@ -49,7 +49,7 @@ def observations_of(config: Any, *leading: int) -> Any:
 
 
 def actions_of(config: Any, *leading: int) -> Any:
-    return structs(lambda: config.plan.policy_space.sample(key=KEY), *leading)
+    return structs(lambda: config._policy_space.sample(key=KEY), *leading)
 
 
 def manual(kind: str = "Auto", check_vma: bool = True) -> Any:
