@@ -20,7 +20,8 @@ from policy_core import (
     surgery,
 )
 from policy_core.actor_critic import ActorCriticConfig
-from policy_core.configs import added, diff, fingerprint, serialize_tuples, static
+from policy_core.configs import added, diff, fingerprint, static
+from policy_core.configs.export import serialize_tuples as _serialize_tuples
 from policy_core.contract import Policy
 from policy_core.encoders import Embedding, Flatten, ImpalaCNN, MinAtarCNN, NatureCNN, Parts
 from policy_core.files import from_bytes, inspect, load, load_extra, save, to_bytes, verify
@@ -72,7 +73,7 @@ _MODULES = (
     contract, distributions, encoders, errors, files, heads, memory, networks, spaces, surgery,
 )  # fmt: skip
 
-serialize_tuples(*_MODULES)
+_serialize_tuples(*_MODULES)
 
 _RENAMED: dict[str, str] = {}  # old name to new, for one minor version
 

@@ -59,7 +59,7 @@ def config(
 
 def others(mask: object, seen: dict) -> jnp.ndarray:
     """Aim at anything but the number of the tool."""
-    free = jnp.arange(4) != seen["tool"]
+    free = jnp.arange(4, dtype=jnp.int32) != seen["tool"]
     return free if mask is None else mask & free
 
 

@@ -182,15 +182,17 @@ def over_devices(kind: str) -> tuple[Any, Any]:
     return mesh, place
 
 
+DIFFERENTIATED = ("image", "parts", "act nested", "gru", "layer norm")  # twice the time
+
+
 @pytest.mark.parametrize("name", cases.CONFIGS)
 def test_a_config_goes_over_an_explicit_mesh(name: str) -> None:
     config, (mesh, place) = cases.CONFIGS[name], over_devices("Explicit")
     policy, batch = policy_of(config), (observations_of(config, 2, TIME), actions_of(config, 2, TIME))
     state = structs(lambda: pc.reset(pc.init(config, key=KEY)), 2)
 
-    def gradient(policy: Any, observations: Any, actions: Any) -> Any:
-        total = lambda p: jnp.sum(jax.vmap(lambda *x: evaluated(p, *x)[1])(observations, actions))
-        return jax.grad(total)(policy)
+    def total(policy: Any, observations: Any, actions: Any) -> Any:
+        return jnp.sum(jax.vmap(lambda *x: evaluated(policy, *x)[1])(observations, actions))
 
     def act(policy: Any, state: Any, observation: Any) -> Any:
         return jax.vmap(lambda state, x: pc.act(policy, state, x))(state, observation)
@@ -199,11 +201,12 @@ def test_a_config_goes_over_an_explicit_mesh(name: str) -> None:
         return jax.vmap(lambda *x: jax.grad(lambda p: evaluated(p, *x[1:])[1])(x[0]))(policy, *batch)
 
     with jax.set_mesh(mesh):
-        jax.eval_shape(jax.jit(gradient), place(policy), *place(batch, "device"))
+        function = jax.grad(total) if name in DIFFERENTIATED else total
+        jax.eval_shape(jax.jit(function), place(policy), *place(batch, "device"))
         if jax.tree.leaves(state):
             arguments = place((state, observations_of(config, 2)), "device")
             jax.eval_shape(jax.jit(act), place(policy), *arguments)
-        if name in ("image", "parts", "act nested", "gru"):
+        if name in DIFFERENTIATED:
             jax.eval_shape(jax.jit(by_member), *place((policy_of(config, 2), *batch), "device"))
 
 
@@ -318,23 +321,6 @@ def test_a_class_that_is_defined_anew_is_serialized_and_an_unknown_one_is_not_re
 # --- Keys ------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", cases.CONFIGS)
-def test_no_key_is_used_twice(name: str) -> None:
-    config = cases.CONFIGS[name]
-
-    def everything(key: Any) -> Any:
-        init_key, observation_key, reset_key, action_key, mode_key = jax.random.split(key, 5)
-        policy = pc.init(config, key=init_key)
-        observation = config.observation_space.sample(key=observation_key)
-        state, *outputs = pc.action_and_value(
-            policy, pc.reset(policy, key=reset_key), observation, key=action_key
-        )
-        return outputs, pc.act(policy, state, observation, key=mode_key)
-
-    with jax.debug_key_reuse(True):
-        jax.jit(everything).trace(KEY)
-
-
 @pytest.mark.parametrize("name", cases.SPACES)
 def test_a_sample_uses_no_key_twice(name: str) -> None:
     with jax.debug_key_reuse(True):
@@ -367,3 +353,51 @@ def test_what_is_made_without_jit_is_donated() -> None:
     with jax.disable_jit():
         made = pc.Normalize().init(pc.Box(shape=(3,))), memory.initial_state({"ages": jnp.zeros((1, 2))})
     jax.jit(lambda made: jax.tree.map(lambda leaf: leaf + 1, made), donate_argnums=0)(made)
+
+
+# --- The table -------------------------------------------------------------------------------
+
+
+CHECKED = ("two memories", "normalized")
+
+
+@pytest.mark.parametrize("name", cases.CONFIGS)
+def test_a_config_is_traced_under_every_check(name: str) -> None:
+    """Under a shard_map, in 64 bits, with checked keys; promotion and ranks are strict by conftest.
+
+    With the checks of jaxprs and of leaks, which take JAX several times as long, two of them.
+    """
+    config = cases.CONFIGS[name]
+
+    def everything(key: Any) -> Any:
+        keys = iter(jax.random.split(key, 4))
+        policy = pc.init(config, key=next(keys))
+        state = pc.reset(policy, key=next(keys))
+        observation = config.observation_space.sample(key=next(keys))
+        state, action, *_ = pc.action_and_value(policy, state, observation, key=next(keys))
+        state, _ = pc.value(policy, state, observation, is_first=jnp.array(True))
+        stacked = jax.tree.map(lambda leaf: jnp.stack([leaf] * TIME), (observation, action))
+        return state, evaluated(policy, *stacked), pc.update_statistics(policy, observation)
+
+    keys = jax.eval_shape(lambda: jax.random.split(KEY, 2))
+    slow = name in CHECKED
+    with (
+        jax.enable_x64(True), jax.debug_key_reuse(True), jax.enable_checks(slow), jax.check_tracer_leaks(slow)
+    ):  # fmt: skip
+        manual()(everything).trace(keys)
+
+
+@pytest.mark.parametrize("name", ["gru", "squashed", "HL-Gauss values"])
+def test_no_nan_comes_up_on_the_way(name: str) -> None:
+    config = cases.CONFIGS[name]
+    policy, observations = numbers_for((policy_of(config), observations_of(config, TIME)))
+    actions = jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), actions_of(config, TIME))
+    with jax.debug_nans(True):
+        jax.jit(jax.grad(lambda p: evaluated(p, observations, actions)[1]))(policy)
+
+
+def test_a_policy_acts_without_jit() -> None:
+    policy = jax.tree.map(jnp.asarray, numbers_for(policy_of(cases.CONFIGS["gru"])))
+    with jax.disable_jit():
+        _, action = pc.act(policy, pc.reset(policy), jnp.ones(3))
+    assert 0 <= action < 3

@@ -13,5 +13,4 @@ from policy_core.configs.comparison import diff as diff
 from policy_core.configs.comparison import fingerprint as fingerprint
 from policy_core.configs.decorator import added as added
 from policy_core.configs.decorator import static as static
-from policy_core.configs.export import serialize_tuples as serialize_tuples
 from policy_core.configs.validation import set_field as set_field
