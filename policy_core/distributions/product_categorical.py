@@ -32,8 +32,7 @@ class ProductCategorical(NamedTuple):
         >>> import jax.numpy as jnp
         >>> from policy_core import MultiDiscrete
         >>> from policy_core.distributions import ProductCategorical
-        >>> from policy_core.distributions.numerics.common import check_event
-    from policy_core.spaces import JointMask
+        >>> from policy_core.spaces import JointMask
         >>> different = JointMask(~jnp.eye(3, dtype=bool))
         >>> d = ProductCategorical(jnp.zeros(6), different, MultiDiscrete((3, 3)))
         >>> round(float(jnp.exp(d.entropy())), 4), d.mode().tolist()
