@@ -41,8 +41,9 @@ def train(
 
     population = jax.jit(jax.vmap(train_chunk))
     start = time.perf_counter()
-    runner = jax.jit(jax.vmap(init))(jax.vmap(jax.random.key)(jnp.arange(seeds)))
-    compiled = population.lower(runner).compile()
+    with console.status("compiling"):
+        runner = jax.jit(jax.vmap(init))(jax.vmap(jax.random.key)(jnp.arange(seeds)))
+        compiled = population.lower(runner).compile()
     seconds = time.perf_counter() - start
     console.print(f"{seeds} policies, {steps * chunks:,} steps each, compiled in {seconds:.1f} s")
     curves = []
