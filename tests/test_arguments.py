@@ -180,6 +180,8 @@ def test_a_config_whose_init_cannot_be_traced_says_so_or_opts_out(monkeypatch):
         pc.act(policy, (), ONES)
     monkeypatch.setattr(Untraced, "params_unchecked", True, raising=False)
     assert int(pc.act(policy, (), ONES)[1]) == 0
+    assert pc.batch_shape(policy) == ()
+    assert pc.summary(policy).startswith("Untraced: 1 parameters")
 
 
 def test_the_methods_of_jit_survive():

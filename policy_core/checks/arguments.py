@@ -35,7 +35,7 @@ def check_config(config: Any) -> None:
 
 def check_params(params: Any, config: ActorCritic) -> None:
     """Raise `StructureError` unless the params have the paths, shapes and kinds of dtype of `init`."""
-    if not getattr(config, "params_unchecked", False) and (axes := batch_axes(params, config)):
+    if axes := batch_axes(params, config):
         path, leaf = jax.tree_util.tree_leaves_with_path(params)[0]
         shape, where = jnp.shape(leaf), jax.tree_util.keystr(path)
         raise StructureError(
@@ -45,11 +45,13 @@ def check_params(params: Any, config: ActorCritic) -> None:
 
 
 def batch_axes(params: Any, config: ActorCritic) -> tuple[int, ...]:
-    """The leading axes that all leaves have in front of those of `init`.
+    """The leading axes that all leaves have in front of those of `init`; `()` if that is unchecked.
 
     Raises:
         StructureError: for params that are not those of the config.
     """
+    if getattr(config, "params_unchecked", False):
+        return ()
     x64 = bool(jax.config.jax_enable_x64)  # type: ignore[attr-defined]
     struct = _params_struct(cast("Hashable", config), x64)
     pairs = zip(jax.tree.leaves(params), jax.tree.leaves(struct), strict=False)
