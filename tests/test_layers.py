@@ -29,7 +29,7 @@ LAYERS: list[set[str]] = [
 ]
 # 6,000 when the rooms were arranged; the rest is what compares params and actions with the config, and what
 # the faults of numbers, files and modes of JAX took to mend. Raise it in the commit that says what it buys.
-MOST_LINES = 6_500
+MOST_LINES = 6_700
 LAYER_OF = {name: i for i, layer in enumerate(LAYERS) for name in layer}
 
 THIRD_PARTY = {"jax", "numpy", "jaxtyping", "typing_extensions", "msgpack", "chex"}
