@@ -8,15 +8,16 @@
     arrays      JAX arrays to rows and back
     configs     the config in a file, and migrations
     replay      the self-test: outputs that were recorded when the policy was saved
-    policies    save, load, verify, inspect
+    inspection  what a file holds, for people
+    policies    save, load, verify
 
 The format, MUST by MUST, is in docs/file-format.md. There is no pickle and no code in a file,
 and a type of config is looked up among those registered, never imported.
 """
 
-from policy_core.files.policies import FileInfo as FileInfo
+from policy_core.files.inspection import FileInfo as FileInfo
+from policy_core.files.inspection import inspect as inspect
 from policy_core.files.policies import from_bytes as from_bytes
-from policy_core.files.policies import inspect as inspect
 from policy_core.files.policies import load as load
 from policy_core.files.policies import load_extra as load_extra
 from policy_core.files.policies import save as save
