@@ -3,6 +3,9 @@
 Five seeds are one population: one program, one compilation, one file. Run by `make demo`.
 """
 
+import command
+
+# isort: split
 import argparse
 import math
 import subprocess
@@ -15,7 +18,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import ppo
-from policy_core_adapters import gymnax
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
@@ -96,15 +98,14 @@ def plot(path: Path, steps: np.ndarray, returns: np.ndarray, target: float) -> N
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--env", default="CartPole-v1", help="a gymnax environment")
-    parser.add_argument("--seeds", type=int, default=5, help="how many policies to train")
-    parser.add_argument("--updates", type=int, default=ppo.Hyperparameters().num_updates)
-    parser.add_argument("--episodes", type=int, default=100, help="of the evaluation, a policy")
+    parser.add_argument("--seeds", type=command.positive, default=5, help="how many policies to train")
+    parser.add_argument("--updates", type=command.positive, default=ppo.Hyperparameters().num_updates)
+    parser.add_argument("--episodes", type=command.positive, default=100, help="of the evaluation, a policy")
     parser.add_argument("--target", type=float, default=475.0, help="mean return to ask of each seed")
     parser.add_argument("--out", type=Path, default=Path("build/demo"), help="folder for the results")
     options = parser.parse_args()
+    env = command.environment(options.env)
     options.out.mkdir(parents=True, exist_ok=True)
-
-    env = gymnax.make(options.env)
     config = pc.ActorCriticConfig(observation_space=env.observation_space, action_space=env.action_space)
     hyper = ppo.Hyperparameters(num_updates=options.updates)
     policies, steps, returns = train(config, env, hyper, options.seeds, math.gcd(8, options.updates))
@@ -114,10 +115,10 @@ def main() -> int:
     pc.save(file, policies, metadata={"environment": options.env})
     console.print(f"learning curves: {picture}")
     console.print(f"saved {file}, {file.stat().st_size:,} bytes; loading it in a fresh process")
-    command = [sys.executable, str(HERE / "evaluate.py"), str(file), "--env", options.env]
-    command += ["--episodes", str(options.episodes), "--target", str(options.target)]
-    return subprocess.run(command, check=False).returncode
+    script = [sys.executable, str(HERE / "evaluate.py"), str(file), "--env", options.env]
+    script += ["--episodes", str(options.episodes), "--target", str(options.target)]
+    return subprocess.run(script, check=False).returncode
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    command.run(main)

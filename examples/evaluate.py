@@ -1,12 +1,13 @@
 """Load a policy file, or a population, and let it play: the file is all that is needed."""
 
+import command
+
+# isort: split
 import argparse
-import sys
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-from policy_core_adapters import gymnax
 from policy_core_adapters.environment import Environment
 from rich.console import Console
 from rich.table import Table
@@ -43,18 +44,18 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("file")
     parser.add_argument("--env", default="CartPole-v1", help="a gymnax environment")
-    parser.add_argument("--episodes", type=int, default=100)
-    parser.add_argument("--max-steps", type=int, default=500, help="of an episode")
+    parser.add_argument("--episodes", type=command.positive, default=100)
+    parser.add_argument("--max-steps", type=command.positive, default=500, help="of an episode")
     parser.add_argument("--seed", type=int, default=1000, help="of the environments")
     parser.add_argument("--target", type=float, default=float("-inf"), help="mean return to ask for")
     options = parser.parse_args()
 
     policy = pc.load(options.file)
     _, config = policy
-    env = gymnax.make(options.env)
-    single = jax.tree.leaves(jax.eval_shape(lambda: pc.init(config, key=jax.random.key(0))))[0]
-    population = jax.tree.leaves(policy)[0].ndim > single.ndim
-    policies = policy if population else jax.tree.map(lambda x: x[None], policy)
+    env = command.environment(options.env)
+    command.check_fits(config, env, options.env)
+    axes = len(pc.batch_shape(policy))
+    policies = jax.tree.map(lambda x: x.reshape(-1, *x.shape[axes:]), policy)
     key = jax.random.key(options.seed)
     run = jax.vmap(lambda policy: evaluate(policy, env, key, options.episodes, options.max_steps))
     returns = jax.jit(run)(policies)
@@ -74,4 +75,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    command.run(main)

@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import command
 import demo
 import jax
 import jax.numpy as jnp
@@ -118,8 +119,8 @@ def run_all(description: str | None, tasks: dict[str, Task], seeds: int) -> tupl
     """
     parser = argparse.ArgumentParser(description=description)
     parser.add_argument("--task", action="append", choices=tasks, help="may be repeated; all by default")
-    parser.add_argument("--updates", type=int, help="instead of those of the task")
-    parser.add_argument("--seeds", type=int, default=seeds)
+    parser.add_argument("--updates", type=command.positive, help="instead of those of the task")
+    parser.add_argument("--seeds", type=command.positive, default=seeds)
     parser.add_argument("--out", type=Path, help="folder for the results")
     options = parser.parse_args()
     whole = options.task is None and options.updates is None and options.seeds == seeds

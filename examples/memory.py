@@ -5,7 +5,9 @@ the field `memory` of the config differs. Three seeds are one program. A run of 
 fewer updates or seeds, writes into `build/results`.
 """
 
-import sys
+import command
+
+# isort: split
 from pathlib import Path
 
 import demo
@@ -113,4 +115,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    command.run(main)

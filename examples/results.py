@@ -4,7 +4,9 @@ Five seeds of a task are one program. Writes `results.md` and `results.png`; a r
 or with fewer updates or seeds, writes into `build/results` so as not to overwrite them.
 """
 
-import sys
+import command
+
+# isort: split
 from pathlib import Path
 from typing import Any
 
@@ -136,4 +138,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    command.run(main)

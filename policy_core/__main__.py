@@ -9,6 +9,7 @@ import argparse
 import json
 import math
 import os
+import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -17,8 +18,10 @@ from typing import Any
 import numpy as np
 
 from policy_core import files
-from policy_core.configs.comparison import diff_data, printable
+from policy_core.configs.codec import completed
+from policy_core.configs.comparison import diff_data, leaves_of, printable
 from policy_core.errors import PolicyError, SelfTestError
+from policy_core.files.inspection import tree_of
 from policy_core.files.members import extract
 from policy_core.files.policies import read_document
 from policy_core.files.rows import Row
@@ -80,8 +83,8 @@ def _version() -> str:
 
 def _inspect(options: Any) -> tuple[Any, int]:
     result = files.inspect(options.file)
-    parameters = sum(math.prod(shape) for _, _, shape, _ in result.leaves)
-    return {"file": str(options.file), "parameters": parameters, **result._asdict()}, 0
+    more = {"parameters": result.parameters, "added": result.added}
+    return {"file": str(options.file), **more, **result._asdict()}, 0
 
 
 def _verify(options: Any) -> tuple[Any, int]:
@@ -91,9 +94,13 @@ def _verify(options: Any) -> tuple[Any, int]:
 
 def _diff(options: Any) -> tuple[Any, int]:
     left, right = read_document(options.a), read_document(options.b)
-    fields = diff_data(left.config_data(), right.config_data())
-    params = _differences(left.leaves, right.leaves)
-    return {"fields": fields, "params": params}, 1 if fields or params else 0
+    configs = [completed(document.config_data()) for document in (left, right)]
+    fields, params = diff_data(*configs), _differences(left.leaves, right.leaves)
+    equal = {
+        "fields": len({*leaves_of(configs[0]), *leaves_of(configs[1])}) - len(fields),
+        "params": len({row.path for row in (*left.leaves, *right.leaves)}) - len(params),
+    }
+    return {"fields": fields, "params": params, "equal": equal}, 1 if fields or params else 0
 
 
 def _index(text: str) -> tuple[int, ...]:
@@ -162,79 +169,72 @@ def _show_diff(result: dict[str, Any]) -> None:
         screen.table(("field", "in A", "in B"), result["fields"])
     if result["params"]:
         rows = [
-            (p, a, b if a != b else "", "" if d is None else f"{d:.3g}") for p, a, b, d in result["params"]
+            (p, a, "=" if a == b else b, "-" if d is None else f"{d:.3g}") for p, a, b, d in result["params"]
         ]
-        screen.table(("params", "in A", "in B", "largest difference"), rows)
+        screen.table(("params", "in A", "in B", "largest change"), rows)
     if not result["fields"] and not result["params"]:
         screen.line("the same policy")
+        return
+    screen.line("")
+    screen.line("equal: {fields} of the fields, {params} of the params".format(**result["equal"]))
+
+
+_NUMBERS = ("numbers", "bytes", "largest change")
 
 
 class _Screen:
-    """Printer of tables and trees, with rich if it is installed."""
+    """Printer of tables and trees that fit the terminal; in a pipe nothing is broken into lines."""
 
     def __init__(self) -> None:
-        try:
-            from rich.console import Console
-        except ImportError:
-            self.console: Any = None
-        else:
-            width = None if sys.stdout.isatty() else 120  # nothing is cut off in a pipe
-            self.console = Console(width=width, highlight=False, markup=False)
+        self.width = shutil.get_terminal_size().columns if sys.stdout.isatty() else sys.maxsize
 
     def line(self, text: str) -> None:
         """Print one line of text."""
         print(printable(text))
 
     def table(self, header: tuple[str, ...], rows: Sequence[Sequence[str]]) -> None:
-        """Print rows under a header; columns of numbers are right-justified by rich."""
-        rows = [[printable(str(cell)) for cell in row] for row in rows]
-        if self.console is not None:
-            from rich import box
-            from rich.table import Table
-
-            table = Table(box=box.SIMPLE_HEAD, pad_edge=False)
-            for name in header:
-                right = name in ("numbers", "bytes", "largest difference")
-                table.add_column(name, justify="right" if right else "left", overflow="fold")
-            for row in rows:
-                table.add_row(*row, style="bold" if row[0] == "total" else None)
-            self.console.print(table)
-            return
-        widths = [max(len(str(row[i])) for row in (header, *rows)) for i in range(len(header))]
+        """Print rows under a header; cells too wide for the terminal are continued below."""
+        cells = [[printable(str(cell)) for cell in row] for row in (header, *rows)]
+        widths = self._widths(cells)
         print()
-        for row in (header, *rows):
-            cells = zip(row, widths, strict=True)
-            print("  ".join(f"{cell:<{width}}" for cell, width in cells).rstrip())
+        for i, row in enumerate(cells):
+            parts = [_wrapped(cell, width) for cell, width in zip(row, widths, strict=True)]
+            for j in range(max(map(len, parts))):
+                texts = [part[j] if j < len(part) else "" for part in parts]
+                columns = zip(header, texts, widths, strict=True)
+                line = [f"{text:{'>' if name in _NUMBERS else '<'}{width}}" for name, text, width in columns]
+                print("  ".join(line).rstrip())
+            if i == 0:
+                print("-" * (sum(widths) + 2 * len(widths) - 2))
+
+    def _widths(self, cells: list[list[str]]) -> list[int]:
+        """The widths of columns: what they need, but for the widest ones of a table that does not fit."""
+        widths = [min(max(map(len, column)), self.width) for column in zip(*cells, strict=True)]
+        least = [12 if name not in _NUMBERS else width for name, width in zip(cells[0], widths, strict=True)]
+        while sum(widths) + 2 * len(widths) - 2 > self.width:
+            first, *others = (width - few for width, few in zip(widths, least, strict=True))
+            if max(first, *others) <= 0:
+                break
+            widths[1 + others.index(max(others)) if max(others) > 0 else 0] -= 1  # names are broken last
+        return widths
 
     def tree(self, data: Any) -> None:
-        """Print a config as a tree."""
-        lines = [(depth, printable(name), printable(text)) for depth, name, text in _branches("config", data)]
-        if self.console is None:
-            print("\n".join(f"{'  ' * depth}{name}: {text}" for depth, name, text in lines))
-            return
-        from rich.text import Text
-        from rich.tree import Tree
-
-        stack: list[Any] = []
-        for depth, name, text in lines:
-            label = Text.assemble((name, "bold"), "  ", text)
-            del stack[depth:]
-            stack.append(stack[-1].add(label) if stack else Tree(label, guide_style="dim"))
-        self.console.print(stack[0])
+        """Print a config as a tree, by indentation."""
+        for depth, name, text in tree_of(data):
+            line = printable(f"{name}: {text}".rstrip())
+            indent = "  " * depth
+            print("\n".join(indent + part for part in _wrapped(line, max(self.width - len(indent), 12))))
 
 
-def _branches(name: str, data: Any, depth: int = 0) -> list[tuple[int, str, str]]:
-    """(depth, name, value) of every line of a tree."""
-    if isinstance(data, dict) and set(data) == {"type", "fields"}:
-        parts = [_branches(key, value, depth + 1) for key, value in data["fields"].items()]
-        return [(depth, name, data["type"]), *(line for part in parts for line in part)]
-    if isinstance(data, list) and any(isinstance(item, dict | list) for item in data):
-        named = all(isinstance(item, list) and len(item) == 2 and isinstance(item[0], str) for item in data)
-        pairs = data if named else [(f"[{i}]", item) for i, item in enumerate(data)]
-        parts = [_branches(label, item, depth + 1) for label, item in pairs]
-        return [(depth, name, ""), *(line for part in parts for line in part)]
-    text = str(tuple(data)) if isinstance(data, list) else repr(data)
-    return [(depth, name, text if len(text) <= 72 else f"{text[:60]}... ({len(data)})")]
+def _wrapped(text: str, width: int) -> list[str]:
+    """Text in lines of at most a width, broken behind a slash or a space where there is one."""
+    lines, start = [], 0
+    while len(text) - start > width:
+        most = start + width
+        end = max(text.rfind("/", start, most), text.rfind(" ", start, most)) + 1 or most
+        lines.append(text[start:end])
+        start = end
+    return [*lines, text[start:]]
 
 
 def _plain(data: Any) -> Any:

@@ -45,6 +45,7 @@ Action = TypeVar("Action", default=Any)
 Params = TypeVar("Params", default=Any)
 State = TypeVar("State", default=Any)
 Observation = TypeVar("Observation", default=Any)
+Config = TypeVar("Config", covariant=True, bound="ActorCritic[Any, Any, Any, Any]", default=Any)
 
 
 @runtime_checkable
@@ -280,6 +281,22 @@ class DetachableActorCritic(ActorCritic[Params, State, Observation, Action], Pro
 
 Policy: TypeAlias = tuple[Params, ActorCritic[Params, State, Observation, Action]]
 """A plain tuple `(params, config)`. As a pytree its leaves are those of `params`."""
+
+
+class ActorCriticOf(
+    ActorCritic[Params, State, Observation, Action], Protocol[Params, State, Observation, Action, Config]
+):
+    """An `ActorCritic` of the class `Config`, which every config is that is no mere protocol.
+
+    For type checkers: a type variable cannot be bounded by a protocol of other type variables, but
+    the class of an object is one of its attributes. So `init(config)` has the class of `config`.
+    """
+
+    # As `object` has it, but without the setter.
+    @property  # type: ignore[misc]
+    def __class__(self) -> type[Config]:  # type: ignore[override]  # pyright: ignore[reportIncompatibleMethodOverride]
+        """The class of the config."""
+        ...
 
 
 # The parts of the shipped policy. To use your own, pass an instance of a `@policy_core.static`

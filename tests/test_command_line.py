@@ -1,6 +1,5 @@
 """`python -m policy_core`: what it prints, and its exit codes."""
 
-import builtins
 import hashlib
 import json
 import subprocess
@@ -48,27 +47,51 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
-@pytest.fixture(params=["rich", "plain"])
-def screen(request: Any, monkeypatch: pytest.MonkeyPatch) -> str:
-    imported = builtins.__import__
-
-    def absent(name: str, *rest: Any, **more: Any) -> Any:
-        if name.partition(".")[0] == "rich":
-            raise ImportError(name)
-        return imported(name, *rest, **more)
-
-    if request.param == "plain":
-        monkeypatch.setattr(builtins, "__import__", absent)
-    return request.param
-
-
-def test_inspect_shows_everything(folder, capsys, screen):
+def test_inspect_shows_everything(folder, capsys):
     assert main(["inspect", str(folder / "good")]) == 0
     out = capsys.readouterr().out
     for text in (pc.fingerprint(CONFIG).hex(), "policy_core/ActorCriticConfig", "actor/tower/hidden_0/kernel",
                  "2 x 4", "count", "int64", "self-test: 8 observations", "by", "me", "total", "30", "120"):  # fmt: skip
         assert text in out, text
-    assert ("├──" in out) == (screen == "rich")
+    assert "layer_norm: False  (added later, at its default)" in out
+
+
+def test_info_prints_readably_and_lists_fields_at_their_later_defaults(folder):
+    found = pc.inspect(folder / "good")
+    assert found.added["actor.layer_norm"] is False
+    assert set(found.added) == {"actor.layer_norm", "critic.layer_norm", "value_head", "name"}
+    lines = str(found).splitlines()
+    assert lines[0] == "policy_core/ActorCriticConfig, 30 parameters in 6 leaves, and `extra`"
+    assert f"fingerprint {pc.fingerprint(CONFIG).hex()}" in lines
+    assert "  action_space: Discrete(n=3, start=0)" in lines
+    assert "  name: 'ActorCriticConfig'" in lines
+    assert "added later, at their defaults: actor.layer_norm, critic.layer_norm, name, value_head" in lines
+    assert "metadata by: me" in lines
+    assert all(len(line) <= 100 for line in lines)
+    assert len(lines) < 35
+    assert "classes" not in found.added  # that of a class which is not registered is not known
+    strange = found._replace(config={"type": "x/Y", "fields": {"a": "\x1b[2J" * 50}})
+    assert (strange.added, strange[0]) == ({}, {"type": "x/Y", "fields": {"a": "\x1b[2J" * 50}})
+    assert "\x1b" not in str(strange)
+
+
+@pytest.mark.parametrize("columns", [60, 80, 100])
+def test_tables_fit_the_terminal_and_break_names_last(columns, folder, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", str(columns))
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    document = opened((folder / "good").read_bytes())
+    row = ["a/long/path/to/the/kernel/of/a/layer", "float32", [1, 1, 1, 1], bytes(4)]
+    more = {"leaves": [row, *document["leaves"]], "metadata": {"note": "word " * 40 + "x" * 150}}
+    path = _sealed(folder, {"type": "x/Y", "fields": {"names": ["n" * 200]}}, **more)
+    for command in (["inspect", path], ["diff", str(folder / "other"), path]):
+        main(command)
+        lines = capsys.readouterr().out.splitlines()
+        assert max(len(line) for line in lines if not line.startswith((path, "fingerprint"))) <= columns
+    if columns >= 80:
+        assert any(row[0] in line for line in lines)
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: False)
+    main(["inspect", path])
+    assert "word " * 40 + "x" * 150 in capsys.readouterr().out  # a pipe has no width
 
 
 CODES = "\x1b]0;owned\x07\x1b[2J\n\r\u202e\x9b31m"
@@ -83,7 +106,7 @@ def _sealed(folder: Path, config: Any, **more: Any) -> str:
 
 
 @pytest.mark.parametrize("command", [["inspect"], ["diff", "good"], ["diff", "other"], ["verify"]])
-def test_nothing_in_a_file_steers_the_terminal(command, folder, capsys, screen):
+def test_nothing_in_a_file_steers_the_terminal(command, folder, capsys):
     document = opened((folder / "good").read_bytes())
     rows = sorted([[CODES + "row", "float32", [1], bytes(4)], *document["leaves"]])
     inner = {"type": f"x/{CODES}Net", "fields": {CODES: CODES}}
@@ -141,7 +164,7 @@ def test_what_cannot_be_read_is_said_in_one_line(command, name, folder, capsys):
     assert set(json.loads(capsys.readouterr().out)) == {"error"}
 
 
-def test_diff_shows_fields_and_params(folder, capsys, screen):
+def test_diff_shows_fields_and_params(folder, capsys):
     good = str(folder / "good")
     assert main(["diff", good, good]) == 0
     assert capsys.readouterr().out == "the same policy\n"
@@ -150,6 +173,8 @@ def test_diff_shows_fields_and_params(folder, capsys, screen):
     assert "critic/head/bias" in out
     assert "0.5" in out
     assert "actor" not in out
+    assert next(line.split() for line in out.splitlines() if "critic/head/bias" in line)[2:] == ["=", "0.5"]
+    assert out.splitlines()[-1] == "equal: 46 of the fields, 5 of the params"
     assert main(["diff", good, str(folder / "other")]) == 1
     out = capsys.readouterr().out
     assert "action_space.n" in out
@@ -161,12 +186,14 @@ def test_json_says_the_same(folder, capsys):
     assert main(["inspect", "--json", good]) == 0
     found = json.loads(capsys.readouterr().out)
     assert (found["parameters"], found["batch"], found["metadata"]) == (30, [], {"by": "me"})
+    assert found["added"]["actor.layer_norm"] is False
     assert found["fingerprint"] == pc.fingerprint(CONFIG).hex()
     assert found["config"]["fields"]["observation_space"]["fields"]["high"] == "inf"
     assert main(["diff", "--json", good, str(folder / "moved")]) == 1
     assert json.loads(capsys.readouterr().out) == {
         "fields": [],
         "params": [["critic/head/bias", "float32(1,)", "float32(1,)", 0.5]],
+        "equal": {"fields": 46, "params": 5},
     }
     assert main(["verify", "--json", good]) == 0
     assert json.loads(capsys.readouterr().out)["observations"] == 8

@@ -34,7 +34,6 @@ MOST_LINES = 7_000
 LAYER_OF = {name: i for i, layer in enumerate(LAYERS) for name in layer}
 
 THIRD_PARTY = {"jax", "numpy", "jaxtyping", "typing_extensions", "msgpack", "chex"}
-IF_INSTALLED = {"__main__": {"rich"}}
 
 
 def _files(folder: str) -> list[Path]:
@@ -146,9 +145,7 @@ def _lines_of_code(path: Path) -> int:
 @pytest.mark.parametrize("path", CORE, ids=_id)
 def test_the_core_imports_nothing_but_its_dependencies(path):
     roots = {name.partition(".")[0] for name in _imports(path)}
-    assert roots - set(sys.stdlib_module_names) - {"policy_core"} <= THIRD_PARTY | IF_INSTALLED.get(
-        path.stem, set()
-    )
+    assert roots - set(sys.stdlib_module_names) - {"policy_core"} <= THIRD_PARTY
 
 
 def test_every_dependency_of_the_core_is_imported():

@@ -52,6 +52,22 @@ def _added_defaults(cls: Any) -> dict[str, bytes]:
     }
 
 
+def added_defaults(name: str) -> dict[str, Any]:
+    """The defaults of the fields of a class that were declared with `added`, as plain data."""
+    cls = CONFIGS.get(name)
+    return {} if cls is None else {key: msgpack.unpackb(data) for key, data in _added_defaults(cls).items()}
+
+
+def completed(data: Any) -> Any:
+    """A config as plain data with the fields that are absent since they hold their later defaults."""
+    if isinstance(data, list):
+        return [completed(item) for item in data]
+    if not isinstance(data, dict):
+        return data
+    fields = {**added_defaults(data["type"]), **data["fields"]}
+    return {"type": data["type"], "fields": {key: completed(fields[key]) for key in sorted(fields)}}
+
+
 def from_data(data: Any, path: str = "config") -> Any:
     """Inverse of `to_data`; a missing field takes its default.
 

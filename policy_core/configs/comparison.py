@@ -3,7 +3,7 @@
 import hashlib
 from typing import Any
 
-from policy_core.configs.codec import encoding_of, to_data
+from policy_core.configs.codec import completed, encoding_of, to_data
 from policy_core.configs.registry import is_static
 from policy_core.errors import ConfigError
 
@@ -42,7 +42,7 @@ def diff(left: object, right: object) -> list[tuple[str, str, str]]:
         >>> diff(MLP((64,)), MLP((64,), activation="relu"))
         [('activation', "'tanh'", "'relu'")]
     """
-    return diff_data(to_data(_checked(left)), to_data(_checked(right)))
+    return diff_data(completed(to_data(_checked(left))), completed(to_data(_checked(right))))
 
 
 def _checked(config: object) -> object:
@@ -54,7 +54,7 @@ def _checked(config: object) -> object:
 
 def diff_data(left: Any, right: Any) -> list[tuple[str, str, str]]:
     """`diff` of configs as plain data, whose classes need not be registered."""
-    a, b = _leaves(left, ""), _leaves(right, "")
+    a, b = leaves_of(left), leaves_of(right)
     paths = [*a, *(path for path in b if path not in a)]
     return [
         (path, a.get(path, "(absent)"), b.get(path, "(absent)"))
@@ -68,18 +68,18 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
 
 
-def _leaves(data: Any, path: str) -> dict[str, str]:
-    """Path to printed value; a tuple of plain values is one value."""
+def leaves_of(data: Any, path: str = "") -> dict[str, str]:
+    """Path to printed value of a config as plain data; a tuple of plain values is one value."""
     if isinstance(data, dict):
         name = f"type of {path or 'config'}"
         leaves = {name: printable(data["type"])}
         for key, value in data["fields"].items():
             key = printable(key)
-            leaves |= _leaves(value, f"{path}.{key}" if path else key)
+            leaves |= leaves_of(value, f"{path}.{key}" if path else key)
         return leaves
     if isinstance(data, list) and any(isinstance(item, dict | list) for item in data):
         leaves = {f"{path} (length)": str(len(data))}
         for i, item in enumerate(data):
-            leaves |= _leaves(item, f"{path}[{i}]")
+            leaves |= leaves_of(item, f"{path}[{i}]")
         return leaves
     return {path: str(tuple(data)) if isinstance(data, list) else repr(data)}

@@ -8,8 +8,8 @@
     arrays      JAX arrays to rows and back
     configs     the config in a file, and migrations
     replay      the self-test: outputs that were recorded when the policy was saved
+    inspection  what a file holds, for people
     policies    save, load, verify
-    inspection  what a file holds
     members     one policy out of the file of a population
     sets        policies of different configs in a folder
 

@@ -3,14 +3,23 @@
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar, overload
 
 import jax
 import numpy as np
 from jaxtyping import PyTree
 
 from policy_core.configs.codec import encoding_of
-from policy_core.contract import Action, ActorCritic, Observation, Params, Policy, State
+from policy_core.contract import (
+    Action,
+    ActorCritic,
+    ActorCriticOf,
+    Config,
+    Observation,
+    Params,
+    Policy,
+    State,
+)
 from policy_core.errors import FileError
 from policy_core.files import replay
 from policy_core.files.arrays import arrays_of, check_specs, rows_of
@@ -72,6 +81,16 @@ def save(
     write_atomically(Path(path).absolute(), parts_of(policy, metadata, extra, self_test, observations))
 
 
+@overload
+def load(
+    path: PathLike,
+    config: ActorCriticOf[Params, State, Observation, Action, Config],
+    *,
+    member: tuple[int, ...] | int | None = None,
+    self_test: bool = False,
+    narrow: bool = False,
+) -> tuple[Params, Config]: ...
+@overload
 def load(
     path: PathLike,
     config: ActorCritic[Params, State, Observation, Action] | None = None,
@@ -79,7 +98,15 @@ def load(
     member: tuple[int, ...] | int | None = None,
     self_test: bool = False,
     narrow: bool = False,
-) -> Policy[Params, State, Observation, Action]:
+) -> Policy[Params, State, Observation, Action]: ...
+def load(
+    path: PathLike,
+    config: Any = None,
+    *,
+    member: tuple[int, ...] | int | None = None,
+    self_test: bool = False,
+    narrow: bool = False,
+) -> Any:
     """Read a policy from a file.
 
     Args:
@@ -231,9 +258,15 @@ def to_bytes(
     return b"".join(parts_of(policy, metadata, extra, self_test, observations))
 
 
+@overload
+def from_bytes(
+    data: bytes, config: ActorCriticOf[Params, State, Observation, Action, Config]
+) -> tuple[Params, Config]: ...
+@overload
 def from_bytes(
     data: bytes, config: ActorCritic[Params, State, Observation, Action] | None = None
-) -> Policy[Params, State, Observation, Action]:
+) -> Policy[Params, State, Observation, Action]: ...
+def from_bytes(data: bytes, config: Any = None) -> Any:
     """The policy from the bytes of `to_bytes`; the errors are those of `load`.
 
     Example:

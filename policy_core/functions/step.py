@@ -7,7 +7,7 @@ inside `jit`, `grad`, `vmap` and `scan`. They depend on the contract and on no i
 import functools
 import inspect
 from collections.abc import Callable
-from typing import Any, ParamSpec, TypeVar, cast
+from typing import Any, ParamSpec, TypeVar, cast, overload
 
 import jax
 import jax.numpy as jnp
@@ -27,6 +27,8 @@ from policy_core.checks.structure import check_structure
 from policy_core.contract import (
     Action,
     ActorCritic,
+    ActorCriticOf,
+    Config,
     Distribution,
     Key,
     Mask,
@@ -78,9 +80,15 @@ def jit(function: Callable[_P, _R], /) -> Callable[_P, _R]:
     return cast("Callable[_P, _R]", jitted)
 
 
+@overload
+def init(
+    config: ActorCriticOf[Params, State, Observation, Action, Config], *, key: Key
+) -> tuple[Params, Config]: ...
+@overload
 def init(
     config: ActorCritic[Params, State, Observation, Action], *, key: Key
-) -> Policy[Params, State, Observation, Action]:
+) -> Policy[Params, State, Observation, Action]: ...
+def init(config: Any, *, key: Key) -> Any:
     """A fresh policy: the pair `(params, config)`.
 
     Args:
@@ -102,8 +110,7 @@ def init(
         (64, 2)
     """
     check_config(config)
-    policy: Policy[Params, State, Observation, Action] = _init(config, key)
-    return policy
+    return _init(config, key)
 
 
 @functools.partial(jax.jit, static_argnums=0, inline=True)

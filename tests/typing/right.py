@@ -1,6 +1,6 @@
 """Right uses: mypy --strict and pyright accept every line."""
 
-from typing import assert_type
+from typing import Any, TypeVar, assert_type
 
 import jax
 import jax.numpy as jnp
@@ -14,6 +14,12 @@ config = pc.ActorCriticConfig(
 )
 policy = pc.init(config, key=jax.random.key(0))
 params, same_config = policy
+assert_type(same_config, pc.ActorCriticConfig)
+width: pc.contract.Network = policy[1].actor
+loaded = pc.load("policy.msgpack", config)
+assert_type(loaded, tuple[dict[str, Any], pc.ActorCriticConfig])
+assert_type(pc.from_bytes(b"", config), tuple[dict[str, Any], pc.ActorCriticConfig])
+space: pc.contract.Space = pc.load("policy.msgpack")[1].action_space
 state = pc.reset(policy)
 observation = jnp.zeros(4)
 
@@ -45,3 +51,57 @@ detachable: pc.contract.DetachableActorCritic[dict[str, object], object, object,
 memory: pc.contract.Memory = pc.MinGRU(8)
 head: pc.contract.ValueHead = pc.HLGaussHead(low=0.0, high=1.0)
 network: pc.contract.Network = pc.ResidualMLP(64)
+
+
+@pc.static
+class Bandit:
+    """A policy of one's own, with params that are an array."""
+
+    arms: int
+
+    @property
+    def observation_space(self) -> pc.Tuple:
+        return pc.Tuple(())
+
+    @property
+    def action_space(self) -> pc.Discrete:
+        return pc.Discrete(self.arms)
+
+    def init(self, *, key: pc.contract.Key) -> jax.Array:
+        return jnp.zeros(self.arms)
+
+    def initial_state(self, params: jax.Array, *, key: pc.contract.Key | None = None) -> tuple[()]:
+        return ()
+
+    def forward(
+        self,
+        params: jax.Array,
+        state: tuple[()],
+        observation: tuple[()],
+        *,
+        action_mask: pc.contract.Mask = None,
+    ) -> tuple[tuple[()], pc.distributions.Categorical, None]:
+        return (), pc.distributions.Categorical(params, action_mask, self.action_space), None
+
+    def env_action(self, action: jax.Array) -> jax.Array:
+        return action
+
+    def policy_action(self, env_action: jax.Array) -> jax.Array:
+        return env_action
+
+
+bandit = pc.init(Bandit(arms=3), key=jax.random.key(0))
+assert_type(bandit, tuple[jax.Array, Bandit])
+assert_type(pc.reset(bandit), tuple[()])
+
+Params = TypeVar("Params")
+
+
+def trainer(
+    config: pc.contract.ActorCritic[Params, Any, Any, Any], expected: pc.contract.ActorCritic
+) -> Params:
+    """Of a config of which no more is known than the contract."""
+    fresh = pc.init(config, key=jax.random.key(0))
+    pc.act(fresh, pc.reset(fresh), jnp.zeros(4))
+    pc.act(pc.load("policy.msgpack", expected), (), jnp.zeros(4))
+    return fresh[0]
