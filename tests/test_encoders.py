@@ -223,7 +223,7 @@ def test_bytes_stay_bytes_until_they_are_encoded_and_the_encoder_is_trained() ->
     x = space.sample(key=KEY)
     assert x["eye"].dtype == jnp.uint8
     gradient, _ = jax.jit(jax.grad(lambda policy: pc.value(policy, (), x)[1]))(policy)
-    assert gradient["encoder"]["eye"]["convolution"]["kernel"].any()
+    assert gradient["encoder"]["eye"]["convolution_0"]["kernel"].any()
     loaded = pc.from_bytes(pc.to_bytes(policy))
     assert pc.value(loaded, (), x)[1] == pc.value(policy, (), x)[1]
     text = str(jax.make_jaxpr(lambda x: pc.value(policy, (), x))(x))

@@ -61,6 +61,8 @@ class ActorCriticConfig:
             `ImpalaCNN`, `MinAtarCNN`, `Parts` of a `Dict` or `Tuple`, or one of your own. None
             is replaced by the `default_encoder` of the space: a CNN for images of uint8, `Flatten`
             for everything else.
+        encoder_sharing: whether actor and critic have one encoder ("shared"), or one each of the same
+            observation ("separate"); with keys they have one each in any case.
         normalize: how arrays of floats are normalized by running statistics of the observations,
             which `update_statistics` updates; None for no normalization.
         memory: the recurrent network: `GRU`, `LSTM`, `MinGRU`, `WindowAttention`, a `Stack` of
@@ -123,6 +125,7 @@ class ActorCriticConfig:
     compute_dtype: Dtype = "float32"
     value_head: ValueHead = added(RegressionHead())
     name: str = added("ActorCriticConfig")
+    encoder_sharing: Literal["shared", "separate"] = added("shared")
 
     def __post_init__(self) -> None:
         for name in ("actor", "critic", "trunk"):
@@ -152,7 +155,13 @@ class ActorCriticConfig:
         keys: dict[BranchName, Keys] = {"actor": self.actor_keys, "critic": self.critic_keys}
         encoder = cast("Encoder", self.encoder)
         branches = plan_branches(
-            self.observation_space, keys, encoder, self.trunk, self.memory, self.memory_sharing
+            self.observation_space,
+            keys,
+            encoder,
+            self.trunk,
+            self.memory,
+            self.memory_sharing,
+            self.encoder_sharing,
         )
         return Plan(*branches, action_head(self.action_space, self.box_head, self.autoregressive))
 
@@ -324,30 +333,42 @@ class ActorCriticConfig:
             critic_keys=None,
             encoder=branch.encoder,
             memory_sharing="actor" if self.memory_sharing == "separate" else self.memory_sharing,
+            encoder_sharing="shared",
         )
         kept = {name: part for name, part in params.items() if name != "critic"}
         if separate:
             actor = dict(params["actor"])
             kept.update({"encoder": actor.pop("encoder")} if "encoder" in actor else {}, actor=actor)
-            if self.normalize is not None:
+            if self.normalize is not None and not branch.whole:
                 kept["normalize"] = {name: params["normalize"][name] for name in branch.space.struct()}
         return kept, config
 
     def _check_sharing(self) -> None:
         """Raise `ConfigError` for unknown keys, or a trunk or memory shared between different views."""
-        if self.critic is None and (self.critic_keys is not None or self.memory_sharing == "separate"):
-            raise ConfigError("ActorCriticConfig.critic: None has no critic_keys and no memory of its own")
-        for name in ("actor_keys", "critic_keys"):
+        own = self.critic_keys is not None or "separate" in (self.memory_sharing, self.encoder_sharing)
+        if self.critic is None and own:
+            raise ConfigError(
+                "ActorCriticConfig.critic: None has no critic_keys, and no memory or encoder of its own"
+            )
+        keyed = self.actor_keys is not None or self.critic_keys is not None
+        if keyed and self.encoder_sharing == "separate":
+            raise ConfigError(
+                "ActorCriticConfig.encoder_sharing: with actor_keys or critic_keys the encoders are separate; "
+                "leave it out"
+            )
+        for name in ("actor_keys", "critic_keys", "encoder_sharing"):
             keys = getattr(self, name)
-            if keys is None:
+            if keys is None or keys == "shared":
                 continue
-            check_keys(keys, self.observation_space, f"ActorCriticConfig.{name}")
+            if name != "encoder_sharing":
+                check_keys(keys, self.observation_space, f"ActorCriticConfig.{name}")
             if self.trunk is not None or (self.memory is not None and self.memory_sharing == "shared"):
                 raise ConfigError(
                     f"ActorCriticConfig.{name}: actor and critic have different inputs and cannot share a "
                     'trunk or a memory; use trunk=None and memory_sharing="separate" or "actor"'
                 )
-            set_field(self, name, tuple(sorted(keys)))
+            if name != "encoder_sharing":
+                set_field(self, name, tuple(sorted(keys)))
 
     def _check_precision(self) -> None:
         """Raise `ConfigError` for float64 without x64: JAX would silently use float32."""

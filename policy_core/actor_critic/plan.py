@@ -57,17 +57,17 @@ class EncoderBranch(Branch):
         space: its observation space: all of it, or some parts of a `Dict`.
         encoder: its encoder.
         encoded: output dimension of the encoder, the input dimension of the trunk.
+        whole: whether the space is that of the policy.
     """
 
     space: Space
     encoder: Encoder
     encoded: int
+    whole: bool
 
     def view(self, observation: Any) -> Any:
         """The parts of an observation that are inputs of this branch."""
-        if self.name == "shared":
-            return observation
-        return {name: observation[name] for name in self.space.struct()}
+        return observation if self.whole else {name: observation[name] for name in self.space.struct()}
 
 
 @dataclass(frozen=True)
@@ -107,6 +107,7 @@ def plan_branches(
     trunk: Network | None,
     memory: Memory | None,
     sharing: Literal["shared", "separate", "actor"],
+    encoder_sharing: Literal["shared", "separate"],
 ) -> tuple[tuple[EncoderBranch, ...], tuple[MemoryBranch, ...], dict[str, int]]:
     """The branches of a policy, and the input dimension of each tower.
 
@@ -117,18 +118,19 @@ def plan_branches(
         trunk: the network behind the encoder, or None.
         memory: the memory of each branch that has one, or None.
         sharing: which branches have one.
+        encoder_sharing: whether the two have one encoder each of the whole observation.
 
     Raises:
         ConfigError: for a space that the encoder does not support.
     """
     sizes: dict[str, int] = {}
     encoders = []
-    for name, view in _views(space, keys).items():
+    for name, view in _views(space, keys, encoder_sharing).items():
         own = _narrow(encoder, view, space)
         own.check_space(view)
         encoded = own.out_size(view)
         size = encoded if trunk is None else trunk.out_size(encoded)
-        encoders.append(EncoderBranch(name, size, view, own, encoded))
+        encoders.append(EncoderBranch(name, size, view, own, encoded, view is space))
         sizes.update(encoders[-1].to_towers(size))
     memories = []
     if memory is not None:
@@ -161,10 +163,10 @@ def check_keys(keys: tuple[str, ...], space: Space, name: str) -> None:
         )
 
 
-def _views(space: Space, keys: Mapping[BranchName, Keys]) -> dict[BranchName, Space]:
+def _views(space: Space, keys: Mapping[BranchName, Keys], sharing: str) -> dict[BranchName, Space]:
     """The observation space of each encoder branch."""
     if all(names is None for names in keys.values()):
-        return {"shared": space}
+        return {"shared": space} if sharing == "shared" else dict.fromkeys(keys, space)
     parts = dict(cast("Dict", space).spaces)
     return {
         tower: Dict({name: parts[name] for name in (parts if names is None else names)})

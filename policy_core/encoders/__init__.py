@@ -4,7 +4,9 @@ Each is a static config; `check_space` raises `ConfigError` for a space that it 
 """
 
 from policy_core.encoders.flat import Embedding as Embedding
+from policy_core.encoders.flat import Encode as Encode
 from policy_core.encoders.flat import Flatten as Flatten
+from policy_core.encoders.images import CNN as CNN
 from policy_core.encoders.images import ImpalaCNN as ImpalaCNN
 from policy_core.encoders.images import MinAtarCNN as MinAtarCNN
 from policy_core.encoders.images import NatureCNN as NatureCNN

@@ -57,9 +57,11 @@ def pixels(image: Num[Array, "height width channels"], dtype: str) -> Float[Arra
     return scaled / 255 if image.dtype == jnp.uint8 else scaled
 
 
-def init_convolution(channels: int, filters: int, side: int, *, key: Key, dtype: str) -> Layer:
+def init_convolution(
+    channels: int, filters: int, side: int, *, key: Key, dtype: str, gain: float = _SQRT_2
+) -> Layer:
     """Params of a convolution: an orthogonal kernel `[side, side, channels, filters]`, and a bias."""
-    layer = init_linear(side * side * channels, filters, key=key, dtype=dtype, gain=_SQRT_2)
+    layer = init_linear(side * side * channels, filters, key=key, dtype=dtype, gain=gain)
     return {**layer, "kernel": layer["kernel"].reshape(side, side, channels, filters)}
 
 

@@ -1,4 +1,4 @@
-"""Encoders of vectors and categories: `Flatten` and `Embedding`."""
+"""Encoders of vectors and categories: `Flatten`, `Encode` and `Embedding`."""
 
 import itertools
 from dataclasses import field
@@ -10,7 +10,7 @@ from jaxtyping import Array, Float, PyTree
 
 from policy_core.configs import static
 from policy_core.configs.validation import check_at_least
-from policy_core.contract import Encoder, Features, Key, Space
+from policy_core.contract import Encoder, Features, Key, Network, Space
 from policy_core.errors import ConfigError
 from policy_core.networks.layers import count_layer
 from policy_core.spaces import Discrete, MultiBinary, MultiDiscrete
@@ -46,6 +46,49 @@ class Flatten:
     def apply(self, params: Any, space: Space, observation: PyTree, dtype: str) -> Features:
         """The flattened observation."""
         return space.flatten(observation).astype(dtype)
+
+
+@static
+class Encode:
+    """A network as an encoder: the observation is flattened and passed through it.
+
+    As the encoder of one of the `Parts`, for a height scan, a history or a privileged latent.
+
+    Args:
+        network: the network.
+
+    Raises:
+        ConfigError: for an encoder in its place.
+
+    Example:
+        >>> from policy_core import MLP, Box, Dict, Flatten, Parts
+        >>> from policy_core.encoders import Encode
+        >>> space = Dict({"heights": Box(shape=(17, 11)), "pose": Box(shape=(7,))})
+        >>> Parts({"heights": Encode(MLP((64, 32)))}, rest=Flatten()).out_size(space)
+        39
+    """
+
+    network: Network = field(kw_only=False)
+
+    def __post_init__(self) -> None:
+        if isinstance(self.network, Encoder):
+            name = type(self.network).__name__
+            raise ConfigError(f"Encode.network: got {name}, an encoder, expected a network; use it as it is")
+
+    def check_space(self, space: Space, name: str = "observation_space") -> None:
+        """Accept every space."""
+
+    def init(self, space: Space, *, key: Key, dtype: str) -> Any:
+        """Fresh params: those of the network; `key` is consumed."""
+        return self.network.init(space.flat_size, key=key, dtype=dtype)
+
+    def out_size(self, space: Space) -> int:
+        """The output dimension of the network."""
+        return self.network.out_size(space.flat_size)
+
+    def apply(self, params: Any, space: Space, observation: PyTree, dtype: str) -> Features:
+        """The output of the network for the flattened observation."""
+        return self.network.apply(params, space.flatten(observation).astype(dtype))
 
 
 @static
@@ -117,4 +160,4 @@ def _categories(space: Any) -> tuple[int, ...]:
             return cast("tuple[int, ...]", space.nvec)
 
 
-_: tuple[type[Encoder], ...] = (Flatten, Embedding)
+_: tuple[type[Encoder], ...] = (Flatten, Encode, Embedding)

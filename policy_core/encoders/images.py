@@ -4,13 +4,15 @@ Kernels are initialized orthogonal with gain sqrt(2), biases with zeros (Huang e
 frames are channels.
 """
 
-from typing import Any
+import functools
+import math
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, Num
 
-from policy_core.configs import static
+from policy_core.configs import set_field, static
 from policy_core.configs.validation import check_at_least
 from policy_core.contract import Encoder, Features, Key, Space
 from policy_core.encoders.convolution import (
@@ -22,9 +24,118 @@ from policy_core.encoders.convolution import (
     pixels,
 )
 from policy_core.errors import ConfigError
-from policy_core.networks.layers import MOST_LAYERS, Layer
+from policy_core.networks.activations import ACTIVATIONS
+from policy_core.networks.layers import MOST_LAYERS, Layer, init_linear, linear
 
-_NATURE = ((32, 8, 4), (64, 4, 2), (64, 3, 1))  # filters, side, stride
+
+@static
+class CNN:
+    """A convolutional network: convolutions, each with an activation and pooling, and a linear layer.
+
+    Args:
+        channels: number of filters of each convolution.
+        kernels: side of the square kernel of each convolution.
+        strides: stride of each convolution; None for 1 everywhere.
+        padding: "VALID" for none, or "SAME": as many zeros as keep ceil(side / stride) pixels.
+        pool: the pooling of each activated convolution: "none", or over windows of `window` x `window` that do
+            not overlap, "max" or "mean"; pixels that fill no window are left out.
+        window: side of these windows.
+        activation: a name, see `register_activation`; it also follows the linear layer.
+        size: output dimension, the width of the linear layer; None for no linear layer: then the features
+            are the pixels of the last convolution, flattened, the channels last.
+        gain: factor of the orthogonal initial kernels.
+
+    Raises:
+        ConfigError: for lengths that differ, a number below 1, or more than 100 convolutions.
+
+    Example:
+        >>> import jax
+        >>> from policy_core import Box
+        >>> from policy_core.encoders import CNN
+        >>> space = Box(low=0, high=255, shape=(15, 15, 3), dtype="uint8")
+        >>> encoder = CNN(channels=(16, 32), kernels=(3, 3), padding="SAME", pool="max", size=64)
+        >>> params = jax.eval_shape(lambda: encoder.init(space, key=jax.random.key(0), dtype="float32"))
+        >>> params["linear"]["kernel"].shape
+        (288, 64)
+    """
+
+    channels: tuple[int, ...]
+    kernels: tuple[int, ...]
+    strides: tuple[int, ...] | None = None
+    padding: Literal["VALID", "SAME"] = "VALID"
+    pool: Literal["none", "max", "mean"] = "none"
+    window: int = 2
+    activation: str = "relu"
+    size: int | None = 512
+    gain: float = math.sqrt(2)
+
+    def __post_init__(self) -> None:
+        if not 0 < len(self.channels) <= MOST_LAYERS:
+            raise ConfigError(f"CNN.channels: got {self.channels}, expected 1 to {MOST_LAYERS} convolutions")
+        for name in ("kernels", "strides"):
+            numbers = getattr(self, name)
+            if numbers is not None and len(numbers) != len(self.channels):
+                raise ConfigError(
+                    f"CNN.{name}: got {numbers}, expected a number for each of the {len(self.channels)} channels"
+                )
+        check_at_least(self, 1, "channels", "kernels", "strides", "window", "size")
+        if self.strides is not None and all(stride == 1 for stride in self.strides):
+            set_field(self, "strides", None)  # one form for one network
+        ACTIVATIONS.find(self.activation, "CNN.activation: ")
+
+    def check_space(self, space: Space, name: str = "observation_space") -> None:
+        """Raise `ConfigError` unless `space` is an image of which a pixel is left."""
+        check_image(space, 1, "CNN", name)
+        if 0 in self._shapes(space)[-1]:
+            raise ConfigError(
+                f"{name}: got an image of shape {space.shape}, too small for CNN: its layers leave "
+                f"{self._shapes(space)}"
+            )
+
+    def init(self, space: Any, *, key: Key, dtype: str) -> dict[str, Layer]:
+        """Fresh params: `convolution_0`, ..., and `linear` if there is a `size`; `key` is consumed."""
+        *keys, linear_key = jax.random.split(key, len(self.channels) + 1)
+        shapes = self._shapes(space)
+        params = {
+            f"convolution_{i}": init_convolution(
+                before[2], filters, side, key=keys[i], dtype=dtype, gain=self.gain
+            )
+            for i, (before, filters, side) in enumerate(
+                zip([space.shape, *shapes], self.channels, self.kernels, strict=False)
+            )
+        }
+        if self.size is not None:
+            inputs = math.prod(shapes[-1])
+            params["linear"] = init_linear(inputs, self.size, key=linear_key, dtype=dtype, gain=self.gain)
+        return params
+
+    def out_size(self, space: Any) -> int:
+        """`size`, or the number of pixels and channels that are left."""
+        return math.prod(self._shapes(space)[-1]) if self.size is None else self.size
+
+    def apply(self, params: Any, space: Space, observation: Num[Array, "..."], dtype: str) -> Features:
+        """The features: the output of the last layer, after its activation."""
+        activation = ACTIVATIONS.find(self.activation)
+        x = pixels(observation, dtype)
+        for i, stride in enumerate(self.strides or (1,) * len(self.channels)):
+            x = activation(convolution(params[f"convolution_{i}"], x, stride, self.padding))
+            if self.pool != "none":
+                x = _pooled_apart(x, self.window, self.pool)
+        x = jnp.ravel(x)
+        return x if self.size is None else activation(linear(params["linear"], x))
+
+    def _shapes(self, space: Any) -> list[tuple[int, int, int]]:
+        """Height, width and channels after each convolution and its pooling."""
+        shapes: list[tuple[int, int, int]] = []
+        sides = space.shape[:2]
+        strides = self.strides or (1,) * len(self.channels)
+        for filters, kernel, stride in zip(self.channels, self.kernels, strides, strict=True):
+            least = kernel if self.padding == "VALID" else 1
+            sides = [max((side - least) // stride + 1, 0) for side in sides]
+            if self.pool != "none":
+                sides = [side // self.window for side in sides]
+            shapes.append((sides[0], sides[1], filters))
+        return shapes
 
 
 @static
@@ -32,7 +143,7 @@ class NatureCNN:
     """The convolutional network of Mnih et al. 2015, for images of at least 36 x 36.
 
     Three convolutions without padding and a linear layer, each followed by ReLU: 32 filters of
-    8 x 8 at stride 4, 64 of 4 x 4 at stride 2, 64 of 3 x 3 at stride 1.
+    8 x 8 at stride 4, 64 of 4 x 4 at stride 2, 64 of 3 x 3 at stride 1: a `CNN`.
 
     Args:
         size: output dimension, the width of the linear layer.
@@ -52,20 +163,18 @@ class NatureCNN:
     def __post_init__(self) -> None:
         check_at_least(self, 1, "size")
 
+    @functools.cached_property
+    def network(self) -> CNN:
+        """The same as a `CNN`."""
+        return CNN(channels=(32, 64, 64), kernels=(8, 4, 3), strides=(4, 2, 1), size=self.size)
+
     def check_space(self, space: Space, name: str = "observation_space") -> None:
         """Raise `ConfigError` unless `space` is an image of at least 36 x 36."""
         check_image(space, 36, "NatureCNN", name)
 
     def init(self, space: Any, *, key: Key, dtype: str) -> dict[str, Layer]:
         """Fresh params: `convolution_0`, `convolution_1`, `convolution_2`, `linear`; `key` is consumed."""
-        height, width, channels = space.shape
-        keys = jax.random.split(key, 4)
-        params = {}
-        for i, (filters, side, stride) in enumerate(_NATURE):
-            params[f"convolution_{i}"] = init_convolution(channels, filters, side, key=keys[i], dtype=dtype)
-            height, width, channels = (height - side) // stride + 1, (width - side) // stride + 1, filters
-        params["linear"] = init_dense(height * width * channels, self.size, key=keys[3], dtype=dtype)
-        return params
+        return self.network.init(space, key=key, dtype=dtype)
 
     def out_size(self, space: Space) -> int:
         """`size`."""
@@ -73,10 +182,7 @@ class NatureCNN:
 
     def apply(self, params: Any, space: Space, observation: Num[Array, "..."], dtype: str) -> Features:
         """The features: the output of the linear layer, after ReLU."""
-        x = pixels(observation, dtype)
-        for i, (_, _, stride) in enumerate(_NATURE):
-            x = jax.nn.relu(convolution(params[f"convolution_{i}"], x, stride, "VALID"))
-        return dense(params["linear"], x)
+        return self.network.apply(params, space, observation, dtype)
 
 
 @static
@@ -163,7 +269,7 @@ class ImpalaCNN:
 class MinAtarCNN:
     """The convolutional network of Young & Tian 2019, for images of about 10 x 10.
 
-    One 3 x 3 convolution without padding and a linear layer, each followed by ReLU.
+    One 3 x 3 convolution without padding and a linear layer, each followed by ReLU: a `CNN`.
 
     Args:
         filters: number of filters of the convolution.
@@ -188,19 +294,18 @@ class MinAtarCNN:
     def __post_init__(self) -> None:
         check_at_least(self, 1, "filters", "size")
 
+    @functools.cached_property
+    def network(self) -> CNN:
+        """The same as a `CNN`."""
+        return CNN(channels=(self.filters,), kernels=(3,), size=self.size)
+
     def check_space(self, space: Space, name: str = "observation_space") -> None:
         """Raise `ConfigError` unless `space` is an image of at least 3 x 3."""
         check_image(space, 3, "MinAtarCNN", name)
 
     def init(self, space: Any, *, key: Key, dtype: str) -> dict[str, Layer]:
-        """Fresh params: `convolution` and `linear`; `key` is consumed."""
-        height, width, channels = space.shape
-        first, second = jax.random.split(key)
-        features = (height - 2) * (width - 2) * self.filters
-        return {
-            "convolution": init_convolution(channels, self.filters, 3, key=first, dtype=dtype),
-            "linear": init_dense(features, self.size, key=second, dtype=dtype),
-        }
+        """Fresh params: `convolution_0` and `linear`; `key` is consumed."""
+        return self.network.init(space, key=key, dtype=dtype)
 
     def out_size(self, space: Space) -> int:
         """`size`."""
@@ -208,8 +313,16 @@ class MinAtarCNN:
 
     def apply(self, params: Any, space: Space, observation: Num[Array, "..."], dtype: str) -> Features:
         """The features: the output of the linear layer, after ReLU."""
-        x = jax.nn.relu(convolution(params["convolution"], pixels(observation, dtype), 1, "VALID"))
-        return dense(params["linear"], x)
+        return self.network.apply(params, space, observation, dtype)
+
+
+def _pooled_apart(
+    x: Float[Array, "height width channels"], window: int, pool: str
+) -> Float[Array, "rows columns channels"]:
+    """Pooling over windows that do not overlap."""
+    rows, columns, channels = x.shape[0] // window, x.shape[1] // window, x.shape[2]
+    windows = x[: rows * window, : columns * window].reshape(rows, window, columns, window, channels)
+    return windows.max((1, 3)) if pool == "max" else windows.mean((1, 3))
 
 
 def _pooled(x: Float[Array, "height width channels"]) -> Float[Array, "rows columns channels"]:
@@ -219,4 +332,4 @@ def _pooled(x: Float[Array, "height width channels"]) -> Float[Array, "rows colu
     return pooled
 
 
-_: tuple[type[Encoder], ...] = (NatureCNN, ImpalaCNN, MinAtarCNN)
+_: tuple[type[Encoder], ...] = (CNN, NatureCNN, ImpalaCNN, MinAtarCNN)

@@ -4,6 +4,7 @@ Each is a static config with `step` and `sequence`, which agree.
 """
 
 from policy_core.memory.attention import WindowAttention as WindowAttention
+from policy_core.memory.frames import FrameStack as FrameStack
 from policy_core.memory.gru import GRU as GRU
 from policy_core.memory.lstm import LSTM as LSTM
 from policy_core.memory.min_gru import MinGRU as MinGRU

@@ -17,7 +17,7 @@ from policy_core.networks.initializers import INITIALIZERS
 Layer: TypeAlias = dict[str, Float[Array, "..."]]
 
 MOST_LAYERS = 100  # bounds the tracing time of a network whose config is read from a file
-_EPSILON = 1e-5  # added to the variance of a layer norm
+EPSILON = 1e-5  # added to the variance of a layer norm
 # How many layers may still be made: `init` of what has more raises ConfigError at the first one too many.
 LEFT: ContextVar[float] = ContextVar("LEFT", default=math.inf)
 
@@ -30,20 +30,29 @@ def count_layer() -> None:
 
 
 def init_linear(
-    in_size: int, out_size: int, *, key: Key, dtype: str, gain: float, kernel_init: str = "orthogonal"
+    in_size: int,
+    out_size: int,
+    *,
+    key: Key,
+    dtype: str,
+    gain: float,
+    kernel_init: str = "orthogonal",
+    bias: bool = True,
 ) -> Layer:
-    """Params of a linear layer: a kernel `[inputs, outputs]` scaled by `gain`, and a bias of zeros."""
+    """Params of a linear layer: a kernel `[inputs, outputs]` scaled by `gain`, and perhaps a bias of zeros."""
     count_layer()
     kernel = INITIALIZERS.find(kernel_init)(key, (in_size, out_size))
     kind = jnp.result_type(kernel, gain)
     # lax, not jnp: a jnp product is traced again for every shape, which doubles the tracing time.
     kernel = jax.lax.mul(jax.lax.convert_element_type(kernel, kind), kind.type(gain))
-    return {"kernel": kernel.astype(dtype), "bias": jnp.zeros(out_size, dtype)}
+    layer = {"kernel": kernel.astype(dtype)}
+    return {**layer, "bias": jnp.zeros(out_size, dtype)} if bias else layer
 
 
 def linear(layer: Layer, x: Float[Array, " inputs"]) -> Float[Array, " outputs"]:
     """`x @ kernel + bias`, in the dtype of `x`."""
-    return jnp.matmul(x, layer["kernel"].astype(x.dtype)) + layer["bias"].astype(x.dtype)
+    y = jnp.matmul(x, layer["kernel"].astype(x.dtype))
+    return y + layer["bias"].astype(x.dtype) if "bias" in layer else y
 
 
 def init_norm(size: int, dtype: str) -> Layer:
@@ -51,18 +60,25 @@ def init_norm(size: int, dtype: str) -> Layer:
     return {"scale": jnp.ones(size, dtype), "bias": jnp.zeros(size, dtype)}
 
 
-def normalized(x: Float[Array, " size"]) -> Float[Array, " size"]:
+def normalized(x: Float[Array, " size"], epsilon: float = EPSILON) -> Float[Array, " size"]:
     """`x` normalized to mean 0 and variance 1 (Ba et al. 2016)."""
     centered = x - jnp.mean(x)
-    return centered * jax.lax.rsqrt(jnp.mean(jnp.square(centered)) + _EPSILON)
+    return centered * jax.lax.rsqrt(jnp.mean(jnp.square(centered)) + epsilon)
 
 
-def norm(layer: Layer, x: Float[Array, " size"]) -> Float[Array, " size"]:
+def norm(layer: Layer, x: Float[Array, " size"], epsilon: float = EPSILON) -> Float[Array, " size"]:
     """Layer norm, computed in float32 or wider and returned in the dtype of `x`."""
     wide = widen(x)
-    return (normalized(wide) * layer["scale"].astype(wide.dtype) + layer["bias"].astype(wide.dtype)).astype(
-        x.dtype
-    )
+    scale, bias = (layer[name].astype(wide.dtype) for name in ("scale", "bias"))
+    return (normalized(wide, epsilon) * scale + bias).astype(x.dtype)
+
+
+def check_epsilon(config: Any) -> None:
+    """Raise `ConfigError` unless the field `epsilon` is positive and finite."""
+    if not 0 < config.epsilon < math.inf:
+        raise ConfigError(
+            f"{type(config).__name__}.epsilon: got {config.epsilon}, expected a positive number"
+        )
 
 
 def check_names(network: Any) -> None:

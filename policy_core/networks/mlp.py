@@ -11,7 +11,17 @@ from policy_core.configs.validation import check_at_least
 from policy_core.contract import Key, Network
 from policy_core.errors import ConfigError
 from policy_core.networks.activations import ACTIVATIONS
-from policy_core.networks.layers import MOST_LAYERS, Layer, check_names, init_linear, init_norm, linear, norm
+from policy_core.networks.layers import (
+    EPSILON,
+    MOST_LAYERS,
+    Layer,
+    check_epsilon,
+    check_names,
+    init_linear,
+    init_norm,
+    linear,
+    norm,
+)
 
 
 @static
@@ -25,6 +35,8 @@ class MLP:
         gain: factor of the initial kernels; sqrt(2) by default, as in Andrychowicz et al.
             2021 and Huang et al. 2022. Biases start at zero.
         layer_norm: whether each layer is normalized before it is activated (Ba et al. 2016).
+        epsilon: added to the variance of a layer norm.
+        bias: whether the layers have biases.
 
     Raises:
         ConfigError: for an unknown name, a width below 1, or more than 100 layers.
@@ -44,12 +56,15 @@ class MLP:
     kernel_init: str = "orthogonal"
     gain: float = math.sqrt(2)
     layer_norm: bool = added(False)
+    epsilon: float = added(EPSILON)
+    bias: bool = added(True)
 
     def __post_init__(self) -> None:
         if len(self.hidden) > MOST_LAYERS:
             raise ConfigError(f"MLP.hidden: got {len(self.hidden)} layers, expected at most {MOST_LAYERS}")
         check_at_least(self, 1, "hidden", of="widths")
         check_names(self)
+        check_epsilon(self)
 
     def init(self, in_size: int, *, key: Key, dtype: str) -> dict[str, Layer]:
         """Fresh params: `hidden_0`, ..., and with layer norm `norm_0`, ...; `key` is consumed."""
@@ -57,7 +72,13 @@ class MLP:
         keys = jax.random.split(key, len(self.hidden))
         layers = {
             f"hidden_{i}": init_linear(
-                sizes[i], sizes[i + 1], key=key, dtype=dtype, gain=self.gain, kernel_init=self.kernel_init
+                sizes[i],
+                sizes[i + 1],
+                key=key,
+                dtype=dtype,
+                gain=self.gain,
+                kernel_init=self.kernel_init,
+                bias=self.bias,
             )
             for i, key in enumerate(keys)
         }
@@ -74,7 +95,7 @@ class MLP:
         activation = ACTIVATIONS.find(self.activation)
         for i in range(len(self.hidden)):
             x = linear(params[f"hidden_{i}"], x)
-            x = activation(norm(params[f"norm_{i}"], x) if self.layer_norm else x)
+            x = activation(norm(params[f"norm_{i}"], x, self.epsilon) if self.layer_norm else x)
         return x
 
 

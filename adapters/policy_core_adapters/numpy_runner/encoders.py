@@ -6,12 +6,10 @@ from typing import Any
 
 import numpy as np
 
-from policy_core_adapters.numpy_runner.networks import Array, few, find, linear, only, shaped
+from policy_core_adapters.numpy_runner.networks import ACTIVATIONS, Array, few, find, linear, only, shaped
 from policy_core_adapters.numpy_runner.spaces import flat_size_of, flatten_of, parts_of
 
 Encode = Callable[[Any], Array]  # an observation -> features
-
-NATURE = ((32, 8, 4), (64, 4, 2), (64, 3, 1))  # filters, side, stride
 
 
 def encoder_of(config: Any, space: Any, params: Any, dtype: Any) -> tuple[Encode, int]:
@@ -70,34 +68,81 @@ def _parts(fields: Any, space: Any, params: Any, dtype: Any) -> tuple[Encode, in
     return encode, sum(size for _, size in parts.values())
 
 
+def _cnn(fields: Any, space: Any, params: Any, dtype: Any) -> tuple[Encode, int]:
+    names = ("channels", "kernels", "strides", "padding", "pool", "window", "activation", "size", "gain")
+    only(fields, "CNN", *names)
+    return _convolutions(fields, space, params, dtype, least=1)
+
+
 def _nature(fields: Any, space: Any, params: Any, dtype: Any) -> tuple[Encode, int]:
     only(fields, "NatureCNN", "size")
-    height, width, channels = _image(space, 36)
-    layers = []
-    for i, (filters, side, stride) in enumerate(NATURE):
-        layers.append(_convolution(params[f"convolution_{i}"], channels, filters, side, stride, 0, dtype))
-        height, width, channels = (height - side) // stride + 1, (width - side) // stride + 1, filters
-    return _tower(
-        layers, linear(params["linear"], height * width * channels, fields["size"], dtype), fields, dtype
-    )
+    layers = {"channels": [32, 64, 64], "kernels": [8, 4, 3], "strides": [4, 2, 1]}
+    return _convolutions({**_PLAIN, **layers, **fields}, space, params, dtype, least=36)
 
 
 def _minatar(fields: Any, space: Any, params: Any, dtype: Any) -> tuple[Encode, int]:
     only(fields, "MinAtarCNN", "filters", "size")
-    height, width, channels = _image(space, 3)
-    layer = _convolution(params["convolution"], channels, fields["filters"], 3, 1, 0, dtype)
-    inputs = (height - 2) * (width - 2) * fields["filters"]
-    return _tower([layer], linear(params["linear"], inputs, fields["size"], dtype), fields, dtype)
+    layers = {"channels": [fields["filters"]], "kernels": [3], "size": fields["size"]}
+    return _convolutions({**_PLAIN, **layers}, space, params, dtype, least=3)
+
+
+_PLAIN = {"strides": None, "padding": "VALID", "pool": "none", "window": 2, "activation": "relu"}
+
+
+def _convolutions(fields: Any, space: Any, params: Any, dtype: Any, least: int) -> tuple[Encode, int]:
+    """A `CNN`: convolutions, each with an activation and pooling, and a linear layer."""
+    height, width, channels = _image(space, least)
+    few(len(fields["channels"]), "CNN.channels")
+    activation, padding, pool, window = (
+        ACTIVATIONS.get(fields["activation"]),
+        *(fields[name] for name in ("padding", "pool", "window")),
+    )
+    if activation is None or padding not in ("VALID", "SAME") or pool not in ("none", "max", "mean"):
+        raise ValueError(
+            f"CNN: this runner does not support {fields['activation']!r}, {padding!r} or {pool!r}"
+        )
+    layers = []
+    strides = fields["strides"] or [1] * len(fields["channels"])
+    for i, (filters, side, stride) in enumerate(
+        zip(fields["channels"], fields["kernels"], strides, strict=True)
+    ):
+        layer = params[f"convolution_{i}"]
+        layers.append(_convolution(layer, channels, filters, side, stride, padding, dtype))
+        lost = side if padding == "VALID" else 1
+        height, width, channels = (height - lost) // stride + 1, (width - lost) // stride + 1, filters
+        if pool != "none":
+            height, width = height // window, width // window
+        if min(height, width) < 1:
+            raise ValueError("CNN: the image is too small for its layers")
+    size, inputs = fields["size"], height * width * channels
+    dense = None if size is None else linear(params["linear"], inputs, size, dtype)
+
+    def encode(image: Any) -> Array:
+        x = _pixels(image, dtype)
+        for layer in layers:
+            x = activation(layer(x))
+            if pool != "none":
+                x = _pooled_apart(x, window, pool)
+        x = x.ravel()
+        return x if dense is None else activation(dense(x))
+
+    return encode, inputs if size is None else size
+
+
+def _pooled_apart(x: Array, window: int, pool: str) -> Array:
+    rows, columns, channels = x.shape[0] // window, x.shape[1] // window, x.shape[2]
+    windows = x[: rows * window, : columns * window].reshape(rows, window, columns, window, channels)
+    return np.asarray(windows.max((1, 3)) if pool == "max" else windows.mean((1, 3)))
 
 
 def _impala(fields: Any, space: Any, params: Any, dtype: Any) -> tuple[Encode, int]:
     only(fields, "ImpalaCNN", "channels", "blocks", "size")
 
     def stage(params: Any, before: int, after: int) -> Callable[[Array], Array]:
-        first = _convolution(params["convolution"], before, after, 3, 1, 1, dtype)
+        first = _convolution(params["convolution"], before, after, 3, 1, "SAME", dtype)
         blocks = [
             [
-                _convolution(params[f"block_{j}"][f"convolution_{k}"], after, after, 3, 1, 1, dtype)
+                _convolution(params[f"block_{j}"][f"convolution_{k}"], after, after, 3, 1, "SAME", dtype)
                 for k in range(2)
             ]
             for j in range(few(fields["blocks"], "ImpalaCNN.blocks"))
@@ -123,9 +168,8 @@ def _impala(fields: Any, space: Any, params: Any, dtype: Any) -> tuple[Encode, i
             x = apply(x)
         return x
 
-    return _tower(
-        [features], linear(params["linear"], height * width * before, fields["size"], dtype), fields, dtype
-    )
+    dense = linear(params["linear"], height * width * before, fields["size"], dtype)
+    return lambda x: _relu(dense(_relu(features(_pixels(x, dtype))).ravel())), fields["size"]
 
 
 def _image(space: Any, least: int) -> tuple[int, int, int]:
@@ -139,25 +183,15 @@ def _image(space: Any, least: int) -> tuple[int, int, int]:
     return height, width, channels
 
 
-def _tower(
-    layers: list[Callable[[Array], Array]], dense: Callable[[Array], Array], fields: Any, dtype: Any
-) -> tuple[Encode, int]:
-    """Layers of an image and a linear one, each before a ReLU, and the number of features."""
-
-    def encode(image: Any) -> Array:
-        image = np.asarray(image)
-        x = image.astype(dtype)
-        if image.dtype == np.uint8:
-            x /= np.asarray(255, dtype)
-        for layer in layers:
-            x = _relu(layer(x))
-        return _relu(dense(x.ravel()))
-
-    return encode, fields["size"]
+def _pixels(image: Any, dtype: Any) -> Array:
+    """The image in a dtype, uint8 divided by 255."""
+    image = np.asarray(image)
+    x: Array = image.astype(dtype)
+    return x / np.asarray(255, dtype) if image.dtype == np.uint8 else x
 
 
 def _convolution(
-    layer: Any, channels: int, filters: int, side: int, stride: int, padding: int, dtype: Any
+    layer: Any, channels: int, filters: int, side: int, stride: int, padding: str, dtype: Any
 ) -> Callable[[Array], Array]:
     """A convolution as one product of all windows with the kernel."""
     kernel = shaped(layer["kernel"], side, side, channels, filters).astype(dtype)
@@ -165,8 +199,8 @@ def _convolution(
     bias = shaped(layer["bias"], filters).astype(dtype)
 
     def apply(x: Array) -> Array:
-        if padding:
-            x = np.pad(x, ((padding, padding), (padding, padding), (0, 0)))
+        if padding == "SAME":
+            x = np.pad(x, (*_pads(x.shape[:2], side, stride), (0, 0)))
         windows = np.lib.stride_tricks.sliding_window_view(x, (side, side), (0, 1))[::stride, ::stride]
         rows, columns = windows.shape[:2]
         y = windows.reshape(rows * columns, -1) @ kernel + bias
@@ -175,13 +209,15 @@ def _convolution(
     return apply
 
 
+def _pads(sides: tuple[int, ...], side: int, stride: int) -> list[tuple[int, int]]:
+    """How many pixels are put before and behind each axis, so that ceil(size / stride) windows fit."""
+    wholes = [max(stride * (-(-size // stride) - 1) + side - size, 0) for size in sides]
+    return [(whole // 2, whole - whole // 2) for whole in wholes]
+
+
 def _pooled(x: Array) -> Array:
     """The maximum over 3 x 3 at stride 2, padded."""
-    pads = []
-    for size in x.shape[:2]:
-        whole = max(2 * (-(-size // 2) - 1) + 3 - size, 0)
-        pads.append((whole // 2, whole - whole // 2))
-    x = np.pad(x, (*pads, (0, 0)), constant_values=-np.inf)
+    x = np.pad(x, (*_pads(x.shape[:2], 3, 2), (0, 0)), constant_values=-np.inf)
     windows = np.lib.stride_tricks.sliding_window_view(x, (3, 3), (0, 1))[::2, ::2]
     return np.asarray(windows.max((-2, -1)))
 
@@ -194,6 +230,7 @@ ENCODERS: dict[str, Callable[[Any, Any, Any, Any], tuple[Encode, int]]] = {
     "policy_core/Flatten": _flatten,
     "policy_core/Embedding": _embedding,
     "policy_core/Parts": _parts,
+    "policy_core/CNN": _cnn,
     "policy_core/NatureCNN": _nature,
     "policy_core/ImpalaCNN": _impala,
     "policy_core/MinAtarCNN": _minatar,

@@ -204,17 +204,27 @@ def _scaled(head: Head) -> tuple[Callable[[Array], tuple[Array, Array]], Box]:
     if head.fields["scale"]["type"] != "policy_core/Scale":
         raise ValueError(f"scale: this runner does not support {head.fields['scale']['type']!r}")
     layer, box = _boxed(head, 2 if scale["std"] == "state" else 1)
-    only(scale, "Scale", "std", "log_std", "low", "high", "positive")
-    is_softplus = scale["positive"] == "softplus"
-    start = math.exp(scale["log_std"])
-    raw = start + math.log(-math.expm1(-start)) if is_softplus else scale["log_std"]
+    names = ("std", "log_std", "low", "high", "positive", "min_std", "factor", "bounding")
+    only(scale, "Scale", *names)
+    low, high, positive = scale["low"], scale["high"], scale["positive"]
+    least, factor = scale.get("min_std", 0.0), scale.get("factor", 1.0)
+    by_tanh = scale.get("bounding", "clip") == "tanh"
     heat = 0.0 if head.temperature is None else 0.5 * math.log(head.temperature)
 
     def log_std(x: Any) -> Any:
         x = np.asarray(x, np.float64)
-        if is_softplus:
+        if by_tanh:
+            return low + 0.5 * (high - low) * (np.tanh(x) + 1) + heat
+        if positive == "identity":
+            least_std, most_std = (math.exp(min(max(bound, -87.0), 88.0)) for bound in (low, high))
+            return np.log(np.clip((x + least) * factor, least_std, most_std)) + heat
+        if positive == "softplus":
             x = np.where(x < -15, x, np.log(softplus(np.maximum(x, -15))))
-        return np.clip(x, scale["low"], scale["high"]) + heat
+        if least:
+            x = np.logaddexp(x, math.log(least))
+        return np.clip(x + math.log(factor), low, high) + heat
+
+    raw = _raw_of(scale) if scale["std"] == "state" else 0.0
 
     if scale["std"] != "state":
         fixed = scale["std"] == "fixed"
@@ -230,6 +240,21 @@ def _scaled(head: Head) -> tuple[Callable[[Array], tuple[Array, Array]], Box]:
         return outputs[: box.size].reshape(box.shape), log_std(raw + outputs[box.size :].reshape(box.shape))
 
     return split, box
+
+
+def _raw_of(scale: dict[str, Any]) -> float:
+    """The raw parameter that gives the initial log-std."""
+    factor, least = scale.get("factor", 1.0), scale.get("min_std", 0.0)
+    if scale.get("bounding", "clip") == "tanh":
+        return math.atanh(
+            (2 * scale["log_std"] - scale["low"] - scale["high"]) / (scale["high"] - scale["low"])
+        )
+    if scale["positive"] == "exp" and not least:
+        return float(scale["log_std"] - math.log(factor))
+    std = math.exp(min(max(scale["log_std"], -87.0), 88.0)) / factor - least
+    if scale["positive"] == "identity":
+        return std
+    return math.log(std) if scale["positive"] == "exp" else std + math.log(-math.expm1(-std))
 
 
 def _normal(head: Head) -> Choice:
