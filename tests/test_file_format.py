@@ -402,7 +402,7 @@ def test_a_field_that_comes_later_leaves_old_files_and_fingerprints_as_they_are(
     assert pc.fingerprint(new()) == print_of_old == pc.fingerprint(new(dropout=0))
     assert pc.from_bytes(data, new())[1] == new()
     assert pc.fingerprint(new(dropout=0.5)) != print_of_old
-    with pytest.raises(FingerprintError, match=r"dropout +\(absent\) +0.5"):
+    with pytest.raises(FingerprintError, match=r"dropout +0.0 +0.5"):
         pc.from_bytes(data, new(dropout=0.5))
     again = pc.to_bytes((_params(), new(dropout=0.5)), self_test=False)
     assert pc.from_bytes(again)[1].dropout == 0.5
