@@ -55,6 +55,17 @@ def by_path(tree: PyTree, what: str, error: type[PolicyError] = FileError) -> di
     return leaves
 
 
+def params_struct(config: Any) -> PyTree:
+    """Shapes and dtypes of fresh params; `init` is traced once for a config, for checks and for files."""
+    return _params_struct(config, bool(jax.config.jax_enable_x64))  # type: ignore[attr-defined]
+
+
+@functools.lru_cache(maxsize=512)
+def _params_struct(config: Any, x64: bool) -> PyTree:
+    del x64  # part of the cache key: the dtypes of `init` depend on it
+    return jax.eval_shape(lambda: config.init(key=jax.random.key(0)))
+
+
 def spec(leaf: Any) -> Spec:
     """The name of the dtype, as in files, and the shape of an array or a `jax.ShapeDtypeStruct`."""
     return _dtype_name(leaf.dtype), tuple(leaf.shape)

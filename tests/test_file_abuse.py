@@ -376,6 +376,7 @@ LARGE: dict[str, Callable[[], Any]] = {
         "observation_space": _tuple(*[_space(shape=[1])] * 2_000), "normalize": codec.to_data(pc.Normalize())
     },
     "a window of two million": lambda: {"memory": _of("WindowAttention", heads=1, size=1, window=2 * 10**6)},
+    "a window of 2^20": lambda: {"memory": _of("WindowAttention", heads=1, size=1, window=2**20)},
     "a state of 2^40 numbers": lambda: {"memory": _of("WindowAttention", heads=1, size=2**20, window=2**20)},
     "240,000 numbers": lambda: {"action_space": CATEGORIES},
     "240,000 numbers within 15 spaces": lambda: {"observation_space": _nested(CATEGORIES, 15)},

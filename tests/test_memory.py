@@ -354,6 +354,7 @@ BAD = {
     "size": (lambda: pc.GRU(0), r"GRU.size: got 0, expected at least 1"),
     "window": (lambda: pc.WindowAttention(4, window=0), r"WindowAttention.window: got 0"),
     "heads": (lambda: pc.WindowAttention(6), r"heads: got 4, expected a divisor of the size 6"),
+    "state": (lambda: pc.WindowAttention(2**9, window=2**10 + 1), r"window: more than 524288 numbers"),
     "horizon": (
         lambda: pc.MinGRU(4, horizon=1.5),
         r"MinGRU.horizon: got 1.5, expected a number of at least 2",

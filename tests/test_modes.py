@@ -308,7 +308,8 @@ def test_a_class_that_is_defined_anew_is_serialized_and_an_unknown_one_is_not_re
 
         return Setting(width=2)
 
-    defined()
+    for _ in range(101):  # of one name, and each can be serialized
+        defined()
     exported = jax.export.export(jax.jit(lambda pair: pair))((jnp.ones(2), defined()))
     data = exported.serialize()
     assert jax.export.deserialize(data).in_tree == exported.in_tree

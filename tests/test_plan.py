@@ -119,3 +119,18 @@ def test_branches_and_their_sizes(name):
     assert [(branch.name, branch.out_size) for branch in plan.encoders] == encoders
     assert [(branch.name, branch.in_size, branch.out_size) for branch in plan.memories] == memories
     assert plan.in_sizes == in_sizes
+
+
+def test_init_is_traced_once_for_what_is_checked_and_what_is_saved(monkeypatch):
+    traces = []
+    original = pc.ActorCriticConfig.init
+    monkeypatch.setattr(
+        pc.ActorCriticConfig, "init", lambda self, *, key: traces.append(self) or original(self, key=key)
+    )
+    built = config(pc.Discrete(7), actor=pc.MLP((3,)), critic=None)
+    policy = original(built, key=KEY), built
+    pc.reset(policy)
+    data = pc.to_bytes(policy, self_test=False)
+    pc.act(pc.from_bytes(data), (), jnp.ones(4))
+    pc.batch_shape(policy)
+    assert traces == [built]

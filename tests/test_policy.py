@@ -263,6 +263,10 @@ HEAD_ERRORS = {
         lambda: config(SPACES["box"], box_head=pc.BetaHead()),
         r"expected two finite ones for Beta",
     ),
+    "bins of no width": (
+        lambda: config(pc.Box(low=(0.0, 1.0), high=(1.0, 1.0), shape=(2,)), box_head=pc.BinsHead()),
+        r"action_space: two bounds of the Box are equal, expected low < high for bins",
+    ),
     "bins without bounds": (
         lambda: config(SPACES["box"], box_head=pc.BinsHead()),
         r"expected two finite ones",

@@ -176,6 +176,14 @@ def test_a_regression_is_rescaled_and_its_loss_is_that_of_the_output(symlog: boo
     np.testing.assert_allclose(perfect.value(), target, rtol=1e-5)
 
 
+def test_the_loss_of_a_critic_that_diverged_is_infinite_and_its_gradient_is_not() -> None:
+    def loss(x: Any) -> Any:
+        return RegressedValue(x, pc.RegressionHead()).loss(jnp.zeros(()))
+
+    value, gradient = jax.value_and_grad(loss)(jnp.array(1e30))
+    assert (float(value), float(gradient)) == (np.inf, float(np.float32(1e30)))
+
+
 @pytest.mark.parametrize("x", [-3.0, -1e-6, 0.0, -0.0, 0.5, 40.0])
 def test_gradients_of_symlog_and_symexp(x: float) -> None:
     for function, slope, bend in (

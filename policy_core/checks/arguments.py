@@ -1,8 +1,6 @@
 """Trace-time argument validation of the free functions."""
 
-import functools
-from collections.abc import Hashable
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 import jax
 import jax.numpy as jnp
@@ -11,6 +9,7 @@ from jaxtyping import PyTree
 from policy_core.checks.structure import check_structure, describe, is_array
 from policy_core.contract import ActorCritic, Mask, PointValue, ValuePrediction
 from policy_core.errors import StructureError
+from policy_core.trees import params_struct
 
 _Policy = TypeVar("_Policy")
 
@@ -52,8 +51,7 @@ def batch_axes(params: Any, config: ActorCritic) -> tuple[int, ...]:
     """
     if getattr(config, "params_unchecked", False):
         return ()
-    x64 = bool(jax.config.jax_enable_x64)  # type: ignore[attr-defined]
-    struct = _params_struct(cast("Hashable", config), x64)
+    struct = _params_struct(config)
     pairs = zip(jax.tree.leaves(params), jax.tree.leaves(struct), strict=False)
     axes = {
         jnp.shape(leaf)[: max(jnp.ndim(leaf) - len(one.shape), 0)] for leaf, one in pairs if is_array(leaf)
@@ -69,12 +67,9 @@ def batch_axes(params: Any, config: ActorCritic) -> tuple[int, ...]:
     return front
 
 
-@functools.lru_cache(maxsize=1024)
-def _params_struct(config: Any, x64: bool) -> PyTree:
-    """Shapes and dtypes of fresh params; traced once for a config."""
-    del x64  # what it decides is decided in `init`
+def _params_struct(config: Any) -> PyTree:
     try:
-        return jax.eval_shape(lambda: config.init(key=jax.random.key(0)))
+        return params_struct(config)
     except (TypeError, jax.errors.JAXTypeError) as error:
         name, why = type(config).__name__, str(error).partition("\n")[0]
         raise StructureError(

@@ -1,6 +1,5 @@
 """Trees in what `jax.export` serializes: classes by their names, configs as their canonical bytes."""
 
-import contextlib
 from types import ModuleType
 from typing import Any
 
@@ -30,7 +29,12 @@ def serialize_tuples(*modules: ModuleType) -> None:
 
 def _register(register: Any, cls: type, **options: Any) -> None:
     """By the name, or with a number behind it for a class that is defined anew: JAX forgets no name."""
-    for number in ("", *range(2, 100)):
-        with contextlib.suppress(ValueError):  # the name is taken, or the class is registered already
-            register(cls, serialized_name=f"{name_of(cls)} {number}".rstrip(), **options)
-            return
+    if cls in _REGISTERED:  # as when a module is loaded again
+        return
+    name = name_of(cls)
+    number = 1 + sum(name == other for other in _REGISTERED.values())
+    register(cls, serialized_name=name if number == 1 else f"{name} {number}", **options)
+    _REGISTERED[cls] = name
+
+
+_REGISTERED: dict[type, str] = {}

@@ -6,7 +6,6 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-from jaxtyping import PyTree
 
 from policy_core.configs.codec import completed, encoding_of, from_data, to_data
 from policy_core.configs.comparison import diff_data
@@ -16,7 +15,7 @@ from policy_core.errors import ConfigError, FileError, FingerprintError
 from policy_core.files import document as layout
 from policy_core.files.document import Document
 from policy_core.networks.layers import LEFT
-from policy_core.trees import Spec, by_path, spec
+from policy_core.trees import Spec, by_path, params_struct, spec
 
 MIGRATIONS: dict[int, Callable[[Any], Any]] = {}
 """By version n, the function from the plain data of a config in a file of version n to version n + 1.
@@ -89,19 +88,12 @@ def specs_of(config: Any, rows: int | None = None) -> tuple[dict[str, Spec], Any
     context = contextvars.copy_context()
     if rows is not None:
         context.run(LEFT.set, float(rows + _SPARE))
-    leaves, structure = context.run(_template, config, bool(jax.config.jax_enable_x64))  # type: ignore[attr-defined]
-    return dict(leaves), structure
-
-
-@functools.lru_cache(maxsize=64)
-def _template(config: Any, x64: bool) -> tuple[tuple[tuple[str, Spec], ...], Any]:
-    del x64  # part of the cache key: the dtypes of `init` depend on it
     try:
-        params: PyTree = jax.eval_shape(lambda: config.init(key=jax.random.key(0)))
+        params = context.run(params_struct, config)
     except _UNFIT as error:
         raise FileError(f"config: its params cannot be made: {error}") from error
     leaves = by_path(params, "params")
-    return tuple((name, spec(leaf)) for name, leaf in leaves.items()), jax.tree.structure(params)
+    return {name: spec(leaf) for name, leaf in leaves.items()}, jax.tree.structure(params)
 
 
 def _is_canonical(data: Any, canonical: Any) -> bool:

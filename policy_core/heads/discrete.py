@@ -80,8 +80,8 @@ class BinsHead:
             integers are all of its integers, whatever `bins` is.
 
     Raises:
-        ConfigError: for fewer than 2 bins; for a box without bounds, of more than 2^14 entries or
-            2^20 values in all.
+        ConfigError: for fewer than 2 bins; for a box without bounds, of floats with two equal bounds, of
+            more than 2^14 entries or 2^20 values in all.
 
     Example:
         >>> import jax
@@ -103,11 +103,13 @@ class BinsHead:
         check_at_least(self, 2, "bins")
 
     def check_space(self, space: Any) -> None:
-        """Raise `ConfigError` unless `space` is a box with finite bounds and at most 2^20 values in all."""
+        """Raise `ConfigError` unless `space` is a box with finite bounds (floats: not equal), few values."""
         if not isinstance(space, Box):
             raise ConfigError(f"action_space: got {type(space).__name__}, expected a Box")
         if not space.bounded:
             raise ConfigError("action_space: got a Box without bounds, expected two finite ones")
+        if space.is_float and np.any(np.equal(*space.bounds())):
+            raise ConfigError("action_space: two bounds of the Box are equal, expected low < high for bins")
         if space.flat_size > _MOST_CHOICES or self._sizes(space).sum() > _MOST_CATEGORIES:
             raise ConfigError(
                 f"action_space: got a Box of {space.dtype} with more than {_MOST_CATEGORIES} values "

@@ -96,7 +96,11 @@ class RegressedValue(NamedTuple):
         return self.head.scale * (symexp(self.output) if self.head.symlog else self.output)
 
     def loss(self, target: Float[Array, "..."]) -> Float[Array, "..."]:
-        """Half the squared error of the output; no gradient flows to `target`."""
+        """Half the squared error of the output; no gradient flows to `target`.
+
+        Infinite for an error above 1.8e19, whose square float32 does not hold: a limit would hide that a
+        critic diverges. The gradient is the error itself, and finite up to 1.7e38.
+        """
         target = jax.lax.stop_gradient(jnp.asarray(target, self.output.dtype)) / self.head.scale
         return 0.5 * jnp.square(self.output - (symlog(target) if self.head.symlog else target))
 

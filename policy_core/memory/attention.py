@@ -18,7 +18,7 @@ from policy_core.networks.layers import init_linear, init_norm, linear, norm
 
 State = dict[str, Any]
 
-_MOST_NUMBERS = 2**20  # of keys, and of values, in a state
+_MOST_NUMBERS = 2**19  # of keys, and of values, in a state
 _MASKED = -1e30  # a masked score: its weight is exactly 0; finite, so that no gradient is NaN
 
 
@@ -44,7 +44,7 @@ class WindowAttention:
 
     Raises:
         ConfigError: for a size or window below 1, heads that do not divide the size, or a window times
-            size beyond 2^20.
+            size beyond 2^19.
 
     Example:
         >>> import jax

@@ -81,6 +81,7 @@ CHECKS: dict[str, Check] = {
     "objectives": _or_none(_whole(1)),
     "std": _one_of("global", "state", "fixed"),
     "positive": _one_of("exp", "softplus"),
+    "ActorCriticConfig.name": _text,
     "memory_sharing": _one_of("shared", "separate", "actor"),
     "temperature": _or_none(lambda x: _real(x) and x > 0),
     "layers": _many(_config),

@@ -125,7 +125,7 @@ def _min_gru(fields: dict[str, Any], params: Any, inputs: int, dtype: Any) -> Me
 def _window_attention(fields: dict[str, Any], params: Any, inputs: int, dtype: Any) -> Memory:
     only(fields, "WindowAttention", "size", "window", "heads")
     size, window, heads = fields["size"], fields["window"], fields["heads"]
-    few(size * window, "WindowAttention.window, times the size", 2**20)
+    few(size * window, "WindowAttention.window, times the size", 2**19)
     embed = linear(params["embedding"], inputs, size, dtype)
     attended, out = (
         linear(params["attended"], size, 3 * size, dtype),

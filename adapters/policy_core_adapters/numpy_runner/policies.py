@@ -26,7 +26,7 @@ class Given(NamedTuple):
 
 def _actor_critic(fields: dict[str, Any], params: dict[str, Any], given: Given) -> Runner:
     known = "observation_space action_space actor critic trunk box_head temperature actor_gain critic_gain"
-    added = "memory memory_sharing autoregressive normalize encoder actor_keys critic_keys value_head"
+    added = "memory memory_sharing autoregressive normalize encoder actor_keys critic_keys value_head name"
     only(fields, "ActorCriticConfig", *known.split(), *added.split(), "param_dtype", "compute_dtype")
     if fields["compute_dtype"] not in ("float32", "float64"):
         raise ValueError(f"compute_dtype: {fields['compute_dtype']} is not what NumPy computes in; use JAX")
