@@ -1,16 +1,18 @@
 """Observation normalization: running statistics that are part of the params and never trained."""
 
+import dataclasses
 import math
-from typing import TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, PyTree
 
 from policy_core._dtypes import wide_float, widen
-from policy_core.configs import static
+from policy_core.configs import added, set_field, static
 from policy_core.contract import Space
-from policy_core.errors import ConfigError
+from policy_core.errors import ConfigError, StructureError
 from policy_core.networks.layers import count_layer
 
 Statistics: TypeAlias = PyTree
@@ -39,10 +41,16 @@ class Normalize:
 
     Args:
         clip: the largest absolute value of a normalized entry; inf for none.
-        epsilon: added to the variance; a constant entry becomes 0.
+        epsilon: added to the variance, or to the standard deviation; a constant entry becomes 0.
+        form: "variance" for sqrt(variance + epsilon), or "std" for sqrt(variance) + epsilon, as rsl-rl has
+            it, with 0.01.
+        min_std: the smallest standard deviation, before `epsilon` is added to it.
+        max_count: the largest count. From there on the statistics are moving averages, in which a new
+            observation weighs 1 / `max_count`: for observations whose distribution changes.
+        keys: the parts of a `Dict` that are normalized; None for all.
 
     Raises:
-        ConfigError: unless both are positive, and `epsilon` is finite.
+        ConfigError: for a number out of range.
 
     Example:
         >>> import jax
@@ -60,12 +68,74 @@ class Normalize:
 
     clip: float = 10.0
     epsilon: float = 1e-8
+    form: Literal["variance", "std"] = added("variance")
+    min_std: float = added(0.0)
+    max_count: float = added(math.inf)
+    keys: tuple[str, ...] | None = added(None)
 
     def __post_init__(self) -> None:
         if not self.clip > 0:
             raise ConfigError(f"Normalize.clip: got {self.clip}, expected a positive number")
         if not 0 < self.epsilon < math.inf:
             raise ConfigError(f"Normalize.epsilon: got {self.epsilon}, expected a positive number")
+        if not 0 <= self.min_std < math.inf:
+            raise ConfigError(f"Normalize.min_std: got {self.min_std}, expected at least 0")
+        if not self.max_count >= 1:
+            raise ConfigError(f"Normalize.max_count: got {self.max_count}, expected at least 1")
+        if self.keys is not None:
+            set_field(self, "keys", tuple(sorted(self.keys)))
+
+    def check_space(self, space: Space) -> None:
+        """Raise `ConfigError` unless the keys are parts of the space, each once."""
+        if self.keys is None:
+            return
+        struct = space.struct()
+        names = list(struct) if isinstance(struct, dict) else []
+        if not set(self.keys) <= set(names) or len(set(self.keys)) != len(self.keys):
+            raise ConfigError(
+                f"Normalize.keys: got {self.keys}, expected names of a Dict observation, each once; there "
+                f"are {names}"
+            )
+
+    def narrowed(self, space: Space) -> "Normalize":
+        """The same for a space of fewer parts."""
+        if self.keys is None:
+            return self
+        names = space.struct()
+        return dataclasses.replace(self, keys=tuple(key for key in self.keys if key in names))
+
+    @staticmethod
+    def statistics(mean: Any, variance: Any, count: float) -> Statistics:
+        """The statistics of an array of floats, from its mean and variance over so many observations.
+
+        Args:
+            mean: in the shape of the array.
+            variance: likewise, at least 0.
+            count: number of observations.
+
+        Raises:
+            StructureError: for shapes that differ, or numbers that are negative or not finite.
+
+        Example:
+            >>> from policy_core import Normalize
+            >>> Normalize.statistics([1.0, 2.0], [4.0, 9.0], count=100)["mean"][0].tolist()
+            [1.0, 2.0]
+        """
+        numbers = {"count": np.full(np.shape(mean), count), "mean": mean, "variance": variance}
+        result = {}
+        for name, value in numbers.items():
+            wide = np.asarray(value, np.float64)
+            if wide.shape != np.shape(mean):
+                raise StructureError(
+                    f"{name}: got shape {wide.shape}, expected that of mean, {np.shape(mean)}"
+                )
+            if not np.all(np.isfinite(wide)) or (name != "mean" and np.any(wide < 0)):
+                raise StructureError(
+                    f"{name}: expected finite numbers" + (", >= 0" if name != "mean" else "")
+                )
+            high = wide.astype(np.float32)
+            result[name] = jnp.asarray(np.stack([high, (wide - high).astype(np.float32)]))
+        return result
 
     def init(self, space: Space) -> Statistics:
         """The initial statistics: count 0, mean 0, variance 1; float32, or float64 for a float64 space."""
@@ -78,7 +148,13 @@ class Normalize:
             count, mean, variance = (jnp.zeros((2, *leaf.shape), wide_float(leaf.dtype)) for _ in range(3))
             return {"count": count, "mean": mean, "variance": variance.at[0].set(1.0)}
 
-        return jax.tree.map(fresh, space.struct())
+        struct = space.struct()
+        if self.keys is None:
+            return jax.tree.map(fresh, struct)
+        return {
+            name: jax.tree.map(fresh if name in self.keys else lambda _: {}, part)
+            for name, part in struct.items()
+        }
 
     def apply(self, statistics: Statistics, observation: PyTree) -> PyTree:
         """The normalized observation; no gradient flows to the statistics."""
@@ -87,7 +163,13 @@ class Normalize:
             if not stats:
                 return x
             (high, low), (variance, _) = jax.lax.stop_gradient((stats["mean"], stats["variance"]))
-            y = (widen(x).astype(high.dtype) - high - low) / jnp.sqrt(jnp.maximum(variance, 0) + self.epsilon)
+            variance = jnp.maximum(variance, 0)
+            std = jnp.sqrt(variance + self.epsilon if self.form == "variance" else variance)
+            if self.min_std:
+                std = jnp.maximum(std, self.min_std)
+            y = (widen(x).astype(high.dtype) - high - low) / (
+                std if self.form == "variance" else std + self.epsilon
+            )
             return jnp.clip(y, -self.clip, self.clip)
 
         return jax.tree.map(normalized, observation, statistics)
@@ -114,7 +196,7 @@ class Normalize:
         """
 
         def merge(x: Array, stats: dict[str, Float[Array, "2 ..."]]) -> dict[str, Float[Array, "2 ..."]]:
-            return _merge(stats, x, mask, axis_name) if stats else {}
+            return _merge(stats, x, mask, axis_name, self.max_count) if stats else {}
 
         return jax.tree.map(merge, observations, statistics)
 
@@ -124,6 +206,7 @@ def _merge(
     x: Float[Array, "..."],
     mask: Bool[Array, "..."] | None,
     axis_name: Axis | None,
+    max_count: float,
 ) -> dict[str, Float[Array, "2 ..."]]:
     """The statistics of one array, merged with those of a batch `[..., *shape]`."""
     count, mean, variance = stats["count"], stats["mean"], stats["variance"]
@@ -156,6 +239,10 @@ def _merge(
     weight = n / jnp.maximum(new_count[0], 1)
     rest -= mean[1]
     change = batch_variance - old[0] - old[1] + (1 - weight) * jnp.square(center + rest)
+    if max_count < math.inf:
+        new_count = jnp.where(
+            new_count[0][None] < max_count, new_count, jnp.zeros_like(count).at[0].set(max_count)
+        )
     new = {
         "count": new_count,
         "mean": _two_sum(_two_sum(mean, weight * center), weight * rest),

@@ -1,4 +1,4 @@
-"""Transfer of params between policies: `transplant`, and an actor without its critic."""
+"""Params by path, transfer of params between policies, and an actor without its critic."""
 
 import fnmatch
 from collections.abc import Mapping
@@ -6,11 +6,12 @@ from typing import Any, Literal, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from policy_core.checks.arguments import batch_axes, check_config, pair
-from policy_core.contract import DetachableActorCritic, Policy
+from policy_core.contract import ActorCritic, DetachableActorCritic, Policy
 from policy_core.errors import StructureError
-from policy_core.trees import by_path, check_arrays, spec
+from policy_core.trees import by_path, check_arrays, params_struct, spec
 
 LeafAction = Literal["copy", "keep", "pad", "skip"]
 _ACTIONS = ("copy", "keep", "pad", "skip")
@@ -96,6 +97,80 @@ def transplant(
         raise StructureError(f"rules: {unused[0]!r} is the first match of no leaf; correct it or remove it")
     structure = jax.tree.structure(target[0])
     return (jax.tree.unflatten(structure, [leaves[path] for path in targets]), target[1]), tuple(report)
+
+
+def leaves(policy: Policy) -> dict[str, jax.Array]:
+    """The params by path, as in files: the keys joined by "/"; those of a population, too.
+
+    Raises:
+        StructureError: for params that are not those of the config.
+
+    Example:
+        >>> import jax
+        >>> import policy_core as pc
+        >>> config = pc.ActorCriticConfig(
+        ...     observation_space=pc.Box(shape=(4,)), action_space=pc.Discrete(2)
+        ... )
+        >>> found = pc.surgery.leaves(pc.init(config, key=jax.random.key(0)))
+        >>> found["actor/head/kernel"].shape
+        (64, 2)
+    """
+    params, config = pair(policy)
+    batch_axes(params, config)
+    return dict(sorted(by_path(params, "params", StructureError).items()))
+
+
+def from_leaves(config: ActorCritic, leaves: Mapping[str, Any], *, batch: tuple[int, ...] = ()) -> Policy:
+    """The policy of a config with params that are given by path: the inverse of `leaves`.
+
+    Nothing is initialized: every leaf of the config must be given, and no other.
+
+    Args:
+        config: the config.
+        leaves: from path to array, of NumPy, JAX, or anything that `np.asarray` takes. A dtype is cast where
+            that keeps its kind, such as float64 to float32.
+        batch: the leading axes of a population; `()` for one policy.
+
+    Raises:
+        StructureError: for a path that is missing or none of the config's, with all of them; for an array of
+            another shape or kind of dtype.
+
+    Example:
+        >>> import jax
+        >>> import policy_core as pc
+        >>> config = pc.ActorCriticConfig(
+        ...     observation_space=pc.Box(shape=(4,)), action_space=pc.Discrete(2)
+        ... )
+        >>> policy = pc.init(config, key=jax.random.key(0))
+        >>> pc.surgery.from_leaves(config, pc.surgery.leaves(policy))[1] == config
+        True
+        >>> pc.surgery.from_leaves(config, {})
+        Traceback (most recent call last):
+        ...
+        policy_core.errors.StructureError: leaves: 'actor/head/bias' float32(2,) is missing, and 11 ...
+    """
+    check_config(config)
+    struct = params_struct(config)
+    expected = by_path(struct, "params", StructureError)
+    missing, unknown = sorted(expected.keys() - leaves.keys()), sorted(leaves.keys() - expected.keys())
+    for names, why in ((missing, "is missing"), (unknown, "is not one of the config's params")):
+        if names:
+            first = (
+                f"{names[0]!r} {_described(expected[names[0]])}" if why == "is missing" else f"{names[0]!r}"
+            )
+            others = f", and {len(names) - 1} others: {', '.join(names[1:])}" if names[1:] else ""
+            raise StructureError(f"leaves: {first} {why}{others}"[:1000])
+    arrays = []
+    for name, one in expected.items():
+        array = leaves[name] if isinstance(leaves[name], jax.Array) else np.asarray(leaves[name])
+        shape = (*batch, *one.shape)
+        if array.shape != shape:
+            raise StructureError(f"leaves[{name!r}]: got shape {array.shape}, expected {shape}")
+        kinds = [kind for kind in (jnp.floating, jnp.integer, jnp.bool_) if jnp.issubdtype(one.dtype, kind)]
+        if array.dtype != one.dtype and not (kinds and jnp.issubdtype(array.dtype, kinds[0])):
+            raise StructureError(f"leaves[{name!r}]: got dtype {array.dtype}, expected {one.dtype}")
+        arrays.append(jnp.asarray(array) if array.dtype == one.dtype else jnp.asarray(array, one.dtype))
+    return jax.tree.unflatten(jax.tree.structure(struct), arrays), config
 
 
 def actor_only(policy: Policy) -> Policy:

@@ -75,11 +75,22 @@ CONFIGS = {
     **{f"act {name}": config(space) for name, space in ACTION_SPACES.items()},
     **{f"observe {name}": config(pc.Discrete(3), SPACES[name]) for name in OBSERVED},
     "state std": config(SPACES["box mixed bounds"], box_head=pc.NormalHead(STATE)),
-    "fixed std": config(SPACES["box"], box_head=pc.NormalHead(pc.Scale(std="fixed", log_std=-0.5))),
-    "softplus std": config(
-        SPACES["box"], box_head=pc.NormalHead(pc.Scale(positive="softplus", low=-2.0, high=1.0))
+    "fixed std": config(
+        SPACES["box"],
+        box_head=pc.NormalHead(
+            pc.Scale(std="fixed", log_std=-0.5), mean_bound=2.0, offset=0.5, factor=2.0, clip=1.5
+        ),
     ),
-    "squashed": config(BOUNDED, box_head=pc.SquashedNormalHead()),
+    "softplus std": config(
+        SPACES["box"],
+        box_head=pc.NormalHead(pc.Scale(positive="softplus", low=-2.0, high=1.0, min_std=0.1, factor=0.8)),
+    ),
+    "squashed": config(
+        BOUNDED,
+        box_head=pc.SquashedNormalHead(
+            pc.Scale(std="state", log_std=-1.0, low=-5.0, high=2.0, bounding="tanh"), mean_bound=3.0
+        ),
+    ),
     "squashed, mixed bounds": config(SPACES["box mixed bounds"], box_head=pc.SquashedNormalHead(STATE)),
     "squashed parts": config(SPACES["nested"], box_head=pc.SquashedNormalHead()),
     "beta": config(BOUNDED, box_head=pc.BetaHead()),
@@ -106,19 +117,30 @@ CONFIGS = {
         memory_sharing="separate",
         normalize=pc.Normalize(),
     ),
-    "image": config(pc.Discrete(3), pc.Box(low=0, high=255, shape=(4, 5, 2), dtype="uint8")),
+    "image": config(
+        pc.Discrete(3),
+        pc.Box(low=0, high=255, shape=(4, 5, 2), dtype="uint8"),
+        encoder=pc.encoders.CNN(channels=(3, 4), kernels=(3, 2), padding="SAME", pool="mean", size=None),
+        encoder_sharing="separate",
+    ),
     "parts": config(
         pc.Discrete(3),
         pc.Dict({"eye": pc.Box(shape=(3, 3, 1)), "gear": pc.Discrete(4), "x": OBSERVATION}),
         encoder=pc.Parts(
-            {"eye": pc.ImpalaCNN(channels=(2,), blocks=1, size=3), "gear": pc.Embedding(2)},
+            {
+                "eye": pc.ImpalaCNN(channels=(2,), blocks=1, size=3),
+                "gear": pc.Embedding(2),
+                "x": pc.encoders.Encode(pc.MLP((3,))),
+            },
             rest=pc.Flatten(),
         ),
     ),
     "normalized": config(
         pc.Discrete(3),
         pc.Dict({"x": OBSERVATION, "k": pc.Discrete(2), "i": SPACES["box uint8"], "y": pc.Box()}),
-        normalize=pc.Normalize(clip=2.0),
+        normalize=pc.Normalize(
+            clip=2.0, form="std", epsilon=0.01, min_std=0.1, max_count=20.0, keys=("x", "k")
+        ),
     ),
     "two-hot value": config(
         pc.Discrete(3), value_head=pc.TwoHotHead(low=-20.0, high=20.0, bins=11, symlog=True)
@@ -128,11 +150,15 @@ CONFIGS = {
     ),
     "symlog values": config(
         pc.Discrete(3),
-        memory=pc.MinGRU(4),
+        memory=pc.memory.FrameStack(3, fill="first"),
         value_head=pc.RegressionHead(objectives=2, symlog=True, scale=3.0),
     ),
     "layer norm": config(
-        pc.Discrete(3), actor=pc.MLP((8, 8), layer_norm=True, activation="relu"), critic=pc.ResidualMLP(8)
+        pc.Discrete(3),
+        actor=pc.MLP((8, 8), layer_norm=True, epsilon=1e-6, bias=False, activation="relu"),
+        critic=pc.networks.Sequential(
+            (pc.ResidualMLP(8), pc.networks.LayerNorm(epsilon=1e-4), pc.MLP((5,), activation="identity"))
+        ),
     ),
     "bfloat16 residual": config(
         SPACES["box"], actor=pc.ResidualMLP(8, blocks=1, expansion=2), compute_dtype="bfloat16"

@@ -146,6 +146,8 @@ class ActorCriticConfig:
             )
         if self.encoder is None:  # resolved here, so that it is part of the config, its file and fingerprint
             set_field(self, "encoder", default_encoder(self.observation_space))
+        if self.normalize is not None:
+            self.normalize.check_space(self.observation_space)
         self._check_sharing()
         _ = self.plan  # raises ConfigError now, not in `init`, if the parts do not fit together
 
@@ -325,9 +327,11 @@ class ActorCriticConfig:
         """The pair that `act` needs, whose observation space is the view of the actor."""
         branch = self.plan.encoders[0]  # "shared", or "actor", which comes first
         separate = branch.name == "actor"
+        normalize = None if self.normalize is None else self.normalize.narrowed(branch.space)
         config = dataclasses.replace(
             self,
             observation_space=branch.space,
+            normalize=normalize,
             critic=None,
             actor_keys=None,
             critic_keys=None,
@@ -350,25 +354,25 @@ class ActorCriticConfig:
             raise ConfigError(
                 "ActorCriticConfig.critic: None has no critic_keys, and no memory or encoder of its own"
             )
-        keyed = self.actor_keys is not None or self.critic_keys is not None
-        if keyed and self.encoder_sharing == "separate":
-            raise ConfigError(
-                "ActorCriticConfig.encoder_sharing: with actor_keys or critic_keys the encoders are separate; "
-                "leave it out"
-            )
-        for name in ("actor_keys", "critic_keys", "encoder_sharing"):
-            keys = getattr(self, name)
-            if keys is None or keys == "shared":
-                continue
-            if name != "encoder_sharing":
+        apart = []
+        for name in ("actor_keys", "critic_keys"):
+            if (keys := getattr(self, name)) is not None:
                 check_keys(keys, self.observation_space, f"ActorCriticConfig.{name}")
-            if self.trunk is not None or (self.memory is not None and self.memory_sharing == "shared"):
-                raise ConfigError(
-                    f"ActorCriticConfig.{name}: actor and critic have different inputs and cannot share a "
-                    'trunk or a memory; use trunk=None and memory_sharing="separate" or "actor"'
-                )
-            if name != "encoder_sharing":
                 set_field(self, name, tuple(sorted(keys)))
+                apart.append(name)
+        if self.encoder_sharing == "separate":
+            if apart:
+                raise ConfigError(
+                    f"ActorCriticConfig.encoder_sharing: with {apart[0]} encoders are separate; leave it out"
+                )
+            apart.append("encoder_sharing")
+        if apart and (
+            self.trunk is not None or (self.memory is not None and self.memory_sharing == "shared")
+        ):
+            raise ConfigError(
+                f"ActorCriticConfig.{apart[0]}: actor and critic have different inputs and cannot share a "
+                'trunk or a memory; use trunk=None and memory_sharing="separate" or "actor"'
+            )
 
     def _check_precision(self) -> None:
         """Raise `ConfigError` for float64 without x64: JAX would silently use float32."""

@@ -37,8 +37,8 @@ class CNN:
         kernels: side of the square kernel of each convolution.
         strides: stride of each convolution; None for 1 everywhere.
         padding: "VALID" for none, or "SAME": as many zeros as keep ceil(side / stride) pixels.
-        pool: the pooling of each activated convolution: "none", or over windows of `window` x `window` that do
-            not overlap, "max" or "mean"; pixels that fill no window are left out.
+        pool: the pooling behind each activation: "none", or "max" or "mean" over windows of `window` x
+            `window` that do not overlap; pixels that fill no window are left out.
         window: side of these windows.
         activation: a name, see `register_activation`; it also follows the linear layer.
         size: output dimension, the width of the linear layer; None for no linear layer: then the features
@@ -76,14 +76,14 @@ class CNN:
             numbers = getattr(self, name)
             if numbers is not None and len(numbers) != len(self.channels):
                 raise ConfigError(
-                    f"CNN.{name}: got {numbers}, expected a number for each of the {len(self.channels)} channels"
+                    f"CNN.{name}: got {numbers}, expected {len(self.channels)} numbers, as many as channels"
                 )
         check_at_least(self, 1, "channels", "kernels", "strides", "window", "size")
         if self.strides is not None and all(stride == 1 for stride in self.strides):
             set_field(self, "strides", None)  # one form for one network
         ACTIVATIONS.find(self.activation, "CNN.activation: ")
 
-    def check_space(self, space: Space, name: str = "observation_space") -> None:
+    def check_space(self, space: Any, name: str = "observation_space") -> None:
         """Raise `ConfigError` unless `space` is an image of which a pixel is left."""
         check_image(space, 1, "CNN", name)
         if 0 in self._shapes(space)[-1]:

@@ -145,6 +145,15 @@ class NormalHead:
 
     Args:
         scale: parameterization of the standard deviation.
+        mean_bound: the largest absolute value of the mean, which is `mean_bound * tanh(x / mean_bound)` of
+            the output x of the linear layer; None for x itself.
+        offset, factor: the environment action is `offset + factor * clip(action, -clip, clip)`, clipped to
+            the bounds of the space: what rsl-rl does with `clip_actions` and `action_scale`, and rl_games
+            with the bounds. One number, or one for each entry in C order.
+        clip: the largest absolute value of an action before that; inf for none.
+
+    Raises:
+        ConfigError: for a bound, factor or clip that is not positive.
 
     Example:
         >>> from policy_core import NormalHead, Scale
@@ -153,10 +162,30 @@ class NormalHead:
     """
 
     scale: Scale = field(default=Scale(), kw_only=False)
+    mean_bound: float | None = added(None)
+    offset: float | tuple[float, ...] = added(0.0)
+    factor: float | tuple[float, ...] = added(1.0)
+    clip: float = added(math.inf)
+
+    def __post_init__(self) -> None:
+        _check_positive(self, "mean_bound", "clip")
+        numbers = np.array([*np.ravel(self.offset), *np.ravel(self.factor)])
+        if not np.all(np.isfinite(numbers)) or np.any(np.ravel(self.factor) == 0):
+            raise ConfigError(
+                f"NormalHead.offset, NormalHead.factor: got {self.offset}, {self.factor}, expected finite "
+                "numbers, no factor 0"
+            )
 
     def check_space(self, space: Any) -> None:
-        """Raise `ConfigError` unless `space` is a box of floats."""
+        """Raise `ConfigError` unless `space` is a box of floats, with an entry for each offset and factor."""
         _check_float(space)
+        for name in ("offset", "factor"):
+            value = getattr(self, name)
+            if isinstance(value, tuple) and len(value) != space.flat_size:
+                raise ConfigError(
+                    f"NormalHead.{name}: got {len(value)} numbers, expected one, or {space.flat_size} for "
+                    f"the entries of the action space"
+                )
 
     def policy_space(self, space: Box) -> Box:
         """An unbounded box: the samples before clipping."""
@@ -173,18 +202,37 @@ class NormalHead:
     ) -> Normal:
         """The normal distribution before clipping."""
         loc, log_std = self.scale.split(space, params, features)
+        loc = _bounded_mean(loc, self.mean_bound)
         if temperature is not None:  # a normal density to the power 1 / T has T times the variance
             log_std = log_std + 0.5 * jnp.log(temperature)
         return Normal(loc, log_std, space)
 
     def env_action(self, space: Box, action: Float[Array, "..."]) -> Num[Array, "..."]:
-        """The action, clipped to the bounds, in the dtype of the space."""
-        low, high = space.bounds()
-        return jnp.clip(jnp.asarray(action).astype(low.dtype), low, high)
+        """The action, after offset and factor, within the bounds, in the dtype of the space."""
+        action = jnp.asarray(action)
+        if not self._plain:
+            offset, factor = self._affine(space, action.dtype)
+            action = offset + factor * jnp.clip(action, -self.clip, self.clip)
+        return _inside(space, action)
 
     def policy_action(self, space: Box, env_action: Num[Array, "..."]) -> Float[Array, "..."]:
-        """The action in float32, clipped to the bounds."""
-        return widen(self.env_action(space, jnp.asarray(env_action)))
+        """The action that gives the environment action, in float32, which is clipped to the bounds first."""
+        action = widen(_inside(space, jnp.asarray(env_action)))
+        if self._plain:
+            return action
+        offset, factor = self._affine(space, action.dtype)
+        return jnp.clip((action - offset) / factor, -self.clip, self.clip)
+
+    @property
+    def _plain(self) -> bool:
+        return (self.offset, self.factor, self.clip) == (0.0, 1.0, math.inf)
+
+    def _affine(self, space: Box, dtype: Any) -> tuple[Array, Array]:
+        offset, factor = (
+            jnp.asarray(np.broadcast_to(np.ravel(value), space.flat_size).reshape(space.shape), dtype)
+            for value in (self.offset, self.factor)
+        )
+        return offset, factor
 
 
 @static
@@ -197,6 +245,7 @@ class SquashedNormalHead:
 
     Args:
         scale: parameterization of the standard deviation before the squash.
+        mean_bound: as in `NormalHead`, of the mean before the squash.
 
     Example:
         >>> import jax
@@ -213,6 +262,10 @@ class SquashedNormalHead:
     """
 
     scale: Scale = field(default=Scale(), kw_only=False)
+    mean_bound: float | None = added(None)
+
+    def __post_init__(self) -> None:
+        _check_positive(self, "mean_bound")
 
     def check_space(self, space: Any) -> None:
         """Raise `ConfigError` unless `space` is a box of floats with low < high, somewhere finite."""
@@ -236,19 +289,18 @@ class SquashedNormalHead:
         self, space: Box, params: Any, features: Features, mask: Mask, temperature: Temperature
     ) -> SquashedNormal:
         """The squashed normal; a temperature applies to the normal before the squash."""
-        return SquashedNormal(
-            *NormalHead(self.scale).distribution(space, params, features, mask, temperature)
-        )
+        head = NormalHead(self.scale, mean_bound=self.mean_bound)
+        return SquashedNormal(*head.distribution(space, params, features, mask, temperature))
 
     def env_action(self, space: Box, action: Float[Array, "..."]) -> Num[Array, "..."]:
         """The squashed action, in the dtype of the space and within the bounds."""
         u = widen(jnp.asarray(action))
         inside = _between(space, jax.nn.sigmoid(2 * u), jax.nn.sigmoid(-2 * u))
-        return NormalHead().env_action(space, jnp.where(bounded_entries(space), inside, u))
+        return _inside(space, jnp.where(bounded_entries(space), inside, u))
 
     def policy_action(self, space: Box, env_action: Num[Array, "..."]) -> Float[Array, "..."]:
         """The inverse of the squash, clamped to |tanh| = 1 - 2^-24, the largest float32 below 1."""
-        x = NormalHead().policy_action(space, env_action)
+        x = widen(_inside(space, jnp.asarray(env_action)))
         low, high = safe_bounds(space)
         # In units near the width, a power of 2: nothing overflows, and nothing is rounded.
         scale = np.exp2(-np.clip(np.round(np.log2(high / 4 - low / 4)), -100, 100))
@@ -312,11 +364,28 @@ class BetaHead:
     def env_action(self, space: Box, action: Float[Array, "..."]) -> Num[Array, "..."]:
         """The action, in the dtype of the space and within the bounds."""
         z = widen(jnp.asarray(action))
-        return NormalHead().env_action(space, _between(space, jax.nn.sigmoid(z), jax.nn.sigmoid(-z)))
+        return _inside(space, _between(space, jax.nn.sigmoid(z), jax.nn.sigmoid(-z)))
 
     def policy_action(self, space: Box, env_action: Num[Array, "..."]) -> Float[Array, "..."]:
         """The log-odds of the position between the bounds, clamped to 2^-24 from either bound."""
         return 2 * SquashedNormalHead().policy_action(space, env_action)
+
+
+def _inside(space: Box, action: Num[Array, "..."]) -> Num[Array, "..."]:
+    """The action, clipped to the bounds, in the dtype of the space."""
+    low, high = space.bounds()
+    return jnp.clip(action.astype(low.dtype), low, high)
+
+
+def _bounded_mean(loc: Float[Array, "..."], bound: float | None) -> Float[Array, "..."]:
+    return loc if bound is None else bound * jnp.tanh(loc / bound)
+
+
+def _check_positive(head: Any, *names: str) -> None:
+    for name in names:
+        value = getattr(head, name)
+        if value is not None and not value > 0:
+            raise ConfigError(f"{type(head).__name__}.{name}: got {value}, expected a positive number")
 
 
 def _between(space: Box, up: Float[Array, "..."], down: Float[Array, "..."]) -> Float[Array, "..."]:

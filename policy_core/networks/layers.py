@@ -39,7 +39,7 @@ def init_linear(
     kernel_init: str = "orthogonal",
     bias: bool = True,
 ) -> Layer:
-    """Params of a linear layer: a kernel `[inputs, outputs]` scaled by `gain`, and perhaps a bias of zeros."""
+    """Params of a linear layer: a kernel `[inputs, outputs]` scaled by `gain`, a bias of zeros."""
     count_layer()
     kernel = INITIALIZERS.find(kernel_init)(key, (in_size, out_size))
     kind = jnp.result_type(kernel, gain)

@@ -1,7 +1,7 @@
 """`Box`: float or integer arrays with a lower and an upper bound."""
 
 import math
-from typing import Literal, TypeAlias
+from typing import Any, Literal, TypeAlias
 
 import jax
 import jax.numpy as jnp
@@ -77,6 +77,26 @@ class Box:
                 raise ConfigError(f"Box.low, Box.high: expected whole numbers for {self.dtype}")
             if np.any(finite < float(info.min)) or np.any(finite > float(info.max)):
                 raise ConfigError(f"Box.low, Box.high: outside of the range of {self.dtype}")
+
+    @classmethod
+    def of(cls, low: Any, high: Any, dtype: BoxDtype = "float32") -> "Box":
+        """The box between two arrays of bounds, which have the shape of an element.
+
+        Raises:
+            ConfigError: for arrays of two shapes, and as the constructor.
+
+        Example:
+            >>> import numpy as np
+            >>> from policy_core import Box
+            >>> Box.of(-np.ones(2), np.array([1.0, 2.0])).shape
+            (2,)
+        """
+        low, high = np.asarray(low, np.float64), np.asarray(high, np.float64)
+        if low.shape != high.shape:
+            raise ConfigError(f"Box.of: got bounds of shapes {low.shape} and {high.shape}, expected the same")
+        bounds = (tuple(bound.ravel().tolist()) for bound in (low, high))
+        low_bound, high_bound = (bound[0] if len(bound) == 1 else bound for bound in bounds)
+        return cls(low=low_bound, high=high_bound, shape=low.shape, dtype=dtype)
 
     @property
     def flat_size(self) -> int:

@@ -6,7 +6,16 @@ from typing import Any
 
 import numpy as np
 
-from policy_core_adapters.numpy_runner.networks import ACTIVATIONS, Array, few, find, linear, only, shaped
+from policy_core_adapters.numpy_runner.networks import (
+    ACTIVATIONS,
+    NETWORKS,
+    Array,
+    few,
+    find,
+    linear,
+    only,
+    shaped,
+)
 from policy_core_adapters.numpy_runner.spaces import flat_size_of, flatten_of, parts_of
 
 Encode = Callable[[Any], Array]  # an observation -> features
@@ -23,6 +32,15 @@ def _flatten(fields: Any, space: Any, params: Any, dtype: Any) -> tuple[Encode, 
     only(fields, "Flatten")
     flatten = flatten_of(space)
     return lambda x: flatten(x).astype(dtype, copy=False), flat_size_of(space)
+
+
+def _encode(fields: Any, space: Any, params: Any, dtype: Any) -> tuple[Encode, int]:
+    only(fields, "Encode", "network")
+    flatten, data = flatten_of(space), fields["network"]
+    network, size = find(NETWORKS, data, "network")(
+        data["fields"], params, flat_size_of(space), dtype, ACTIVATIONS
+    )
+    return lambda x: network(flatten(x).astype(dtype, copy=False)), size
 
 
 def _embedding(fields: Any, space: Any, params: Any, dtype: Any) -> tuple[Encode, int]:
@@ -228,6 +246,7 @@ def _relu(x: Array) -> Array:
 
 ENCODERS: dict[str, Callable[[Any, Any, Any, Any], tuple[Encode, int]]] = {
     "policy_core/Flatten": _flatten,
+    "policy_core/Encode": _encode,
     "policy_core/Embedding": _embedding,
     "policy_core/Parts": _parts,
     "policy_core/CNN": _cnn,

@@ -56,12 +56,18 @@ _INTEGERS = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "ui
 
 # By the name of a field, or of class and field where another class has one of that name.
 CHECKS: dict[str, Check] = {
-    **dict.fromkeys(("blocks", "expansion", "filters", "heads", "n", "size", "width", "window"), _whole(1)),
+    **dict.fromkeys(
+        ("blocks", "expansion", "filters", "heads", "n", "size", "width", "window", "frames"), _whole(1)
+    ),
     **dict.fromkeys(("hidden", "channels", "nvec"), _many(_whole(1))),
     **dict.fromkeys(
-        ("actor_gain", "critic_gain", "gain", "log_std", "high", "low", "clip", "epsilon"), _real
+        (
+            *("actor_gain", "critic_gain", "gain", "log_std", "high", "low", "clip", "epsilon"),
+            *("min_std", "max_count"),
+        ),
+        _real,
     ),
-    **dict.fromkeys(("layer_norm", "learned_start", "residual", "symlog"), _flag),
+    **dict.fromkeys(("layer_norm", "learned_start", "residual", "symlog", "bias"), _flag),
     **dict.fromkeys(("activation", "kernel_init"), _text),
     **dict.fromkeys(("actor_keys", "critic_keys"), _or_none(_many(_text))),
     **dict.fromkeys(("observation_space", "action_space", "actor", "encoder", "box_head", "scale"), _config),
@@ -80,7 +86,20 @@ CHECKS: dict[str, Check] = {
     "bins": _whole(2),
     "objectives": _or_none(_whole(1)),
     "std": _one_of("global", "state", "fixed"),
-    "positive": _one_of("exp", "softplus"),
+    "positive": _one_of("exp", "softplus", "identity"),
+    "bounding": _one_of("clip", "tanh"),
+    "form": _one_of("variance", "std"),
+    "fill": _one_of("zeros", "first"),
+    "padding": _one_of("VALID", "SAME"),
+    "pool": _one_of("none", "max", "mean"),
+    "encoder_sharing": _one_of("shared", "separate"),
+    "CNN.size": _or_none(_whole(1)),
+    "kernels": _many(_whole(1)),
+    "strides": _or_none(_many(_whole(1))),
+    "networks": _many(_config),
+    "keys": _or_none(_many(_text)),
+    "mean_bound": _or_none(_real),
+    **dict.fromkeys(("offset", "factor"), lambda x: _real(x) or _many(_real)(x)),
     "ActorCriticConfig.name": _text,
     "memory_sharing": _one_of("shared", "separate", "actor"),
     "temperature": _or_none(lambda x: _real(x) and x > 0),

@@ -225,6 +225,11 @@ def _scaled(head: Head) -> tuple[Callable[[Array], tuple[Array, Array]], Box]:
         return np.clip(x + math.log(factor), low, high) + heat
 
     raw = _raw_of(scale) if scale["std"] == "state" else 0.0
+    bound = head.fields.get("mean_bound")
+
+    def mean(x: Array) -> Array:
+        loc = x.reshape(box.shape)
+        return loc if bound is None else np.asarray(bound * np.tanh(loc / bound))
 
     if scale["std"] != "state":
         fixed = scale["std"] == "fixed"
@@ -233,11 +238,11 @@ def _scaled(head: Head) -> tuple[Callable[[Array], tuple[Array, Array]], Box]:
             if fixed
             else log_std(shaped(head.params["scale"], *box.shape))
         )
-        return lambda x: (layer(x).reshape(box.shape), constant), box
+        return lambda x: (mean(layer(x)), constant), box
 
     def split(x: Array) -> tuple[Array, Array]:
         outputs = layer(x)
-        return outputs[: box.size].reshape(box.shape), log_std(raw + outputs[box.size :].reshape(box.shape))
+        return mean(outputs[: box.size]), log_std(raw + outputs[box.size :].reshape(box.shape))
 
     return split, box
 
@@ -251,20 +256,28 @@ def _raw_of(scale: dict[str, Any]) -> float:
         )
     if scale["positive"] == "exp" and not least:
         return float(scale["log_std"] - math.log(factor))
-    std = math.exp(min(max(scale["log_std"], -87.0), 88.0)) / factor - least
+    std = float(math.exp(min(max(scale["log_std"], -87.0), 88.0)) / factor - least)
     if scale["positive"] == "identity":
         return std
     return math.log(std) if scale["positive"] == "exp" else std + math.log(-math.expm1(-std))
 
 
 def _normal(head: Head) -> Choice:
-    only(head.fields, "NormalHead", "scale")
+    only(head.fields, "NormalHead", "scale", "mean_bound", "offset", "factor", "clip")
     split, box = _scaled(head)
-    return _of_unbounded(split, box.clip)
+    offset, factor = (
+        np.broadcast_to(np.ravel(head.fields.get(name, default)), box.size).reshape(box.shape)
+        for name, default in (("offset", 0.0), ("factor", 1.0))
+    )
+    most = head.fields.get("clip", math.inf)
+    plain = most == math.inf and not offset.any() and (factor == 1).all()
+    if plain:
+        return _of_unbounded(split, box.clip)
+    return _of_unbounded(split, lambda x: box.clip(offset + factor * np.clip(x, -most, most)))
 
 
 def _squashed(head: Head) -> Choice:
-    only(head.fields, "SquashedNormalHead", "scale")
+    only(head.fields, "SquashedNormalHead", "scale", "mean_bound")
     split, box = _scaled(head)
 
     def squash(u: Array) -> Array:

@@ -155,6 +155,23 @@ def _window_attention(fields: dict[str, Any], params: Any, inputs: int, dtype: A
     return Memory({"keys": ring, "values": ring, "count": np.int32(0)}, step, size)
 
 
+def _frames(fields: dict[str, Any], params: Any, inputs: int, dtype: Any) -> Memory:
+    only(fields, "FrameStack", "frames", "fill")
+    start = shaped(params["start"], fields["frames"] - 1, inputs).astype(dtype)
+    start.flags.writeable = False
+
+    def step(state: dict[str, Any], x: Array) -> tuple[dict[str, Any], Array]:
+        frames, new = state["frames"], {}
+        if fields["fill"] == "first":
+            frames = np.broadcast_to(x, frames.shape) if state["count"] == 0 else frames
+            new["count"] = np.int32(1)
+        frames = np.concatenate([frames, x[None]])
+        return {"frames": frames[1:], **new}, frames.ravel()
+
+    initial = {"frames": start, **({"count": np.int32(0)} if fields["fill"] == "first" else {})}
+    return Memory(initial, step, fields["frames"] * inputs)
+
+
 def _stack(fields: dict[str, Any], params: Any, inputs: int, dtype: Any) -> Memory:
     only(fields, "Stack", "layers", "residual")
     residual, layers = fields["residual"], []
@@ -182,4 +199,5 @@ MEMORIES: dict[str, Callable[[dict[str, Any], Any, int, Any], Memory]] = {
     "policy_core/MinGRU": _min_gru,
     "policy_core/WindowAttention": _window_attention,
     "policy_core/Stack": _stack,
+    "policy_core/FrameStack": _frames,
 }

@@ -43,9 +43,13 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
 MOST_LAYERS = 100
 
 
-def linear(layer: dict[str, Array], inputs: int, outputs: int, dtype: Any) -> Callable[[Array], Array]:
+def linear(
+    layer: dict[str, Array], inputs: int, outputs: int, dtype: Any, biased: bool = True
+) -> Callable[[Array], Array]:
     """`x @ kernel + bias` in a dtype."""
     kernel = np.ascontiguousarray(shaped(layer["kernel"], inputs, outputs).T, dtype)
+    if not biased:
+        return lambda x: np.asarray(kernel.dot(x))
     bias = shaped(layer["bias"], outputs).astype(dtype)
     return lambda x: kernel.dot(x) + bias
 
@@ -64,17 +68,19 @@ def few(count: int, what: str, most: int = MOST_LAYERS) -> int:
     return count
 
 
-def normalized(x: Array) -> Array:
+def normalized(x: Array, epsilon: float = 1e-5) -> Array:
     """Rows of mean 0 and variance 1."""
     centred = x - x.mean(-1, keepdims=True)
-    y: Array = centred / np.sqrt(np.square(centred).mean(-1, keepdims=True) + np.asarray(1e-5, x.dtype))
+    y: Array = centred / np.sqrt(np.square(centred).mean(-1, keepdims=True) + np.asarray(epsilon, x.dtype))
     return y
 
 
-def layer_norm_of(part: dict[str, Array], size: int, dtype: Any) -> Callable[[Array], Array]:
+def layer_norm_of(
+    part: dict[str, Array], size: int, dtype: Any, epsilon: float = 1e-5
+) -> Callable[[Array], Array]:
     """The layer norm of a vector, with its scale and bias."""
     scale, bias = (shaped(part[name], size).astype(dtype) for name in ("scale", "bias"))
-    return lambda x: normalized(x) * scale + bias
+    return lambda x: normalized(x, epsilon) * scale + bias
 
 
 Network = tuple[Callable[[Array], Array], int]
@@ -84,15 +90,16 @@ Network = tuple[Callable[[Array], Array], int]
 def _mlp(
     fields: dict[str, Any], params: dict[str, Any], inputs: int, dtype: Any, names: dict[str, Any]
 ) -> Network:
-    only(fields, "MLP", "hidden", "activation", "kernel_init", "gain", "layer_norm")
+    only(fields, "MLP", "hidden", "activation", "kernel_init", "gain", "layer_norm", "epsilon", "bias")
     function = _activation("MLP", fields, names)
     layers = []
     few(len(fields["hidden"]), "MLP.hidden")
     for i, width in enumerate(fields["hidden"]):
-        layers.append(linear(params[f"hidden_{i}"], inputs, width, dtype))
+        layers.append(linear(params[f"hidden_{i}"], inputs, width, dtype, fields.get("bias", True)))
         inputs = width
         if fields.get("layer_norm", False):
-            layers.append(layer_norm_of(params[f"norm_{i}"], width, dtype))
+            epsilon = fields.get("epsilon", 1e-5)
+            layers.append(layer_norm_of(params[f"norm_{i}"], width, dtype, epsilon))
         layers.append(function)
     return _chain(layers), inputs
 
@@ -112,6 +119,27 @@ def _residual_mlp(
     first = linear(params["input"], inputs, width, dtype)
     blocks = [block(params[f"block_{i}"]) for i in range(few(fields["blocks"], "ResidualMLP.blocks"))]
     return _chain([first, *blocks, layer_norm_of(params["norm"], width, dtype)]), width
+
+
+def _layer_norm(
+    fields: dict[str, Any], params: dict[str, Any], inputs: int, dtype: Any, names: dict[str, Any]
+) -> Network:
+    del names
+    only(fields, "LayerNorm", "epsilon")
+    return layer_norm_of(params, inputs, dtype, fields["epsilon"]), inputs
+
+
+def _sequential(
+    fields: dict[str, Any], params: dict[str, Any], inputs: int, dtype: Any, names: dict[str, Any]
+) -> Network:
+    only(fields, "Sequential", "networks")
+    layers = []
+    few(len(fields["networks"]), "Sequential.networks")
+    for i, data in enumerate(fields["networks"]):
+        part = params.get(f"network_{i}", {})
+        network, inputs = find(NETWORKS, data, "network")(data["fields"], part, inputs, dtype, names)
+        layers.append(network)
+    return _chain(layers), inputs
 
 
 def _activation(name: str, fields: dict[str, Any], names: dict[str, Any]) -> Callable[[Array], Array]:
@@ -135,6 +163,8 @@ def _chain(layers: list[Callable[[Array], Array]]) -> Callable[[Array], Array]:
 NETWORKS: dict[str, Callable[..., Any]] = {
     "policy_core/MLP": _mlp,
     "policy_core/ResidualMLP": _residual_mlp,
+    "policy_core/LayerNorm": _layer_norm,
+    "policy_core/Sequential": _sequential,
 }
 
 

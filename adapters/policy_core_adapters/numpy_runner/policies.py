@@ -27,7 +27,15 @@ class Given(NamedTuple):
 def _actor_critic(fields: dict[str, Any], params: dict[str, Any], given: Given) -> Runner:
     known = "observation_space action_space actor critic trunk box_head temperature actor_gain critic_gain"
     added = "memory memory_sharing autoregressive normalize encoder actor_keys critic_keys value_head name"
-    only(fields, "ActorCriticConfig", *known.split(), *added.split(), "param_dtype", "compute_dtype")
+    only(
+        fields,
+        "ActorCriticConfig",
+        *known.split(),
+        *added.split(),
+        "encoder_sharing",
+        "param_dtype",
+        "compute_dtype",
+    )
     if fields["compute_dtype"] not in ("float32", "float64"):
         raise ValueError(f"compute_dtype: {fields['compute_dtype']} is not what NumPy computes in; use JAX")
     dtype = np.dtype(fields["compute_dtype"])
@@ -71,9 +79,14 @@ def _features(
     if fields["normalize"] is not None:
         normalize = normalizer_of(space, fields["normalize"], params.get("normalize", {}))
     keys = fields["actor_keys"], fields["critic_keys"]
-    if keys != (None, None):
+    if keys != (None, None) or fields.get("encoder_sharing", "shared") == "separate":
         (by_actor, a), (by_critic, b) = (
-            encoder_of(config, _view(space, names), params[owner].get("encoder", {}), dtype)
+            encoder_of(
+                config,
+                space if keys == (None, None) else _view(space, names),
+                params[owner].get("encoder", {}),
+                dtype,
+            )
             for owner, names in zip(("actor", "critic"), keys, strict=True)
         )
 

@@ -107,8 +107,15 @@ def normalizer_of(space: Any, config: Any, statistics: Any) -> Callable[[Any], A
     """What `Normalize` does to an element of the space."""
     if config["type"] != "policy_core/Normalize":
         raise ValueError(f"normalize: this runner does not support {config['type']!r}")
-    only(config["fields"], "Normalize", "clip", "epsilon")
-    clip, epsilon = config["fields"]["clip"], config["fields"]["epsilon"]
+    fields = config["fields"]
+    only(fields, "Normalize", "clip", "epsilon", "form", "min_std", "max_count", "keys")
+    clip, epsilon, least, keys = (
+        fields["clip"],
+        fields["epsilon"],
+        fields.get("min_std", 0.0),
+        fields.get("keys"),
+    )
+    of_std = fields.get("form", "variance") == "std"
 
     def of(space: Any, seen: Any) -> Callable[[Any], Any]:
         name = kind_of(space)
@@ -121,10 +128,15 @@ def normalizer_of(space: Any, config: Any, statistics: Any) -> Callable[[Any], A
             name: shaped(seen[name], 2, *space["fields"]["shape"]) for name in ("count", "mean", "variance")
         }
         high, low = pairs["mean"]
-        scale = np.sqrt(np.maximum(pairs["variance"][0], 0) + epsilon).astype(high.dtype)
+        variance = np.maximum(pairs["variance"][0], 0)
+        scale = np.maximum(np.sqrt(variance if of_std else variance + epsilon), least)
+        scale = (scale + epsilon if of_std else scale).astype(high.dtype)
         return lambda x: np.minimum(np.maximum((np.asarray(x, high.dtype) - high - low) / scale, -clip), clip)
 
-    return of(space, statistics)
+    if keys is None:
+        return of(space, statistics)
+    parts = {key: of(part, statistics.get(key, {})) for key, part in parts_of(space).items() if key in keys}
+    return lambda x: {key: parts[key](part) if key in parts else part for key, part in x.items()}
 
 
 def parts_of(space: Any) -> dict[Any, Any]:
