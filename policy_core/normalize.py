@@ -105,7 +105,7 @@ class Normalize:
         return dataclasses.replace(self, keys=tuple(key for key in self.keys if key in names))
 
     @staticmethod
-    def statistics(mean: Any, variance: Any, count: float) -> Statistics:
+    def statistics(mean: Any, variance: Any, count: Any) -> Statistics:
         """The statistics of an array of floats, from its mean and variance over so many observations.
 
         Args:

@@ -37,7 +37,7 @@ WRONG: dict[str, tuple[Any, str]] = {
     "a class for a memory": (lambda: config(memory=pc.GRU), "got the class GRU, expected policy_core.contract.Memory | None; use policy_core.GRU(...)"),
     "a word for a head": (lambda: config(box_head="squashed"), "use a config: policy_core.BetaHead, policy_core.BinsHead"),
     "a class for a head": (lambda: config(box_head=pc.SquashedNormalHead), "use policy_core.SquashedNormalHead(...)"),
-    "widths for a network": (lambda: config(actor=(64, 64)), "use a config: policy_core.MLP, policy_core.ResidualMLP, or one of your own"),
+    "widths for a network": (lambda: config(actor=(64, 64)), "use a config: policy_core.MLP, policy_core.ResidualMLP, policy_core.networks.LayerNorm, policy_core.networks.Sequential, or one of your own"),
     "a number for a shape": (lambda: pc.Box(shape=4), "Box.shape: got int 4, expected tuple[int, ...]; use (4,)"),
     "a number for widths": (lambda: pc.MLP(8), "MLP.hidden: got int 8, expected tuple[int, ...]; use (8,)"),
     "positional bounds": (lambda: pc.Box(-1.0, 1.0, (2,)), "write Box(*, low=-inf, high=inf, shape=(), dtype='float32')"),

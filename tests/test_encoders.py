@@ -52,7 +52,7 @@ class Impala(nn.Module):
 class MinAtar(nn.Module):
     @nn.compact
     def __call__(self, x: Any) -> Any:
-        x = nn.relu(conv(16, 3, 1, "VALID", "convolution")(x))
+        x = nn.relu(conv(16, 3, 1, "VALID", "convolution_0")(x))
         return nn.relu(nn.Dense(20, name="linear")(x.reshape(-1)))
 
 

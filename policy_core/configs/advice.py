@@ -1,6 +1,7 @@
 """What to write instead of a value that a field refuses, for its error."""
 
 import inspect
+import sys
 import types
 import typing
 from typing import Any
@@ -43,6 +44,8 @@ def advise(value: Any, hint: Any) -> str:
         if getattr(value, "ndim", 0):
             return "use a tuple of Python numbers; arrays that learn belong in the params"
         return "use a Python number, such as `.item()` gives; a traced value belongs in the params"
+    if any(typing.get_origin(kind) is typing.Literal for kind in kinds) and isinstance(value, int | str):
+        return "use one of these"
     if callable(value) and not is_static(value):
         return "refer to functions by their registered name, such as 'tanh'"
     return f"a config holds only {LEGAL}"
@@ -55,8 +58,16 @@ def signature_of(cls: type) -> str:
     return f"{cls.__name__}{inspect.Signature(plain)}"
 
 
+def _path_of(cls: type) -> str:
+    """Where a config class is found: at the top of this library, or in the public module that has it."""
+    package, _, name = name_of(cls).partition("/")
+    if package != "policy_core" or name in vars(sys.modules[package]):
+        return f"{package}.{name}"
+    return f"{'.'.join(cls.__module__.split('.')[:2])}.{name}"
+
+
 def _use_a_config(value: Any, configs: list[type]) -> str:
-    by_name = {cls.__name__.lower(): name_of(cls).replace("/", ".") for cls in configs}
+    by_name = {cls.__name__.lower(): _path_of(cls) for cls in configs}
     name = value if isinstance(value, str) else getattr(value, "__name__", type(value).__name__)
     if match := by_name.get(str(name).replace("_", "").lower()):
         return f"use {match}(...)"
