@@ -21,9 +21,8 @@ KEY = jax.random.key(0)
 def run(main: Any, monkeypatch: Any, capsys: Any, *arguments: str) -> tuple[int, str, str]:
     """Exit code, stdout and stderr of a command."""
     monkeypatch.setattr(sys, "argv", ["example.py", *map(str, arguments)])
-    with pytest.raises(SystemExit) as ended:
-        with jax.numpy_dtype_promotion("standard"):  # as gymnax needs it
-            command.run(main)
+    with pytest.raises(SystemExit) as ended, jax.numpy_dtype_promotion("standard"):  # as gymnax needs it
+        command.run(main)
     return ended.value.code, *capsys.readouterr()
 
 
