@@ -310,6 +310,8 @@ def _grid(space: Any, fields: dict[str, Any], dtype: Any) -> tuple[Any, Callable
     only(fields, "BinsHead", "bins")
     few(flat_size_of(space), "BinsHead: the entries of a Box", 2**14)
     box, bins = Box(space, dtype), fields["bins"]
+    if box.is_float and not bool(np.all(np.isfinite(box.low) & np.isfinite(box.high) & (box.low < box.high))):
+        raise ValueError("BinsHead: expected a Box with finite bounds, low < high")
     sizes = [bins] * box.size if box.is_float else (box.high - box.low + 1).ravel().tolist()
     rows = {"nvec": sizes, "shape": box.shape, "start": [0] * box.size}
 
