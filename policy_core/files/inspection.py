@@ -116,7 +116,7 @@ def inspect(path: PathLike) -> FileInfo:
         >>> found.metadata, found.leaves[0]
         ({'by': 'me'}, ('actor/head/bias', 'float32', (2,), 8))
         >>> print(str(found).partition(" in ")[0])
-        policy_core/ActorCriticConfig, 9155 parameters
+        policy_core/ActorCriticConfig, 9,155 parameters
     """
     data, seal = read_file(Path(path))
     document = read(data, seal)

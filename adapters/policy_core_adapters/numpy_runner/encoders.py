@@ -15,7 +15,7 @@ NATURE = ((32, 8, 4), (64, 4, 2), (64, 3, 1))  # filters, side, stride
 
 
 def encoder_of(config: Any, space: Any, params: Any, dtype: Any) -> tuple[Encode, int]:
-    """`observation -> features` of an encoder, and how many features."""
+    """`observation -> features` of an encoder, and its output dimension."""
     encoder: tuple[Encode, int] = find(ENCODERS, config, "encoder")(config["fields"], space, params, dtype)
     return encoder
 
@@ -46,7 +46,7 @@ def _embedding(fields: Any, space: Any, params: Any, dtype: Any) -> tuple[Encode
 
 
 def _categories(name: str, fields: Any) -> list[int]:
-    """How many each part of a discrete space has."""
+    """The number of categories of each part of a discrete space."""
     match name:
         case "policy_core/Discrete":
             return [fields["n"]]
@@ -142,7 +142,7 @@ def _image(space: Any, least: int) -> tuple[int, int, int]:
 def _tower(
     layers: list[Callable[[Array], Array]], dense: Callable[[Array], Array], fields: Any, dtype: Any
 ) -> tuple[Encode, int]:
-    """Layers of an image and a linear one, each before a ReLU, and the number of features."""
+    """Convolutions and a linear layer, each before a ReLU, and the output dimension."""
 
     def encode(image: Any) -> Array:
         image = np.asarray(image)

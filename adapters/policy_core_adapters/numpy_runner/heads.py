@@ -44,7 +44,7 @@ class Head(NamedTuple):
 def choice_of(
     space: Any, box_head: Any, params: Any, inputs: int, dtype: Any, temperature: float | None
 ) -> Choice:
-    """How an action of a space is chosen from so many features, with the params of its head."""
+    """How an action of a space is chosen from features of dimension `inputs`, with the params of its head."""
     match kind_of(space):
         case "Discrete" | "MultiDiscrete" | "MultiBinary":
             return HEADS["policy_core/LogitsHead"](Head(space, params, inputs, dtype, temperature, {}))
