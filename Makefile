@@ -6,7 +6,7 @@ PIP := $(RUN)python -m pip install --quiet --disable-pip-version-check -c constr
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test check docs bench build clean
+.PHONY: help demo test newest run-newest check docs bench build clean
 
 help:  ## Show this list
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## /  make \1\t/' | expand -t 16
@@ -24,6 +24,23 @@ demo: $(VENV)/has-demo  ## Train five CartPole policies, save them, evaluate the
 
 test: $(VENV)/has-test  ## Run the tests
 	$(RUN)python -m pytest -n $(WORKERS) --dist worksteal
+
+# A part of the tests on versions newer than constraints.txt has, in an environment of its own without gymnax,
+# which the newest jax may break. Where there is no newer Python it succeeds, and says that nothing was run.
+NEWEST := policy contract modes fingerprint file_format files static
+newest:  ## Run the tests of the core on the newest Python and the newest jax there are
+	@for python in python3.13 python3.12 $(wildcard $(foreach v,3.13 3.12,$(HOME)/.pyenv/versions/$v.*/bin/python)); do \
+	    if $$python -c '' 2>/dev/null; then \
+	        exec $(MAKE) --no-print-directory PYTHON=$$python VENV=.venv-newest run-newest; \
+	    fi; \
+	done; echo "make newest: no Python 3.12 or 3.13 was found, so nothing was run"
+
+run-newest: $(VENV)/bin/python
+	grep -vE '^(jax|jaxlib|ml_dtypes|numpy|opt_einsum|scipy)==' constraints.txt > $(VENV)/constraints.txt
+	$(RUN)python -m pip install --quiet --disable-pip-version-check -c $(VENV)/constraints.txt \
+	    --upgrade jax jaxlib numpy -e '.[test-core]'
+	@$(RUN)python -c 'import sys, jax; print("Python", sys.version.split()[0], "with jax", jax.__version__)'
+	$(RUN)python -m pytest -n $(WORKERS) --dist worksteal $(NEWEST:%=tests/test_%.py)
 
 check: $(VENV)/has-check docs  ## Lint, format and type-check; build the site
 	$(RUN)ruff check .
@@ -49,4 +66,4 @@ build: $(VENV)/bin/python  ## Build the wheel and the source distribution into d
 	$(RUN)python -m build --outdir dist .
 
 clean:  ## Remove what the other targets made
-	rm -rf $(VENV) build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-newest build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

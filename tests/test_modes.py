@@ -3,6 +3,7 @@
 What only has to be traced is traced, with shapes in place of arrays.
 """
 
+import importlib.util
 from typing import Any
 
 import cases
@@ -359,16 +360,13 @@ def test_what_is_made_without_jit_is_donated() -> None:
 # --- The table -------------------------------------------------------------------------------
 
 
-CHECKED = ("two memories", "normalized")
+def traced_under_checks(config: Any, slow: bool) -> None:
+    """Trace all that a trainer does under a shard_map, in 64 bits, with checked keys.
 
-
-@pytest.mark.parametrize("name", cases.CONFIGS)
-def test_a_config_is_traced_under_every_check(name: str) -> None:
-    """Under a shard_map, in 64 bits, with checked keys; promotion and ranks are strict by conftest.
-
-    With the checks of jaxprs and of leaks, which take JAX several times as long, two of them.
+    Args:
+        config: the config.
+        slow: whether with the checks of jaxprs and of leaks, which take JAX several times as long.
     """
-    config = cases.CONFIGS[name]
 
     def everything(key: Any) -> Any:
         keys = iter(jax.random.split(key, 4))
@@ -381,11 +379,36 @@ def test_a_config_is_traced_under_every_check(name: str) -> None:
         return state, evaluated(policy, *stacked), pc.update_statistics(policy, observation)
 
     keys = jax.eval_shape(lambda: jax.random.split(KEY, 2))
-    slow = name in CHECKED
     with (
         jax.enable_x64(True), jax.debug_key_reuse(True), jax.enable_checks(slow), jax.check_tracer_leaks(slow)
     ):  # fmt: skip
         manual()(everything).trace(keys)
+
+
+CHECKED = ("two memories", "normalized")
+
+
+@pytest.mark.parametrize("name", cases.CONFIGS)
+def test_a_config_is_traced_under_every_check(name: str) -> None:
+    """Promotion and ranks are strict by conftest."""
+    traced_under_checks(cases.CONFIGS[name], slow=name in CHECKED)
+
+
+def _tasks() -> dict[str, Any]:
+    """The tasks of `examples/results.py` and `examples/memory.py`, where their packages are installed."""
+    if any(importlib.util.find_spec(name) is None for name in ("gymnax", "optax", "rich")):
+        return {}
+    import memory
+    import results
+
+    return {**results.TASKS, **memory.TASKS}
+
+
+@pytest.mark.parametrize("name", TASKS := _tasks())
+def test_a_config_of_the_examples_is_traced_under_every_check(name: str) -> None:
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        config = TASKS[name].config(TASKS[name].make())
+    traced_under_checks(config, slow=False)
 
 
 @pytest.mark.parametrize("name", ["gru", "squashed", "HL-Gauss values"])

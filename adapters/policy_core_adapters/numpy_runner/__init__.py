@@ -5,7 +5,7 @@ r"""Policy files on NumPy alone: for a robot, or a game server.
     state, action = runner.act(state, observation)  # deterministic
     state, action = runner.act(state, observation, rng=rng, action_mask=mask)  # a draw
 
-Neither JAX nor policy_core is imported. The file is verified as docs/file-format.md says; what
+Neither JAX, msgpack nor policy_core is imported. The file is verified as docs/file-format.md says; what
 the config asks for and this runner does not know is an error, never left out, and the params are
 exactly those of the config. Encoders, networks, memories, heads, value heads and policies are found by
 the name of their class in `ENCODERS`, `NETWORKS`, `MEMORIES`, `HEADS`, `VALUES` and `POLICIES`: add a
@@ -45,7 +45,7 @@ def load(
         path: the file.
         member: which one of a population; only its part of the file is read and verified.
         activations: functions that were registered by name in the process that saved.
-        mask_functions: likewise, `(mask, seen) -> mask` for parts of an action that depend on
+        mask_functions: likewise, `(mask, parents) -> mask` for parts of an action that depend on
             others; they get and give NumPy arrays.
 
     Raises:

@@ -22,7 +22,7 @@ Encode = Callable[[Any], Array]  # an observation -> features
 
 
 def encoder_of(config: Any, space: Any, params: Any, dtype: Any) -> tuple[Encode, int]:
-    """`observation -> features` of an encoder, and how many features."""
+    """`observation -> features` of an encoder, and its output dimension."""
     encoder: tuple[Encode, int] = find(ENCODERS, config, "encoder")(config["fields"], space, params, dtype)
     return encoder
 
@@ -62,7 +62,7 @@ def _embedding(fields: Any, space: Any, params: Any, dtype: Any) -> tuple[Encode
 
 
 def _categories(name: str, fields: Any) -> list[int]:
-    """How many each part of a discrete space has."""
+    """The number of categories of each part of a discrete space."""
     match name:
         case "policy_core/Discrete":
             return [fields["n"]]

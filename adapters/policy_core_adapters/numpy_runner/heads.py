@@ -44,7 +44,7 @@ class Head(NamedTuple):
 def choice_of(
     space: Any, box_head: Any, params: Any, inputs: int, dtype: Any, temperature: float | None
 ) -> Choice:
-    """How an action of a space is chosen from so many features, with the params of its head."""
+    """How an action of a space is chosen from features of dimension `inputs`, with the params of its head."""
     match kind_of(space):
         case "Discrete" | "MultiDiscrete" | "MultiBinary":
             return HEADS["policy_core/LogitsHead"](Head(space, params, inputs, dtype, temperature, {}))
@@ -348,6 +348,8 @@ def _grid(space: Any, fields: dict[str, Any], dtype: Any) -> tuple[Any, Callable
     only(fields, "BinsHead", "bins")
     few(flat_size_of(space), "BinsHead: the entries of a Box", 2**14)
     box, bins = Box(space, dtype), fields["bins"]
+    if box.is_float and not bool(np.all(np.isfinite(box.low) & np.isfinite(box.high) & (box.low < box.high))):
+        raise ValueError("BinsHead: expected a Box with finite bounds, low < high")
     sizes = [bins] * box.size if box.is_float else (box.high - box.low + 1).ravel().tolist()
     rows = {"nvec": sizes, "shape": box.shape, "start": [0] * box.size}
 

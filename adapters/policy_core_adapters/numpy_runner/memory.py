@@ -33,7 +33,7 @@ class Memory(NamedTuple):
 
 
 def memory_of(data: Any, params: Any, inputs: int, dtype: Any) -> Memory:
-    """The memory of a config on so many features, its numbers and its state in a dtype."""
+    """The memory of a config for inputs of dimension `inputs`, computed and kept in a dtype."""
     memory: Memory = find(MEMORIES, data, "memory")(data["fields"], params, inputs, dtype)
     return memory
 

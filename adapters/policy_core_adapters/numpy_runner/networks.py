@@ -62,7 +62,7 @@ def shaped(leaf: Array, *shape: int) -> Array:
 
 
 def few(count: int, what: str, most: int = MOST_LAYERS) -> int:
-    """A number that a file may not have larger."""
+    """Raise ValueError for a number of a config above its limit."""
     if count > most:
         raise ValueError(f"{what}: got {count}, at most {most} are allowed")
     return count
@@ -84,7 +84,7 @@ def layer_norm_of(
 
 
 Network = tuple[Callable[[Array], Array], int]
-"""A network, and how many numbers it gives."""
+"""A network, and its output dimension."""
 
 
 def _mlp(

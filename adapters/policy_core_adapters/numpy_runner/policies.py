@@ -72,7 +72,7 @@ def _check_dtypes(dtype: str, params: Any) -> None:
 def _features(
     fields: dict[str, Any], params: dict[str, Any], dtype: Any, network: Any
 ) -> tuple[Callable[[Any], tuple[Array, Array]], dict[str, int]]:
-    """From an observation to what actor and critic see, and how many numbers these are."""
+    """From an observation to the inputs of actor and critic, and their dimensions."""
     space, config = fields["observation_space"], fields["encoder"]
     checked = checked_of(space)
     normalize: Callable[[Any], Any] = lambda observation: observation  # noqa: E731
@@ -109,7 +109,7 @@ def _features(
 
 
 def _view(space: Any, names: list[str] | None) -> Any:
-    """The parts of a `Dict` that actor or critic see; None for all."""
+    """The space of the parts of a `Dict` that are inputs of the actor or the critic."""
     parts = space["fields"]["spaces"]
     seen = [part for part in parts if names is None or part[0] in names]
     return {**space, "fields": {"spaces": seen}}
@@ -122,7 +122,7 @@ def _no_critic(_: Array) -> Any:
 def _memories(
     fields: dict[str, Any], params: dict[str, Any], sizes: dict[str, int], dtype: Any
 ) -> dict[str, Memory]:
-    """The memories by owner, on so many features."""
+    """The memories by owner, for inputs of those dimensions."""
     data, sharing = fields["memory"], fields["memory_sharing"]
     if data is None:
         return {}
@@ -135,7 +135,7 @@ def _memories(
 def _choice(
     fields: dict[str, Any], params: dict[str, Any], inputs: int, dtype: Any, network: Any, given: Given
 ) -> Choice:
-    """How an action is chosen from so many features."""
+    """How an action is chosen from the features of the actor."""
     temperature = None if fields["temperature"] is None else float(shaped(params["temperature"]))
     space, box_head, head = fields["action_space"], fields["box_head"], params["actor"]["head"]
     dependence = fields["autoregressive"]

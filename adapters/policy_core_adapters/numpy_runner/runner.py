@@ -70,7 +70,7 @@ class Runner:
         return state, self._critic(x)
 
     def _advance(self, state: Any, observation: Any, is_first: bool | None) -> tuple[Any, Array, Array]:
-        """The next state, and what the actor and the critic see."""
+        """The next state, and the features of actor and critic."""
         seen = self._features(observation)
         if not self._memories:
             return state, *seen

@@ -28,7 +28,7 @@ def kind_of(space: Any) -> str:
 
 
 def flat_size_of(space: Any, one_hot: bool = True) -> int:
-    """How many numbers an element has in flat form, or, without `one_hot`, as it is."""
+    """Dimension of the flat form of an element; without `one_hot`, the number of its entries."""
     fields = space["fields"]
     match kind_of(space):
         case "Box" | "MultiBinary":

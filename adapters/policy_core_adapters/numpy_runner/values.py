@@ -17,7 +17,7 @@ DEFAULT = {
 
 
 def value_of(data: Any, params: dict[str, Array], inputs: int, dtype: Any) -> Value:
-    """How a value is read from so many features; a float, or an array for several objectives."""
+    """How a value is predicted from features of dimension `inputs`: a float, or an array `[objectives]`."""
     data = DEFAULT if data is None else data
     fields = data["fields"]
     value: Value = find(VALUES, data, "value head")(fields, params, inputs, dtype)
@@ -27,7 +27,7 @@ def value_of(data: Any, params: dict[str, Array], inputs: int, dtype: Any) -> Va
 def _outputs(
     fields: dict[str, Any], params: dict[str, Array], inputs: int, dtype: Any, each: int
 ) -> Callable[[Array], Array]:
-    """A linear layer with so many outputs for each objective: checked before a grid is made of them."""
+    """A linear layer with those outputs for each objective, checked before a grid is made of them."""
     return linear(params, inputs, (fields["objectives"] or 1) * each, dtype)
 
 
