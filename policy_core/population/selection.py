@@ -92,8 +92,8 @@ def exploit(
         StructureError: for returns of another shape, or a fraction out of range.
 
     References:
-        Jaderberg et al. 2017, section 4.1.1. There each member compares itself, and copies if it is
-        among the worst; so here, for all members at once.
+        Jaderberg et al. 2017: their truncation selection, with a fraction of 0.2, which each member does
+        for itself; here all members do so at once.
 
     Example:
         >>> import jax
