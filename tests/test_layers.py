@@ -23,7 +23,7 @@ LAYERS: list[set[str]] = [
     {"distributions", "encoders"},
     {"heads"},
     {"actor_critic", "functions"},
-    {"files", "surgery"},
+    {"files", "population", "surgery"},
     {"testing", "__main__"},
     {""},  # `policy_core/__init__.py`
 ]

@@ -187,28 +187,17 @@ DIFFERENTIATED = ("image", "parts", "act nested", "gru", "layer norm")  # twice 
 
 
 @pytest.mark.parametrize("name", cases.CONFIGS)
-def test_a_config_goes_over_an_explicit_mesh(name: str) -> None:
+def test_the_data_of_a_config_go_over_an_explicit_mesh(name: str) -> None:
+    """`tests/test_devices.py` splits members, too, and scans."""
     config, (mesh, place) = cases.CONFIGS[name], over_devices("Explicit")
     policy, batch = policy_of(config), (observations_of(config, 2, TIME), actions_of(config, 2, TIME))
-    state = structs(lambda: pc.reset(pc.init(config, key=KEY)), 2)
 
     def total(policy: Any, observations: Any, actions: Any) -> Any:
         return jnp.sum(jax.vmap(lambda *x: evaluated(policy, *x)[1])(observations, actions))
 
-    def act(policy: Any, state: Any, observation: Any) -> Any:
-        return jax.vmap(lambda state, x: pc.act(policy, state, x))(state, observation)
-
-    def by_member(policy: Any, *batch: Any) -> Any:
-        return jax.vmap(lambda *x: jax.grad(lambda p: evaluated(p, *x[1:])[1])(x[0]))(policy, *batch)
-
     with jax.set_mesh(mesh):
         function = jax.grad(total) if name in DIFFERENTIATED else total
         jax.eval_shape(jax.jit(function), place(policy), *place(batch, "device"))
-        if jax.tree.leaves(state):
-            arguments = place((state, observations_of(config, 2)), "device")
-            jax.eval_shape(jax.jit(act), place(policy), *arguments)
-        if name in DIFFERENTIATED:
-            jax.eval_shape(jax.jit(by_member), *place((policy_of(config, 2), *batch), "device"))
 
 
 def test_a_population_of_cnns_is_split_by_members_without_communication() -> None:
