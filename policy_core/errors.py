@@ -7,7 +7,8 @@ and what to do, and never a whole array.
     ├── ConfigError         a field of a config is not static data, or out of range
     │   └── ConfigTypeError an argument of a config is unknown or missing; also a TypeError
     ├── StructureError      an argument does not have the structure, shape or dtype asked for
-    │   └── MaskError       an action mask cannot apply to the action space
+    │   ├── MaskError       an action mask cannot apply to the action space
+    │   └── MemberError     a population has no such member; also an IndexError
     ├── ContractError       an implementation breaks the actor-critic contract
     └── FileError           a file is not a policy file, is damaged, or is inconsistent
         ├── FingerprintError    a file holds a policy of another config
@@ -33,6 +34,10 @@ class StructureError(PolicyError):
 
 class MaskError(StructureError):
     """An action mask cannot apply to the action space."""
+
+
+class MemberError(StructureError, IndexError):
+    """A population has no member of this number."""
 
 
 class ContractError(PolicyError):

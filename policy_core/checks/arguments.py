@@ -40,7 +40,7 @@ def check_params(params: Any, config: ActorCritic) -> None:
         shape, where = jnp.shape(leaf), jax.tree_util.keystr(path)
         raise StructureError(
             f"params{where}: got shape {shape}, expected {shape[len(axes) :]}; these are the params of a "
-            f"population of {axes}: use jax.vmap over it, or take one member"
+            f"population of {axes}: use jax.vmap over it, or take one with policy_core.population.member"
         )
 
 
@@ -54,19 +54,44 @@ def batch_axes(params: Any, config: ActorCritic) -> tuple[int, ...]:
         return ()
     x64 = bool(jax.config.jax_enable_x64)  # type: ignore[attr-defined]
     struct = _params_struct(cast("Hashable", config), x64)
-    pairs = zip(jax.tree.leaves(params), jax.tree.leaves(struct), strict=False)
-    axes = {
-        jnp.shape(leaf)[: max(jnp.ndim(leaf) - len(one.shape), 0)] for leaf, one in pairs if is_array(leaf)
-    }
+    pairs = list(zip(jax.tree.leaves(params), jax.tree.leaves(struct), strict=False))
+    axes = {_in_front(leaf, one) for leaf, one in pairs if is_array(leaf)}
     front = axes.pop() if len(axes) == 1 else ()
     batch = jax.tree.map(lambda one: jax.ShapeDtypeStruct((*front, *one.shape), one.dtype), struct)
     try:
         check_structure(params, batch, "params")
     except StructureError as error:
+        _check_mixed(params, struct)
         first = str(error).partition(";")[0]
         whose = "these are the params of another config: policy_core.transplant carries leaves over"
         raise StructureError(f"{first}; {whose}") from None
     return front
+
+
+def _in_front(leaf: Any, one: Any) -> tuple[int, ...]:
+    """The axes that a leaf has in front of those of one policy."""
+    return jnp.shape(leaf)[: max(jnp.ndim(leaf) - len(one.shape), 0)]
+
+
+def _check_mixed(params: Any, struct: Any) -> None:
+    """Raise `StructureError` if params are those of the config but for leading axes that differ."""
+    leaves = jax.tree_util.tree_leaves_with_path(params)
+    if jax.tree.structure(params) != jax.tree.structure(struct):  # type: ignore[operator]
+        return
+    pairs = list(zip(leaves, jax.tree.leaves(struct), strict=True))
+    if any(
+        not is_array(leaf) or jnp.shape(leaf)[len(_in_front(leaf, one)) :] != one.shape
+        for (_, leaf), one in pairs
+    ):
+        return
+    (first, leaf), one = pairs[0]
+    expected = _in_front(leaf, one)
+    for (path, leaf), one in pairs:
+        if (got := _in_front(leaf, one)) != expected:
+            raise StructureError(
+                f"params{jax.tree_util.keystr(path)}: has the leading axes {got}, expected {expected}, as "
+                f"params{jax.tree_util.keystr(first)} has; all leaves of a population have the same"
+            )
 
 
 @functools.lru_cache(maxsize=1024)

@@ -63,6 +63,19 @@ def diff_data(left: Any, right: Any) -> list[tuple[str, str, str]]:
     ]
 
 
+def difference_table(left: object, right: object, left_name: str, right_name: str) -> str:
+    """The fields in which two configs differ as a table for an error, a line each."""
+    return difference_table_of_data(to_data(_checked(left)), to_data(_checked(right)), left_name, right_name)
+
+
+def difference_table_of_data(left: Any, right: Any, left_name: str, right_name: str) -> str:
+    """`difference_table` of configs as plain data."""
+    found = [tuple(text[:200] for text in row) for row in diff_data(left, right)[:50]]
+    rows = [("field", left_name, right_name), *found]
+    widths = [max(len(row[i]) for row in rows) for i in range(2)]
+    return "\n".join(f"  {a:<{widths[0]}}  {b:<{widths[1]}}  {c}" for a, b, c in rows)
+
+
 def printable(text: str) -> str:
     """Text from a file, whatever would steer a terminal or begin a line spelt out."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape").decode("ascii") for c in text)
