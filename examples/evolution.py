@@ -4,7 +4,11 @@ OpenAI-ES (Salimans et al. 2017) on CartPole, three seeds in one program. The po
 without a critic; what comes out is a file like any other. Needs the extra `evolution`.
 """
 
+import command
+
+# isort: split
 import argparse
+import importlib.util
 import subprocess
 import sys
 import time
@@ -13,10 +17,8 @@ from typing import Any
 
 import evaluate
 import jax
-import jax.numpy as jnp
 import numpy as np
 import optax
-from policy_core_adapters import gymnax
 from policy_core_adapters.environment import Environment
 from rich.console import Console
 
@@ -56,15 +58,15 @@ def evolve(
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--env", default="CartPole-v1", help="a gymnax environment")
-    parser.add_argument("--seeds", type=int, default=3, help="how many policies to evolve")
-    parser.add_argument("--generations", type=int, default=40)
+    parser.add_argument("--seeds", type=command.positive, default=3, help="how many policies to evolve")
+    parser.add_argument("--generations", type=command.positive, default=40)
     parser.add_argument("--target", type=float, default=500.0, help="mean return to ask of each seed")
     parser.add_argument("--out", type=Path, default=Path("build/evolution"), help="folder for the file")
     options = parser.parse_args()
-    if min(options.seeds, options.generations) < 1:
-        raise ValueError("--seeds and --generations: expected at least 1 of each")
+    if importlib.util.find_spec("evosax") is None:
+        raise command.UserError("evosax cannot be imported; pip install -e '.[evolution]'")
 
-    env = gymnax.make(options.env)
+    env = command.environment(options.env)
     config = pc.ActorCriticConfig(
         observation_space=env.observation_space,
         action_space=env.action_space,
@@ -81,14 +83,9 @@ def main() -> int:
         console.print(f"seed {seed}, mean of a generation:", *(f"{x:.0f}" for x in curve[::5]))
     file = options.out / "policies.msgpack"
     pc.save(file, policies, metadata={"environment": options.env})
-    command = [sys.executable, evaluate.__file__, str(file), "--env", options.env]
-    return subprocess.run([*command, "--target", str(options.target)], check=False).returncode
+    script = [sys.executable, evaluate.__file__, str(file), "--env", options.env]
+    return subprocess.run([*script, "--target", str(options.target)], check=False).returncode
 
 
 if __name__ == "__main__":
-    try:
-        sys.exit(main())
-    except ModuleNotFoundError as error:
-        sys.exit(f"evolution.py: {error}; pip install 'policy-core[evolution]'")
-    except (OSError, ValueError) as error:
-        sys.exit(f"evolution.py: {error}")
+    command.run(main)

@@ -50,7 +50,9 @@ def test_a_population_that_is_not_vmapped_is_refused(way, axes):
     got = f"params['actor']['head']['bias']: got shape {(*axes, 2)}, expected (2,); these are the params of "
     with pytest.raises(StructureError, match="^" + re.escape(got + "a population")) as error:
         WAYS[way](population(config(normalize=pc.Normalize()), *axes))
-    assert f"of {axes}: use jax.vmap over it, or take one with policy_core.population.member" in str(error.value)
+    assert f"of {axes}: use jax.vmap over it, or take one with policy_core.population.member" in str(
+        error.value
+    )
 
 
 def test_a_population_loses_its_critics_as_it_is():
