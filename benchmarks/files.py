@@ -154,6 +154,32 @@ def compare(size: str, rounds: int) -> None:
     print(f"policy_core, peak extra memory: load {ratio:.2f} of the file, save {extra:.0f} MiB")
 
 
+def compare_members(rounds: int) -> None:
+    """Time to load one member of 1,024 policies of 64x64, against the time to load all of them."""
+    config = pc.ActorCriticConfig(
+        observation_space=pc.Box(shape=(8,)), action_space=pc.Discrete(4), normalize=pc.Normalize()
+    )
+    template = jax.eval_shape(lambda: config.init(key=jax.random.key(0)))
+    rng = np.random.default_rng(0)
+    params = jax.tree.map(lambda x: jax.device_put(rng.random((1024, *x.shape), np.float32)), template)
+    with tempfile.TemporaryDirectory() as folder:
+        path = Path(folder) / "population"
+        pc.save(path, (params, config), self_test=False)
+        calls: dict[str, Callable[[], Any]] = {
+            "load": lambda: pc.load(path, config),
+            "load, member": lambda: pc.load(path, config, member=700),
+            "load and index": lambda: jax.tree.map(lambda x: x[700], pc.load(path, config)),
+        }
+        best = dict.fromkeys(calls, np.inf)
+        for _ in range(rounds):
+            for name, call in calls.items():
+                best[name] = min(best[name], seconds(call))
+        nbytes = path.stat().st_size
+    print(f"\n1,024 members, {nbytes:,} bytes, the least of {rounds} rounds")
+    rows = [[name, f"{time * 1e3:.2f}", f"{time / best['load']:.2f}"] for name, time in best.items()]
+    print(aligned(("", "ms", "ratio"), rows))
+
+
 MEMORY = """
 import json, re, sys
 def peak():
@@ -190,6 +216,7 @@ def main() -> None:
     options = parser.parse_args()
     for size, rounds in (("50k", 200), ("5M", 15), *((("250M", 2),) if options.large else ())):
         compare(size, rounds)
+    compare_members(30)
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""`policy-core inspect FILE`, `verify FILE`, `diff A B`; or `python -m policy_core ...`.
+"""`policy-core inspect FILE`, `verify FILE`, `diff A B`, `member FILE I OUT`; or `python -m policy_core ...`.
 
 Exit codes: 0 for a good answer; 1 if a file fails its self-test, is of another config than asked,
 or two files differ; 2 if a file is missing, damaged or no policy file, or the command is wrong.
@@ -19,6 +19,7 @@ import numpy as np
 from policy_core import files
 from policy_core.configs.comparison import diff_data, printable
 from policy_core.errors import PolicyError, SelfTestError
+from policy_core.files.members import extract
 from policy_core.files.policies import read_document
 from policy_core.files.rows import Row
 
@@ -58,11 +59,15 @@ def _parser() -> argparse.ArgumentParser:
         ("inspect", _inspect, _show_inspect, ("file",), "show what a file holds"),
         ("verify", _verify, _show_verify, ("file",), "check a file and run its self-test"),
         ("diff", _diff, _show_diff, ("a", "b"), "compare two files: config fields and params"),
+        ("member", _member, _show_member, ("file",), "take one policy out of the file of a population"),
     ):
         command = commands.add_parser(name, help=text, description=text)
         for path in paths:
             command.add_argument(path, type=Path, metavar=path.upper())
         command.add_argument("--json", action="store_true", help="print one JSON object")
+        if name == "member":
+            command.add_argument("index", type=_index, metavar="I", help="such as 3, or 1,2 for two axes")
+            command.add_argument("out", type=Path, metavar="OUT", help="the file to write")
         if name == "verify":
             command.add_argument("--tolerance", type=float, default=1e-3, help="1e-3 by default")
         command.set_defaults(run=run, show=show)
@@ -89,6 +94,15 @@ def _diff(options: Any) -> tuple[Any, int]:
     fields = diff_data(left.config_data(), right.config_data())
     params = _differences(left.leaves, right.leaves)
     return {"fields": fields, "params": params}, 1 if fields or params else 0
+
+
+def _index(text: str) -> tuple[int, ...]:
+    return tuple(int(part) for part in text.split(","))
+
+
+def _member(options: Any) -> tuple[Any, int]:
+    result = extract(options.file, options.index, options.out)
+    return {"file": str(options.file), "member": options.index, "out": str(options.out), **result}, 0
 
 
 def _differences(left: tuple[Row, ...], right: tuple[Row, ...]) -> list[tuple[str, str, str, float | None]]:
@@ -134,6 +148,12 @@ def _show_verify(result: dict[str, Any]) -> None:
         f"{name}: whole; over {result['observations']} observations the outputs are within "
         f"{result['deviation']:.3g} of those at save time ({result['tolerance']:g} is allowed)"
     )
+
+
+def _show_member(result: dict[str, Any]) -> None:
+    at = ",".join(map(str, result["member"]))
+    left = "" if result["extra"] else "; without `extra`, which has not the axes of the population"
+    print(printable(f"{result['out']}: member {at} of {result['file']}, {result['nbytes']:,} bytes{left}"))
 
 
 def _show_diff(result: dict[str, Any]) -> None:

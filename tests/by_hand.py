@@ -8,9 +8,17 @@ import msgpack
 TABLES = ("leaves", "self_test", "extra")
 
 
-def checksum(data: bytes) -> bytes:
-    blocks = [hashlib.sha256(data[i : i + 2**20]).digest() for i in range(0, len(data), 2**20)]
-    return hashlib.sha256(b"policy_core file\n" + b"".join(blocks)).digest()
+def sealed(content: bytes) -> bytes:
+    """The file with this content: all but its last two keys, which are put behind."""
+    digests = b"".join(hashlib.sha256(content[i : i + 2**16]).digest() for i in range(0, len(content), 2**16))
+    seal = hashlib.sha256(b"policy_core file\n" + digests).digest()
+    pairs = {"blocks": digests, "checksum": seal}
+    return content + b"".join(msgpack.packb(part) for pair in pairs.items() for part in pair)
+
+
+def content_of(data: bytes) -> bytes:
+    """A file without its last two keys."""
+    return data[: data.rindex(b"\xa6blocks")]
 
 
 def opened(data: bytes) -> dict[str, Any]:
@@ -24,7 +32,8 @@ def opened(data: bytes) -> dict[str, Any]:
 def closed(document: dict[str, Any]) -> bytes:
     """A file again, with paddings and checksum; whatever is not as it should be is packed as it is."""
     parts = [msgpack.Packer().pack_map_header(len(document))]
-    for key, value in document.items():
+    ends = list(document)[-2:] == ["blocks", "checksum"]
+    for key, value in list(document.items())[: -2 if ends else None]:
         parts.append(msgpack.packb(key))
         if key not in TABLES or not isinstance(value, list):
             parts.append(msgpack.packb(value))
@@ -32,8 +41,7 @@ def closed(document: dict[str, Any]) -> bytes:
         parts.append(msgpack.Packer().pack_array_header(len(value)))
         for row in value:
             parts.append(_row(row, sum(map(len, parts))))
-    data = b"".join(parts)
-    return data[:-32] + checksum(data[:-32])
+    return sealed(b"".join(parts)) if ends else b"".join(parts)
 
 
 def _row(row: Any, position: int) -> bytes:

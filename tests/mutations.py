@@ -16,7 +16,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import msgpack
-from by_hand import checksum, closed, opened
+from by_hand import closed, content_of, opened, sealed
 
 import policy_core as pc
 from policy_core.errors import FileError
@@ -141,10 +141,10 @@ def run_bytes(data: bytes, count: int, seed: int, limits: dict[str, float] | Non
     rng = random.Random(seed)
     counts: Counter[str] = Counter()
     for _ in range(count):
-        body = bytearray(data[:-32])
+        body = bytearray(content_of(data))
         at = rng.randrange(len(body)) if rng.random() < 0.5 else rng.randrange(min(len(body), 900))
         body[at : at + rng.choice((0, 1, 1, 1, 4))] = rng.randbytes(rng.choice((0, 1, 1, 1, 4)))
-        counts["resealed " + outcome(bytes(body) + checksum(bytes(body)), data, limits)] += 1
+        counts["resealed " + outcome(sealed(bytes(body)), data, limits)] += 1
     return counts
 
 

@@ -15,7 +15,7 @@ import msgpack
 import mutations
 import numpy as np
 import pytest
-from by_hand import checksum, closed, opened
+from by_hand import closed, content_of, opened, sealed
 from policy_core_adapters import numpy_runner
 
 import policy_core as pc
@@ -174,7 +174,7 @@ EDITS: dict[str, tuple[Callable[[dict[str, Any]], Any], str]] = {
     "other format": (_set("format", "policy"), r"^not a policy file"),
     "other order of keys": (_swap_keys, r"^keys: got 'leaves', expected 'batch'$"),
     "missing key": (lambda d: d.pop("metadata"), r"^not a policy file"),
-    "extra key": (lambda d: d.update(checksum=d.pop("checksum"), more=bytes(32)), r"^not a policy file"),
+    "extra key": (lambda d: d.update(more=bytes(32)), r"^not a policy file"),
     "fingerprint of another config": (_set("fingerprint", pc.fingerprint(OTHER)), r"^fingerprint: it is not"),
     "no fingerprint": (_set("fingerprint", None), r"^fingerprint: expected bytes at byte"),
     "config without its fingerprint": (_set("config", codec.encoding_of(OTHER)), r"^fingerprint: it is not"),
@@ -430,8 +430,7 @@ def _with_shape(shape: list[int]) -> dict[str, Any]:
 
 def _resealed(key: bytes, value: bytes) -> bytes:
     """The file with other bytes behind a key, and nothing but the checksum after them."""
-    body = DATA[: DATA.index(key) + len(key)] + value + DATA[-43:-32]
-    return body + checksum(body)
+    return sealed(DATA[: DATA.index(key) + len(key)] + value)
 
 
 HOSTILE_SCRIPT = """
@@ -609,8 +608,7 @@ def _with_head(old: bytes, new: bytes) -> bytes:
         parts.append(msgpack.packb(name) + msgpack.Packer().pack_array_header(len(rows)))
         for row in rows:
             parts.append(by_hand._row(row, sum(map(len, parts))))
-    body = b"".join([*parts, DATA[-43:-32]])
-    return body + checksum(body)
+    return sealed(b"".join(parts))
 
 
 def _with_encoding(change: Callable[[bytes], bytes]) -> bytes:
@@ -622,8 +620,7 @@ def _with_encoding(change: Callable[[bytes], bytes]) -> bytes:
 def _misaligned() -> bytes:
     start = DATA.index(b"\xafactor/head/bias")
     at = DATA.index(b"\xc4", start) + 1
-    body = DATA[:at] + bytes([DATA[at] - 1]) + DATA[at + 2 : -32]
-    return body + checksum(body)
+    return sealed(DATA[:at] + bytes([DATA[at] - 1]) + content_of(DATA)[at + 2 :])
 
 
 def test_the_ways_to_forge_leave_a_good_file_as_it_is():
@@ -632,8 +629,7 @@ def test_the_ways_to_forge_leave_a_good_file_as_it_is():
 
 def _bytes_resealed(old: bytes, new: bytes) -> bytes:
     assert DATA.count(old) == 1
-    body = DATA.replace(old, new)[:-32]
-    return body + checksum(body)
+    return sealed(content_of(DATA).replace(old, new))
 
 
 def test_a_row_has_one_spelling():

@@ -11,7 +11,7 @@ import msgpack
 import numpy as np
 import ormsgpack
 import pytest
-from by_hand import TABLES, checksum, closed, opened
+from by_hand import TABLES, closed, content_of, opened, sealed
 
 import policy_core as pc
 from policy_core.configs import codec
@@ -58,7 +58,7 @@ def test_the_bytes_are_what_the_page_says():
     read = msgpack.unpackb(DATA)
     assert list(read) == [
         "format", "version", "config", "fingerprint", "metadata",
-        "batch", "leaves", "self_test", "extra", "checksum",
+        "batch", "leaves", "self_test", "extra", "blocks", "checksum",
     ]  # fmt: skip
     assert (read["format"], read["version"], read["batch"]) == ("policy_core", 1, [2])
     assert read["config"] == codec.encoding_of(CONFIG)
@@ -85,7 +85,7 @@ def test_a_second_implementation_reads_it_and_computes_the_same():
     assert read == msgpack.unpackb(DATA)
     assert read["fingerprint"] == hashlib.sha256(b"policy_core config\n" + read["config"]).digest()
     assert read["fingerprint"] == pc.fingerprint(CONFIG)
-    assert read["checksum"] == checksum(DATA[:-32]) == DATA[-32:]
+    assert sealed(content_of(DATA)) == DATA
     assert ormsgpack.packb(read) == DATA
     assert ormsgpack.packb(ormsgpack.unpackb(read["config"])) == read["config"]
 
@@ -102,7 +102,7 @@ def test_every_leaf_is_aligned_and_a_view_of_the_file(tmp_path):
 def document_bytes(path: Path) -> Any:
     from policy_core.files.storage import read_file
 
-    return read_file(path)
+    return read_file(path, document.check_start)
 
 
 def test_large_leaves_are_shared_not_copied(tmp_path):

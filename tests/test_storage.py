@@ -15,6 +15,7 @@ from typing import Any
 import pytest
 
 import policy_core as pc
+from policy_core.errors import FileError
 from policy_core.files import policies, storage
 
 ROOT = Path(__file__).parent.parent
@@ -241,7 +242,7 @@ def test_the_path_of_a_save_is_that_of_its_call(tmp_path, monkeypatch):
         os.chdir(tmp_path / "there")
         return [b"1"]
 
-    monkeypatch.setattr(policies, "_parts", parts)
+    monkeypatch.setattr(policies, "parts_of", parts)
     config = pc.ActorCriticConfig(observation_space=pc.Box(), action_space=pc.Discrete(2))
     pc.save("file", ({}, config))
     assert (tmp_path / "here" / "file").read_bytes() == b"1"
@@ -304,13 +305,24 @@ def test_the_file_and_the_folder_are_flushed_in_this_order(tmp_path, monkeypatch
     assert done == ["file", "rename", "folder"]
 
 
-@pytest.mark.parametrize("size", [0, 1, 2**20, 2**20 + 31, 2**20 + 33, 2**21 + 32, 2**21 + 33, 2**22 + 17])
+@pytest.mark.parametrize("size", [0, 1, 2**20, 2**21, 2**21 + 1, 2**21 + 2200, 2**22 + 17])
 def test_a_file_is_read_whole_and_hashed_as_it_comes(size, tmp_path):
-    from policy_core.files.checksum import checksum
+    from policy_core.files.checksum import content_size, digests
 
     content = os.urandom(size)
     storage.write_atomically(tmp_path / "file", [content[:7], content[7:]])
-    data, seal = storage.read_file(tmp_path / "file")
+    begins = []
+    data, blocks = storage.read_file(tmp_path / "file", lambda start: begins.append(bytes(start)))
     assert data == content
-    assert seal in (None, checksum([content[:-32]]))
-    assert (seal is None) == (size <= 2**21)
+    assert (blocks is None) == (size <= 2**21)
+    if blocks is not None:
+        assert blocks == digests([content[: content_size(size)]])
+        assert begins == [content[:64]]
+
+
+def test_what_does_not_begin_as_a_policy_file_is_refused_before_it_is_read(tmp_path):
+    with open(tmp_path / "file", "wb") as file:
+        file.truncate(2**40)  # of zeros that take no place on the disk
+    for read in (pc.load, pc.verify, pc.inspect):
+        with pytest.raises(FileError, match=r"^not a policy file, or .*: it does not begin as one$"):
+            read(tmp_path / "file")

@@ -9,21 +9,23 @@ r"""The document: a policy file as checked structure, and the bytes of it. See d
     leaves       rows: the params
     self_test    rows: observations and the outputs of the policy for them, or none
     extra        rows: arrays saved beside the policy, or none
-    checksum     32 bytes over every byte of the file before these 32
+    blocks       the digest of each block of 64 KiB of all that stands before this key
+    checksum     32 bytes over these digests
 
 Nothing here depends on JAX or a class of config: a reader in another language needs only this.
 """
 
 import functools
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
+import operator
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from policy_core.configs.comparison import fingerprint_of_encoding
 from policy_core.errors import FileError
-from policy_core.files.checksum import checksum
+from policy_core.files.checksum import check_blocks, content_size, digests, ending, read_ending
 from policy_core.files.rows import MOST_AXES, Row, read_rows, write_rows
-from policy_core.files.wire import Budget, Reader, bin_header, map_header, pack
+from policy_core.files.wire import Budget, Content, Reader, map_header, pack
 
 FORMAT = "policy_core"
 VERSION = 1
@@ -35,8 +37,7 @@ MOST_METADATA_BYTES = 2**20
 MOST_METADATA_ENTRIES = 2**10
 MOST_METADATA_NAME = 2**8
 
-_START = map_header(10) + pack("format") + pack(FORMAT) + pack("version")
-_END = pack("checksum") + bin_header(32)
+_START = map_header(11) + pack("format") + pack(FORMAT) + pack("version")
 
 
 @dataclass(frozen=True)
@@ -55,6 +56,43 @@ class Document:
     def fingerprint(self) -> bytes:
         """The fingerprint of the config, from its bytes in the file."""
         return fingerprint_of_encoding(self.config)
+
+    def member(self, index: tuple[int, ...] | int, tables: Sequence[str]) -> "Document":
+        """The document of one member of a population, whose content alone is read.
+
+        Args:
+            index: of the member; one number for each axis of the population.
+            tables: of which tables its part is read; the others are empty.
+
+        Raises:
+            FileError: for an index that the population has not, or a leaf without its axes.
+        """
+        batch = self.batch
+        given = index if isinstance(index, tuple) else (index,)
+        at = [operator.index(i) for i in given if hasattr(i, "__index__") and not isinstance(i, bool)]
+        valid = len(at) == len(given) == len(batch)
+        if not valid or not all(0 <= i < size for i, size in zip(at, batch, strict=True)):
+            expected = f"an index for each of the axes {batch} of the population"
+            raise FileError(
+                f"member: got {index!r}, expected {expected if batch else 'none: it is one policy'}"
+            )
+        flat = 0
+        for i, size in zip(at, batch, strict=True):
+            flat = flat * size + i
+
+        def part(row: Row, table: str) -> Row:
+            if table == "self_test" and row.path.partition("/")[0] == "observation":  # the same for all
+                return row.member(0, 0)
+            if row.shape[: len(batch)] != batch:
+                has = f"has the shape {row.shape}, expected {batch} in front"
+                raise FileError(f"{table}: the leaf {row.path!r} {has}, the axes of the population")
+            return row.member(flat, len(batch))
+
+        rows: dict[str, Any] = {
+            table: tuple(part(row, table) for row in getattr(self, table) if table in tables)
+            for table in ("leaves", "self_test", "extra")
+        }
+        return replace(self, batch=(), **rows)
 
     def config_data(self) -> Any:
         """The config as plain data.
@@ -93,30 +131,37 @@ def write(document: Document) -> list[bytes | memoryview]:
         table = write_rows(rows, position + len(parts[-1]), name)
         position += len(parts[-1]) + sum(len(part) for part in table)
         parts += table
-    parts.append(_END)
-    return [*parts, checksum(parts)]
+    return [*parts, ending(digests(parts))]
 
 
-def read(data: memoryview, seal: bytes | None = None) -> Document:
+def read(data: memoryview, blocks: bytes | None = None) -> Document:
     """The document of a file, with every MUST of the format verified.
 
     Args:
         data: the bytes of the file.
-        seal: the checksum of all but the last 32 bytes, if it has been computed already.
+        blocks: the digests of the blocks of its content, if they have been computed already.
 
     Raises:
         FileError: for anything that `write` would not have written.
     """
-    version = _version(data)
-    if bytes(data[-32 - len(_END) : -32]) != _END:
-        raise FileError("not a policy file, or truncated or damaged: it does not end with a checksum")
-    if (checksum([data[:-32]]) if seal is None else seal) != bytes(data[-32:]):
-        raise FileError("checksum: the file is truncated or damaged; nothing was loaded")
-    return READERS[version](data)
+    version = check_start(data)
+    content = data[: content_size(len(data))]
+    expected = read_ending(data[len(content) :], len(content))
+    check_blocks(digests([content]) if blocks is None else blocks, expected)
+    return READERS[version](content)
 
 
-def _read_1(data: memoryview) -> Document:
-    """The document of a file of version 1, whose checksum has been verified."""
+def read_lazily(content: Content) -> Document:
+    """The document of a file whose content is verified as it is read; the rows refer to parts of it.
+
+    Raises:
+        FileError: for anything that `write` would not have written, in what is read.
+    """
+    return READERS[check_start(content)](content)
+
+
+def _read_1(data: Content) -> Document:
+    """The document of a file of version 1, from its content, which has been verified."""
     reader = Reader(data, len(_START) + 1)
     config = bytes(_key(reader, "config").binary(MOST_CONFIG_BYTES, "config"))
     fingerprint = bytes(_key(reader, "fingerprint").binary(32, "fingerprint"))
@@ -128,12 +173,11 @@ def _read_1(data: memoryview) -> Document:
     leaves = read_rows(_key(reader, "leaves"), "leaves")
     self_test = read_rows(_key(reader, "self_test"), "self_test")
     extra = read_rows(_key(reader, "extra"), "extra")
-    _key(reader, "checksum").binary(32, "checksum")
-    reader.end("checksum")
+    reader.end("extra")
     return Document(config, batch, leaves, metadata, self_test, extra, version=1)
 
 
-READERS: dict[int, Callable[[memoryview], Document]] = {1: _read_1}
+READERS: dict[int, Callable[[Content], Document]] = {1: _read_1}
 """The reader of each version; each verifies every MUST of its version and calls no other."""
 
 
@@ -184,8 +228,12 @@ def check_metadata(metadata: Any) -> dict[str, str]:
     return result
 
 
-def _version(data: memoryview) -> int:
-    """The version of a file; raise `FileError` unless there is a reader for it."""
+def check_start(data: Content) -> int:
+    """The version of a file, from its first bytes.
+
+    Raises:
+        FileError: unless there is a reader for it.
+    """
     if bytes(data[: len(_START)]) != _START:
         raise FileError("not a policy file, or truncated or damaged: it does not begin as one")
     reader = Reader(data, len(_START))

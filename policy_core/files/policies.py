@@ -1,9 +1,9 @@
-"""The functions of policy files: `save`, `load`, `verify`, `inspect`, and their variants for bytes."""
+"""The functions of policy files: `save`, `load`, `verify`, and their variants for bytes."""
 
 import os
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple, TypeAlias, TypeVar
+from typing import Any, TypeAlias, TypeVar
 
 import jax
 import numpy as np
@@ -16,11 +16,10 @@ from policy_core.files import replay
 from policy_core.files.arrays import arrays_of, check_specs, rows_of
 from policy_core.files.checksum import Buffer
 from policy_core.files.configs import decode, specs_of
-from policy_core.files.document import Document, check_metadata, read, write
+from policy_core.files.document import Document, check_metadata, check_start, read, read_lazily, write
 from policy_core.files.precision import check_width, narrowed
 from policy_core.files.replay import Verification
-from policy_core.files.rows import Row
-from policy_core.files.storage import read_file, write_atomically
+from policy_core.files.storage import Blocks, read_file, write_atomically
 from policy_core.trees import by_path, check_arrays, spec
 
 T = TypeVar("T")
@@ -70,13 +69,14 @@ def save(
         >>> loaded_config == config
         True
     """
-    write_atomically(Path(path).absolute(), _parts(policy, metadata, extra, self_test, observations))
+    write_atomically(Path(path).absolute(), parts_of(policy, metadata, extra, self_test, observations))
 
 
 def load(
     path: PathLike,
     config: ActorCritic[Params, State, Observation, Action] | None = None,
     *,
+    member: tuple[int, ...] | int | None = None,
     self_test: bool = False,
     narrow: bool = False,
 ) -> Policy[Params, State, Observation, Action]:
@@ -85,6 +85,8 @@ def load(
     Args:
         path: the file.
         config: the expected config, or None to use the one in the file.
+        member: the index of the one member of a population to load, a tuple if it has several axes. Only
+            this member is read, and verified, from the file. None for all that the file holds.
         self_test: whether to also run the self-test of the file, as `verify` does.
         narrow: whether a policy in 64 bits is rounded to 32 bits (params, config and self-test) if
             JAX does not run in x64; otherwise it is an error there. `config` is the one in 32 bits.
@@ -95,7 +97,7 @@ def load(
     Raises:
         FingerprintError: if the file holds another config; the fields that differ are listed.
         FileError: if the file is damaged, truncated, or not a policy file, or fails its self-test;
-            if it needs 64 bits and JAX does not run in x64.
+            if it needs 64 bits and JAX does not run in x64; if it has no such member.
         OSError: if there is no such file, or it cannot be read.
 
     Example:
@@ -111,16 +113,16 @@ def load(
         >>> int(pc.act(policy, pc.reset(policy), jnp.ones(4))[1]) in (0, 1)
         True
     """
-    document = read_document(path)
+    document = read_document(path, member, "leaves", *["self_test"] * self_test)
     if narrow:
         document = narrowed(document)
-    policy = _policy_of(document, config)
+    policy = policy_of(document, config)
     if self_test:
         replay.check(policy, document.batch, document.self_test, _TOLERANCE)
     return policy
 
 
-def load_extra(path: PathLike, like: T) -> T:
+def load_extra(path: PathLike, like: T, *, member: tuple[int, ...] | int | None = None) -> T:
     """Read the arrays saved as `extra`, in the structure of `like`.
 
     A file holds arrays by path and no code: the NamedTuples of optax or a trainer are those of
@@ -130,9 +132,11 @@ def load_extra(path: PathLike, like: T) -> T:
         path: the file.
         like: a pytree with the structure, dtypes and shapes of `extra`: arrays,
             `jax.ShapeDtypeStruct`s, and Python numbers where numbers were saved.
+        member: the index of the one member of a population whose part of `extra` is read, as in `load`.
+            Every array in `extra` must have the axes of the population; `like` is without them.
 
     Raises:
-        FileError: if the file holds other leaves; the message has the first.
+        FileError: if the file holds other leaves, the message has the first; if it has no such member.
         OSError: if there is no such file, or it cannot be read.
 
     Example:
@@ -148,7 +152,7 @@ def load_extra(path: PathLike, like: T) -> T:
         >>> extra["step"], extra["key"] == jax.random.key(1)
         (7, Array(True, dtype=bool))
     """
-    rows = {row.path: row for row in read_document(path).extra}
+    rows = {row.path: row for row in read_document(path, member, "extra").extra}
     leaves = by_path(like, "like")
     expected = {name: spec(_NUMBERS[type(x)](x) if type(x) in _NUMBERS else x) for name, x in leaves.items()}
     specs = {row.path: (row.dtype, row.shape) for row in rows.values()}
@@ -161,12 +165,19 @@ def load_extra(path: PathLike, like: T) -> T:
     return result
 
 
-def verify(path: PathLike, config: Any = None, *, tolerance: float = 1e-3) -> Verification:
+def verify(
+    path: PathLike,
+    config: Any = None,
+    *,
+    member: tuple[int, ...] | int | None = None,
+    tolerance: float = 1e-3,
+) -> Verification:
     """Verify a file completely and run its self-test.
 
     Args:
         path: the file.
         config: the expected config, or None to use the one in the file.
+        member: the index of the one member of a population to verify, as in `load`; the rest is not read.
         tolerance: the largest deviation of an output from the saved one, relative to
             max(1, |output|). On one machine the two agree to rounding; allow more for networks
             that compute in bfloat16, or on an accelerator that multiplies in fewer bits.
@@ -190,8 +201,8 @@ def verify(path: PathLike, config: Any = None, *, tolerance: float = 1e-3) -> Ve
         ...     pc.verify(folder + "/run").observations
         8
     """
-    document = read_document(path)
-    return replay.check(_policy_of(document, config), document.batch, document.self_test, tolerance)
+    document = read_document(path, member, "leaves", "self_test")
+    return replay.check(policy_of(document, config), document.batch, document.self_test, tolerance)
 
 
 def to_bytes(
@@ -217,7 +228,7 @@ def to_bytes(
         >>> pc.to_bytes(policy) == pc.to_bytes(policy)
         True
     """
-    return b"".join(_parts(policy, metadata, extra, self_test, observations))
+    return b"".join(parts_of(policy, metadata, extra, self_test, observations))
 
 
 def from_bytes(
@@ -239,91 +250,30 @@ def from_bytes(
     """
     if not isinstance(data, bytes):  # arrays may share this memory, so it must be immutable
         data = bytes(data)
-    return _policy_of(read(memoryview(data)), config)
+    return policy_of(read(memoryview(data)), config)
 
 
-class FileInfo(NamedTuple):
-    """Header and metadata of a policy file, read without loading the params.
-
-    Args:
-        config: as plain data, `{"type": name, "fields": {...}}`; its class need not be registered.
-        fingerprint: 32 bytes.
-        version: version of the format.
-        batch: the leading axes of a population, `()` for one policy.
-        leaves: (path, dtype, shape, bytes) of each leaf of the params.
-        extra: the same for `extra`.
-        self_test: number of observations of the self-test, 0 without one.
-        metadata: text by name.
-        nbytes: size of the file.
-
-    Example:
-        >>> from policy_core.files import FileInfo
-        >>> FileInfo._fields[:3]
-        ('config', 'fingerprint', 'version')
-    """
-
-    config: Any
-    fingerprint: bytes
-    version: int
-    batch: tuple[int, ...]
-    leaves: tuple[tuple[str, str, tuple[int, ...], int], ...]
-    extra: tuple[tuple[str, str, tuple[int, ...], int], ...]
-    self_test: int
-    metadata: dict[str, str]
-    nbytes: int
-
-
-def inspect(path: PathLike) -> FileInfo:
-    """Read the header and metadata of a policy file; its checksum and form are verified.
-
-    Raises:
-        FileError: if the file is damaged, truncated, or not a policy file.
-        OSError: if there is no such file, or it cannot be read.
-
-    Example:
-        >>> import jax
-        >>> import tempfile, policy_core as pc
-        >>> config = pc.ActorCriticConfig(
-        ...     observation_space=pc.Box(shape=(4,)), action_space=pc.Discrete(2)
-        ... )
-        >>> with tempfile.TemporaryDirectory() as folder:
-        ...     pc.save(folder + "/run", pc.init(config, key=jax.random.key(0)), metadata={"by": "me"})
-        ...     found = pc.inspect(folder + "/run")
-        >>> found.metadata, found.leaves[0]
-        ({'by': 'me'}, ('actor/head/bias', 'float32', (2,), 8))
-    """
-    data, seal = read_file(Path(path))
-    document = read(data, seal)
-    counts = [row.shape[-1] for row in document.self_test if row.path == "entropy" and row.shape]
-
-    def table(rows: tuple[Row, ...]) -> tuple[tuple[str, str, tuple[int, ...], int], ...]:
-        return tuple((row.path, row.dtype, row.shape, row.nbytes) for row in rows)
-
-    return FileInfo(
-        config=document.config_data(),
-        fingerprint=document.fingerprint,
-        version=document.version,
-        batch=document.batch,
-        leaves=table(document.leaves),
-        extra=table(document.extra),
-        self_test=counts[0] if counts else 0,
-        metadata=dict(document.metadata),
-        nbytes=len(data),
-    )
-
-
-def read_document(path: PathLike) -> Document:
-    """The checked document of a file."""
-    return read(*read_file(Path(path)))
+def read_document(path: PathLike, member: tuple[int, ...] | int | None = None, *tables: str) -> Document:
+    """The checked document of a file, or of one member, with its part of the tables that are asked for."""
+    if member is None:
+        return read(*read_file(Path(path), check_start))
+    with open(path, "rb", buffering=0) as file:
+        check_start(memoryview(file.read(64)))
+        return read_lazily(Blocks(file)).member(member, tables)
 
 
 _TOLERANCE = 1e-3
 _NUMBERS: dict[type, Any] = {bool: np.bool_, int: np.int64, float: np.float64}
 
 
-def _parts(
-    policy: Policy, metadata: Mapping[str, str] | None, extra: PyTree, self_test: bool, observations: PyTree
+def parts_of(
+    policy: Policy,
+    metadata: Mapping[str, str] | None = None,
+    extra: PyTree = None,
+    self_test: bool = True,
+    observations: PyTree = None,
 ) -> list[Buffer]:
+    """The bytes of a file, as parts to be concatenated; arrays on the CPU are not copied."""
     if not isinstance(policy, tuple) or len(policy) != 2 or not isinstance(policy[1], ActorCritic):
         got = type(policy[1] if isinstance(policy, tuple) and len(policy) == 2 else policy).__name__
         raise FileError(f"config: got {got}; a policy is the pair (params, config)")
@@ -359,7 +309,8 @@ def _extra_leaves(extra: PyTree) -> dict[str, Any]:
     return leaves
 
 
-def _policy_of(document: Document, config: Any) -> Policy:
+def policy_of(document: Document, config: Any = None) -> Policy:
+    """The pair in a document, of which everything has been checked."""
     saved = decode(document, config)
     check_width(document)
     expected, structure = specs_of(saved, len(document.leaves))

@@ -122,6 +122,26 @@ def check(policy: Policy, batch: tuple[int, ...], rows: tuple[Row, ...], toleran
     return Verification(count, worst, where)
 
 
+def given_observations(policy: Policy, rows: tuple[Row, ...]) -> PyTree:
+    """The observations that a user added to a self-test, `[n, ...]`; None if there are none, or no self-test.
+
+    Raises:
+        FileError: if the observations are not those of the config's space.
+    """
+    _, config = policy
+    found = {row.path: row for row in rows if row.path.partition("/")[0] == "observation"}
+    struct = config.observation_space.struct()
+    expected = {name: spec(leaf) for name, leaf in by_path({"observation": struct}, "self_test").items()}
+    count = min((row.shape[0] for row in found.values() if row.shape), default=0)
+    if count <= OBSERVATIONS:
+        return None
+    specs = {name: (row.dtype, row.shape) for name, row in found.items()}
+    shapes = {name: (dtype, (count, *shape)) for name, (dtype, shape) in expected.items()}
+    check_specs(specs, shapes, "self_test", "the config's observation space")
+    arrays = arrays_of([found[name] for name in expected])
+    return jax.tree.unflatten(jax.tree.structure(struct), [array[OBSERVATIONS:] for array in arrays])
+
+
 @functools.partial(jax.jit, static_argnums=0)
 def _sampled(config: ActorCritic) -> PyTree:
     keys = jax.random.split(jax.random.key(0), OBSERVATIONS)

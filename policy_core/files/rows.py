@@ -39,12 +39,15 @@ _ROW = array_header(5)
 
 
 class Row(NamedTuple):
-    """One array: its path, the name of its dtype, its shape, and its bytes in chunks."""
+    """One array: its path, the name of its dtype, its shape, and its bytes in chunks.
+
+    The chunks are `memoryview`s, or parts of a file that is read where it is asked.
+    """
 
     path: str
     dtype: str
     shape: tuple[int, ...]
-    chunks: tuple[memoryview, ...]
+    chunks: tuple[Any, ...]
 
     @property
     def nbytes(self) -> int:
@@ -64,6 +67,25 @@ class Row(NamedTuple):
         array = np.ndarray(shape, kind.newbyteorder("<"), content).astype(kind, copy=False)
         array.flags.writeable = False
         return array
+
+    def member(self, index: int, axes: int) -> "Row":
+        """The row of one member, whose content alone is read.
+
+        Args:
+            index: of the member, in C order over the axes of the population.
+            axes: their number; they stand in front of the shape.
+        """
+        shape = self.shape[axes:]
+        size = math.prod(shape) * _itemsize(self.dtype)
+        start = index * size
+        pieces = []
+        for chunk in self.chunks:
+            pieces.append(bytes(chunk[max(start, 0) : max(start + size, 0)]))
+            start -= len(chunk)
+        content = memoryview(b"".join(pieces))
+        if self.dtype == "bool":
+            _check_bools(content, f"the leaf {self.path!r}")
+        return Row(self.path, self.dtype, shape, (content,) if size else ())
 
 
 def row_of(path: str, dtype: str, shape: tuple[int, ...], content: np.ndarray) -> Row:
@@ -131,17 +153,16 @@ def _read_row(reader: Reader, what: str) -> Row:
     if dtype not in DTYPES and dtype not in KEYS:
         raise FileError(f"{where} is of the unknown dtype {dtype!r}")
     shape = tuple([reader.uint(where) for _ in range(reader.array(MOST_AXES, where))])
-    padding = reader.binary(ALIGNMENT - 1, where)
+    padding = bytes(reader.binary(ALIGNMENT - 1, where))
     if padding != bytes(len(padding)):
         raise FileError(f"{where} has a padding that is not zero")
-    itemsize = 4 * KEYS[dtype] if dtype in KEYS else DTYPES[dtype].itemsize
-    left = math.prod(shape) * itemsize
-    if (left or math.prod(max(size, 1) for size in shape) * itemsize) >= 2**62:
+    left = math.prod(shape) * _itemsize(dtype)
+    if (left or math.prod(max(size, 1) for size in shape) * _itemsize(dtype)) >= 2**62:
         raise FileError(f"{where} has the shape {shape}, larger than any array")
     count = reader.array(MOST_ROWS, where)
     if count != -(-left // LARGEST_CHUNK) or (left == 0 and len(padding)):
         raise FileError(f"{where} has {count} chunks, not those of its shape {shape}")
-    chunks: list[memoryview] = []
+    chunks: list[Any] = []
     for i in range(count):
         chunk = reader.binary(LARGEST_CHUNK, where)
         if len(chunk) != min(left, LARGEST_CHUNK):
@@ -149,10 +170,19 @@ def _read_row(reader: Reader, what: str) -> Row:
         if i == 0 and (reader.position - len(chunk)) % ALIGNMENT:
             raise FileError(f"{where} is not aligned to {ALIGNMENT} bytes")
         left -= len(chunk)
-        if dtype == "bool" and len(chunk) and np.frombuffer(chunk, np.uint8).max() > 1:
-            raise FileError(f"{where} is bool and holds a byte that is neither 0 nor 1")
+        if dtype == "bool" and isinstance(chunk, memoryview):  # else it is not read before it is asked for
+            _check_bools(chunk, where)
         chunks.append(chunk)
     return Row(path, dtype, shape, tuple(chunks))
+
+
+def _check_bools(content: memoryview, where: str) -> None:
+    if len(content) and np.frombuffer(content, np.uint8).max() > 1:
+        raise FileError(f"{where} is bool and holds a byte that is neither 0 nor 1")
+
+
+def _itemsize(dtype: str) -> int:
+    return 4 * KEYS[dtype] if dtype in KEYS else DTYPES[dtype].itemsize
 
 
 def _joined(chunks: tuple[memoryview, ...]) -> np.ndarray:

@@ -1,4 +1,4 @@
-"""Atomic writes and reads of files.
+"""Atomic writes and reads of files, whole or by verified blocks.
 
 Invariant: at any time, also after a crash, `path` is the complete old file or the complete new one.
 A save writes a temporary file in the same folder, flushes it to the disk, renames it over the
@@ -7,19 +7,21 @@ killed writer is free, and the next save to the same path, which uses the same n
 """
 
 import contextlib
+import copy
 import errno
 import hashlib
 import os
 import secrets
 import stat
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, Any
 
 import numpy as np
 
-from policy_core.files.checksum import BLOCK, Buffer, combine
+from policy_core.errors import FileError
+from policy_core.files.checksum import BLOCK, Buffer, check_blocks, content_size, digests, read_ending
 from policy_core.files.rows import ALIGNMENT
 
 try:
@@ -28,6 +30,8 @@ except ImportError:  # without locks no temporary file is known to be stale, and
     fcntl = None  # type: ignore[assignment]
 
 _PREFIX, _SUFFIX = ".policy_core-", ".tmp"
+_PIECE = 2**20  # bytes that are read while the last ones are hashed
+_KEPT = 64  # blocks that are kept of a file that is read by blocks: headers, which share theirs with content
 _NOT_LOCKED = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP}  # as on clusters
 _NOT_FLUSHED = {errno.EINVAL, errno.EACCES, errno.EPERM, *_NOT_LOCKED}  # a folder that cannot be, or opened
 
@@ -63,6 +67,18 @@ def write_atomically(path: Path, parts: Sequence[Buffer]) -> None:
             os.fsync(folder)
 
 
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold an exclusive lock of a folder, if the file system can."""
+    with contextlib.ExitStack() as stack:
+        if fcntl is not None:
+            handle = os.open(folder, os.O_RDONLY)
+            stack.callback(os.close, handle)  # which lets go of the lock
+            with _but_for(_NOT_LOCKED):
+                fcntl.flock(handle, fcntl.LOCK_EX)
+        yield
+
+
 def temporary_name(path: Path, i: int) -> Path:
     """The i-th of the names that a writer of `path` takes, of which it takes the first that is free."""
     token = hashlib.sha256(os.fsencode(f"{path.name}\0{i}")).hexdigest() if i < 10 else secrets.token_hex()
@@ -84,37 +100,93 @@ def remove_stale(name: Path) -> None:
             os.close(handle)
 
 
-def read_file(path: Path) -> tuple[memoryview, bytes | None]:
-    """The bytes of a file in one aligned buffer, and the checksum of all but the last 32.
+def read_file(path: Path, check_start: Callable[[memoryview], Any]) -> tuple[memoryview, bytes | None]:
+    """The bytes of a file in one aligned buffer, and the digests of the blocks of its content.
 
-    A block is hashed while the next one is read.
+    A block is hashed while the next one is read. The digests of a small file are None.
+
+    Args:
+        path: the file.
+        check_start: raises for the first bytes of what is no policy file, before anything is allocated.
 
     Raises:
+        FileError: if no policy file has its size.
         OSError: if there is no such file, or it cannot be read.
     """
     with open(path, "rb", buffering=0) as file:
         status = os.fstat(file.fileno())
         if not stat.S_ISREG(status.st_mode):  # a pipe has no size to allocate
             return memoryview(file.read()), None
-        data = _aligned(status.st_size)
-        if len(data) <= 2 * BLOCK:
-            data = data[: _fill(file, data)]
-            return data.toreadonly(), None
-        return _read_and_hash(file, data)
+        if status.st_size <= 2 * _PIECE:
+            data = _aligned(status.st_size)
+            return data[: _fill(file, data)].toreadonly(), None
+        check_start(memoryview(os.pread(file.fileno(), 64, 0)))
+        return _read_and_hash(file, content_size(status.st_size), _aligned(status.st_size))
 
 
-def _read_and_hash(file: Any, data: memoryview) -> tuple[memoryview, bytes | None]:
-    end = len(data) - 32
+def _read_and_hash(file: Any, content: int, data: memoryview) -> tuple[memoryview, bytes | None]:
     pending: list[Future[bytes]] = []
     with ThreadPoolExecutor(min(os.cpu_count() or 1, 8)) as pool:
-        for start in range(0, len(data), BLOCK):
-            piece = data[start : start + BLOCK]
+        for start in range(0, len(data), _PIECE):
+            piece = data[start : start + _PIECE]
             if _fill(file, piece) != len(piece):
                 return data[:start].toreadonly(), None  # the file was truncated while it was read
-            if start < end:
-                hashed = data[start : min(start + BLOCK, end)]
-                pending.append(pool.submit(lambda block: hashlib.sha256(block).digest(), hashed))
-    return data.toreadonly(), combine(future.result() for future in pending)
+            if start < content:
+                pending.append(pool.submit(digests, [data[start : min(start + _PIECE, content)]]))
+    return data.toreadonly(), b"".join(future.result() for future in pending)
+
+
+class Blocks:
+    """The content of an open file, of which only what is asked for is read, and verified block by block.
+
+    It stands where a `memoryview` of the content would: a slice is another `Blocks`, and nothing is read
+    before it is turned into bytes.
+
+    Args:
+        file: the open file.
+
+    Raises:
+        FileError: if it ends as no policy file does; from `bytes` and an index, for a damaged block.
+    """
+
+    def __init__(self, file: IO[bytes]) -> None:
+        size = os.fstat(file.fileno()).st_size
+        self._file, self._content = file, content_size(size)
+        self._digests = read_ending(self._read(self._content, size), self._content)
+        self._cache: dict[int, bytes] = {}
+        self._start, self._stop = 0, self._content
+
+    def __len__(self) -> int:
+        return self._stop - self._start
+
+    def __getitem__(self, key: Any) -> Any:
+        if not isinstance(key, slice):
+            return bytes(self[key : key + 1])[0]
+        part = copy.copy(self)
+        start, stop, _ = key.indices(len(self))
+        part._start, part._stop = self._start + start, self._start + max(start, stop)
+        return part
+
+    def __bytes__(self) -> bytes:
+        start, stop = self._start, self._stop
+        pieces = [self._block(i) for i in range(start // BLOCK, -(-stop // BLOCK))]
+        return b"".join(pieces)[start % BLOCK :][: stop - start] if stop > start else b""
+
+    def _block(self, i: int) -> bytes:
+        if i not in self._cache:
+            block = self._read(i * BLOCK, min((i + 1) * BLOCK, self._content))
+            check_blocks(digests([block]), self._digests, i)
+            while len(self._cache) >= _KEPT:
+                del self._cache[next(iter(self._cache))]
+            self._cache[i] = block
+        return self._cache[i]
+
+    def _read(self, start: int, stop: int) -> bytes:
+        self._file.seek(start)
+        data = bytearray(stop - start)
+        if _fill(self._file, memoryview(data)) != len(data):
+            raise FileError("file: it became shorter while it was read")
+        return bytes(data)
 
 
 def _fill(file: Any, view: memoryview) -> int:
@@ -143,7 +215,7 @@ def _temporary(path: Path) -> Iterator[tuple[IO[bytes], Path]]:
         name = temporary_name(path, i)
         remove_stale(name)
         try:
-            file = open(name, "xb", buffering=BLOCK)  # noqa: SIM115
+            file = open(name, "xb", buffering=_PIECE)  # noqa: SIM115
         except FileExistsError:  # of a writer that lives, or may live
             continue
         try:

@@ -7,12 +7,13 @@ allocation. The bytes are ordinary msgpack, which any other implementation reads
 """
 
 import struct
-from typing import Any, cast
+from typing import Any, TypeAlias, cast
 
 import msgpack
 
 from policy_core.errors import FileError
 
+Content: TypeAlias = Any  # bytes by slices, which `bytes` takes: a `memoryview`, or the `Blocks` of a file
 LARGEST_BIN = 2**32 - 1
 MAP_VALUES = 64  # that a map counts for: a config is made of each two
 
@@ -63,7 +64,7 @@ class Reader:
         FileError: from every method, for anything but the canonical form of the expected value.
     """
 
-    def __init__(self, data: memoryview, position: int = 0) -> None:
+    def __init__(self, data: Content, position: int = 0) -> None:
         self.data, self.position, self.size = data, position, len(data)
 
     def array(self, most: int, what: str) -> int:
@@ -86,7 +87,7 @@ class Reader:
             raise FileError(f"{what}: {value} is larger than any size")
         return value
 
-    def binary(self, most: int, what: str) -> memoryview:
+    def binary(self, most: int, what: str) -> Any:
         """A byte string, not copied."""
         start, tag = self.position, self._tag(what)
         if tag not in _BINS:
@@ -98,7 +99,7 @@ class Reader:
         size = self._header(0xA0, 31, _TEXTS, most, what, "text")
         content = self._take(size, most, what)
         try:
-            return str(content, "utf-8")
+            return str(bytes(content), "utf-8")
         except UnicodeDecodeError as error:
             raise FileError(f"{what}: the text is not UTF-8") from error
 
@@ -152,7 +153,7 @@ class Reader:
         if position >= self.size:
             raise FileError(f"{what}: truncated, the bytes end here")
         self.position = position + 1
-        return self.data[position]
+        return int(self.data[position])
 
     def _shortest(self, forms: _Tags, tag: int, what: str, start: int) -> int:
         form, least = forms[tag]
@@ -167,9 +168,9 @@ class Reader:
         if end > self.size:
             raise FileError(f"{what}: truncated, the header declares {form.size} bytes")
         self.position = end
-        return form.unpack_from(self.data, start)[0]
+        return form.unpack(bytes(self.data[start:end]))[0]
 
-    def _take(self, size: int, most: int, what: str) -> memoryview:
+    def _take(self, size: int, most: int, what: str) -> Any:
         if size > most:
             raise FileError(f"{what}: {size} bytes, at most {most} are allowed")
         start = self.position

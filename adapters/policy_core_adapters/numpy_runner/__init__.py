@@ -14,6 +14,7 @@ function there for one of your own.
 
 from __future__ import annotations  # to evaluate np.random.Generator imports all of np.random
 
+import operator
 import os
 from collections.abc import Callable
 
@@ -42,7 +43,7 @@ def load(
 
     Args:
         path: the file.
-        member: which one of a population.
+        member: which one of a population; only its part of the file is read and verified.
         activations: functions that were registered by name in the process that saved.
         mask_functions: likewise, `(mask, seen) -> mask` for parts of an action that depend on
             others; they get and give NumPy arrays.
@@ -51,11 +52,14 @@ def load(
         ValueError: for a damaged file, or one that asks for what is not known here.
         OSError: if there is no such file.
     """
-    with open(path, "rb") as file:
-        data = file.read()
+    index = member if isinstance(member, tuple) else (member,)
+    if any(isinstance(i, bool) or not hasattr(i, "__index__") for i in index):
+        raise ValueError(f"member: got {member!r}, expected an index, or one for each axis of the population")
+    index = tuple(map(operator.index, index))
     try:
-        document = read(data)
-        params = params_of(document, (member,) if isinstance(member, int) else tuple(member))
+        with open(path, "rb") as file:
+            document = read(file, whole=not index)
+            params = params_of(document, index)
         config = document.config
         check_fields(config)
         given = Given({**ACTIVATIONS, **(activations or {})}, mask_functions or {})

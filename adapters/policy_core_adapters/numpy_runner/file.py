@@ -3,15 +3,15 @@
 import hashlib
 import math
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any, BinaryIO, NamedTuple
 
 import numpy as np
 
+from policy_core_adapters.numpy_runner.blocks import Blocks
 from policy_core_adapters.numpy_runner.networks import Array
 from policy_core_adapters.numpy_runner.tokens import Reader
 
-_START = b"\x8a\xa6format\xabpolicy_core\xa7version"
-_END = b"\xa8checksum\xc4\x20"
+_START = b"\x8b\xa6format\xabpolicy_core\xa7version"
 _CHUNK = 2**32 - 64
 
 # The name of a dtype to the bytes of an entry.
@@ -29,20 +29,21 @@ _KINDS = {"float16": "<f2", "bfloat16": "<u2", "float32": "<f4", "float64": "<f8
 
 
 class Row(NamedTuple):
-    """An array in a file."""
+    """An array in a file: where its chunks are, as (start, stop) in the content."""
 
     path: str
     dtype: str
     shape: tuple[int, ...]
-    chunks: list[memoryview]
+    chunks: list[tuple[int, int]]
 
 
 class Document(NamedTuple):
-    """What of a file the runner needs; all of it has been verified."""
+    """What of a file the runner needs; all of it has been verified but the numbers of the leaves."""
 
     config: Any
     batch: tuple[int, ...]
     leaves: list[Row]
+    content: Blocks
 
 
 class Leaves(dict[str, Any]):
@@ -65,16 +66,17 @@ class Leaves(dict[str, Any]):
         raise ValueError(f"leaves: the leaf {self.path + key!r} of the config's params is missing")
 
 
-def read(data: bytes) -> Document:
-    """The content of a file, verified as docs/file-format.md says."""
-    if not data.startswith(_START) or data[-32 - len(_END) : -32] != _END:
+def read(file: BinaryIO, whole: bool) -> Document:
+    """The content of an open file, verified as docs/file-format.md says.
+
+    Args:
+        file: the file.
+        whole: whether all of it is read and verified now, or the numbers of the leaves where they are used.
+    """
+    if file.read(len(_START)) != _START:
         raise ValueError("not a policy file")
-    view = memoryview(data)
-    body = view[:-32]
-    blocks = [hashlib.sha256(body[i : i + 2**20]).digest() for i in range(0, len(body), 2**20)]
-    if hashlib.sha256(b"policy_core file\n" + b"".join(blocks)).digest() != data[-32:]:
-        raise ValueError("checksum: the file is truncated or damaged")
-    reader = Reader(view, len(_START))
+    data = Blocks(file, whole)
+    reader = Reader(data, len(_START))
     if (version := reader.number("size", 2**63 - 1, "version")) != 1:
         raise ValueError(f"version: got {version}, expected 1")
     config = bytes(_after(reader, "config").take("bytes", 2**22, "config"))
@@ -84,14 +86,13 @@ def read(data: bytes) -> Document:
     _skip_metadata(_after(reader, "metadata"))
     batch = _shape(_after(reader, "batch"), 16, "batch")
     leaves, _, _ = (list(_rows(_after(reader, name), name)) for name in ("leaves", "self_test", "extra"))
-    _after(reader, "checksum").take("bytes", 32, "checksum")
     inner = Reader(memoryview(config))
     content = inner.value()
     if reader.position != len(data) or inner.position != len(config):
         raise ValueError("file, config: bytes too many")
     if not isinstance(content, dict):
         raise ValueError("config: it is not one")
-    return Document(content, batch, leaves)
+    return Document(content, batch, leaves, data)
 
 
 def params_of(document: Document, member: tuple[int, ...]) -> Leaves:
@@ -109,15 +110,24 @@ def params_of(document: Document, member: tuple[int, ...]) -> Leaves:
             if parent not in holder:
                 holder[parent] = Leaves(params.unused, f"{holder.path}{parent}/")
             holder = dict.__getitem__(holder, parent)
-        holder[last] = _array(row)[member]
+        holder[last] = _array(document.content, row, member)
     return params
 
 
-def _array(row: Row) -> Array:
+def _array(data: Blocks, row: Row, member: tuple[int, ...]) -> Array:
+    """The numbers of a leaf, or of a member in it, which alone are read."""
     if row.dtype not in _KINDS:
         raise ValueError(f"leaves: {row.path!r} is {row.dtype}, which no policy of this runner has")
-    content = row.chunks[0] if len(row.chunks) == 1 else b"".join(row.chunks)
-    array = np.frombuffer(content, _KINDS[row.dtype]).reshape(row.shape)
+    shape = row.shape[len(member) :]
+    size = math.prod(shape) * _SIZES[row.dtype]
+    index = int(np.ravel_multi_index(member, row.shape[: len(member)])) if member else 0
+    first, last = index * size, (index + 1) * size  # of the bytes of all chunks, one after the other
+    pieces = []
+    for start, stop in row.chunks:
+        pieces.append(data[start + max(first, 0) : min(start + max(last, 0), stop)])
+        first, last = first - (stop - start), last - (stop - start)
+    content = pieces[0] if len(pieces) == 1 else b"".join(pieces)
+    array = np.frombuffer(content, _KINDS[row.dtype]).reshape(shape)
     return (array.astype(np.uint32) << 16).view(np.float32) if row.dtype == "bfloat16" else array
 
 
@@ -169,15 +179,18 @@ def _row(reader: Reader, what: str) -> Row:
         raise ValueError(f"{where} has the shape {shape}, larger than any array")
     if any(padding) or (left == 0 and len(padding)):
         raise ValueError(f"{where} has a padding that is not zero")
-    chunks: list[memoryview] = []
+    chunks: list[tuple[int, int]] = []
     for _ in range(reader.number("list", -(-left // _CHUNK), where)):
-        chunks.append(reader.take("bytes", min(left, _CHUNK), where))
-        if len(chunks[-1]) != min(left, _CHUNK):
+        size = reader.number("bytes", min(left, _CHUNK), where)
+        chunks.append((reader.position, reader.position + size))
+        reader.position += size
+        if size != min(left, _CHUNK):
             break
-        left -= len(chunks[-1])
-        if len(chunks) == 1 and (reader.position - len(chunks[0])) % 64:
+        left -= size
+        if len(chunks) == 1 and chunks[0][0] % 64:
             raise ValueError(f"{where} is not aligned to 64 bytes")
-        if dtype == "bool" and np.frombuffer(chunks[-1], np.uint8).max() > 1:
+        whole = isinstance(reader.data, Blocks) and reader.data.whole is not None
+        if dtype == "bool" and whole and np.frombuffer(reader.data[slice(*chunks[-1])], np.uint8).max() > 1:
             raise ValueError(f"{where} is bool and holds a byte that is neither 0 nor 1")
     if left:
         raise ValueError(f"{where} has not the bytes of its shape {shape}")

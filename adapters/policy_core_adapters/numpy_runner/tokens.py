@@ -22,9 +22,9 @@ _CONSTANTS = {0xC0: None, 0xC2: False, 0xC3: True}
 
 
 class Reader:
-    """A position in a byte string; every method raises ValueError for what is not canonical."""
+    """A position in a `memoryview` or `Blocks`; every method raises ValueError for what is not canonical."""
 
-    def __init__(self, data: memoryview, position: int = 0) -> None:
+    def __init__(self, data: Any, position: int = 0) -> None:
         self.data, self.position = data, position
         self.values = MOST_VALUES
 
@@ -43,7 +43,8 @@ class Reader:
         """The content of text or bytes, not copied."""
         size = self.number(kind, most, what)
         self.position += size
-        return self.data[self.position - size : self.position]
+        content: memoryview = self.data[self.position - size : self.position]
+        return content
 
     def text(self, most: int, what: str) -> str:
         """Text."""
