@@ -28,9 +28,9 @@ LAYERS: list[set[str]] = [
     {""},  # `policy_core/__init__.py`
 ]
 # 6,000 when the rooms were arranged; the rest is what compares params and actions with the config, and what
-# the faults of numbers, files and modes of JAX took to mend; from 6,500 to 7,000 for `population` and for single
+# the faults of numbers, files and modes of JAX took to mend; from 6,500 to 7,300 for `population` and for single
 # members of files and sets of policies. Raise it in the commit that says what it buys.
-MOST_LINES = 7_000
+MOST_LINES = 7_300
 LAYER_OF = {name: i for i, layer in enumerate(LAYERS) for name in layer}
 
 THIRD_PARTY = {"jax", "numpy", "jaxtyping", "typing_extensions", "msgpack", "chex"}
