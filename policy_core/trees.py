@@ -74,3 +74,13 @@ def check_arrays(leaves: Mapping[str, Any], what: str, error: type[PolicyError] 
             raise error(f"{what}: the leaf {name!r} is {type(leaf).__name__}, expected an array")
         if isinstance(leaf, jax.Array) and leaf.is_deleted():
             raise error(f"{what}: the leaf {name!r} was deleted, perhaps as it was donated to a jit")
+
+
+def check_in_one_process(leaves: Mapping[str, Any], what: str) -> None:
+    """Raise `FileError` for an array of which other processes have a part, or take part in its use."""
+    for name, leaf in leaves.items():
+        if isinstance(leaf, jax.Array) and not leaf.is_fully_addressable:
+            raise FileError(
+                f"{what}: the leaf {name!r} spans {jax.process_count()} processes; call "
+                "policy_core.population.gather on all of them, and save what it returns on one"
+            )

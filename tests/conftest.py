@@ -1,4 +1,4 @@
-"""Strictness for every test: dtype and rank promotion, warnings, two host devices."""
+"""Strictness for every test: dtype and rank promotion, warnings, eight host devices."""
 
 import os
 import subprocess
@@ -13,7 +13,7 @@ import pytest
 
 # Compiling is most of the time of this suite, and the optimisations of LLVM are half of that. XLA's
 # own stay; `tests/test_distributions.py` measures its figures with everything on.
-FLAGS = ["--xla_force_host_platform_device_count=2", "--xla_backend_optimization_level=0"]
+FLAGS = ["--xla_force_host_platform_device_count=8", "--xla_backend_optimization_level=0"]
 
 
 def _knows(flag: str) -> bool:

@@ -54,12 +54,14 @@ def test_the_page_of_the_functions_names_every_public_function() -> None:
     text = (ROOT / "docs/functions.md").read_text()
     public = [name for name, value in vars(policy_core).items() if callable(value) and name[0].islower()]
     assert [name for name in public if f"`{name}" not in text] == []
+    table = text.split("| function of `pc.population` |")[1].split("\n\n")[0]
+    assert [name for name in policy_core.population.__all__ if f"`{name}(" not in table] == []
 
 
 def test_the_api_page_has_every_public_name() -> None:
     text = (ROOT / "docs/api.md").read_text()
-    public = [name for name in policy_core.__all__ if f"::: policy_core.{name}\n" not in text]
-    assert public == []
+    public = [*policy_core.__all__, *(f"population.{name}" for name in policy_core.population.__all__)]
+    assert [name for name in public if f"::: policy_core.{name}\n" not in text] == []
 
 
 @pytest.mark.parametrize("page", ["README.md", "CONTRIBUTING.md"])

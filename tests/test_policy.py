@@ -235,8 +235,7 @@ def test_everything_lowers_for_other_platforms(policy: Any, platform: str) -> No
 
 
 def test_a_population_sharded_over_devices_gives_the_same(policy: Any) -> None:
-    devices = jax.devices()
-    assert len(devices) == 2
+    devices = jax.devices()[:2]
     keys = jax.random.split(jax.random.key(0), 4)
     population = jax.vmap(lambda key: pc.init(policy[1], key=key))(keys)
     values = jax.jit(jax.vmap(lambda p: pc.value(p, (), OBSERVATION)[1]))

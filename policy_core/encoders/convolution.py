@@ -130,7 +130,8 @@ def _form(function: Any, a: Any, b: Any, *, form: str, shape: Any, stride: int, 
     of_x: Any = lambda x: function(form, x, b, stride, padding)  # noqa: E731
     of_kernel: Any = lambda kernel: function(form, a, kernel, stride, padding)  # noqa: E731
     linear, y = (of_x, a) if form == "x" else (of_kernel, b)
-    return jax.linear_transpose(linear, jax.ShapeDtypeStruct(shape, y.dtype))(y)[0]
+    # What varies over an axis of a shard_map may not be summed over it: the type of these zeros says so.
+    return jax.linear_transpose(linear, varying_as(jnp.zeros(shape, y.dtype), y))(y)[0]
 
 
 def _batched(arrays: Any, axes: Any, *, shape: Any, **options: Any) -> Any:

@@ -20,7 +20,7 @@ from policy_core.files.document import Document, check_metadata, check_start, re
 from policy_core.files.precision import check_width, narrowed
 from policy_core.files.replay import Verification
 from policy_core.files.storage import Blocks, read_file, write_atomically
-from policy_core.trees import by_path, check_arrays, spec
+from policy_core.trees import by_path, check_arrays, check_in_one_process, spec
 
 T = TypeVar("T")
 
@@ -283,6 +283,7 @@ def parts_of(
     text = check_metadata({} if metadata is None else metadata)
     leaves, (expected, _) = by_path(params, "params"), specs_of(config)
     check_arrays(leaves, "params")
+    check_in_one_process(leaves, "params")
     specs = {name: spec(leaf) for name, leaf in leaves.items()}
     batch = _batch_of(specs, expected)
     _check_params(specs, expected, batch, "params")
@@ -306,6 +307,7 @@ def _extra_leaves(extra: PyTree) -> dict[str, Any]:
             except OverflowError as error:
                 raise FileError(f"extra: the int {name!r} does not fit into 64 bits") from error
     check_arrays(leaves, "extra")
+    check_in_one_process(leaves, "extra")
     return leaves
 
 

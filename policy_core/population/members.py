@@ -1,6 +1,5 @@
 """Populations and their members: made, measured, stacked, taken apart."""
 
-import functools
 from collections.abc import Sequence
 from typing import Any, TypeVar
 
@@ -60,13 +59,18 @@ def init(config: ActorCritic, n: int, *, key: Key, out_shardings: Any = None) ->
                 f"n: got {n}, expected a multiple of {parts}, the parts into which out_shardings splits "
                 "the members"
             )
-    make = functools.partial(_init, config, int(n))
-    population: Policy = (jax.jit(make, out_shardings=out_shardings) if out_shardings else jax.jit(make))(key)
+    made = (
+        _init if out_shardings is None else jax.jit(_made, static_argnums=(0, 1), out_shardings=out_shardings)
+    )
+    population: Policy = made(config, int(n), key)
     return population
 
 
-def _init(config: Any, n: int, key: Any) -> Any:
+def _made(config: Any, n: int, key: Any) -> Any:
     return jax.vmap(lambda i: (config.init(key=jax.random.fold_in(key, i)), config))(jnp.arange(n))
+
+
+_init = jax.jit(_made, static_argnums=(0, 1), inline=True)
 
 
 def _parts(where: NamedSharding) -> int:

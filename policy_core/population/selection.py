@@ -20,6 +20,8 @@ from policy_core.population.indexing import check_divisible, checked_source, rea
 
 T = TypeVar("T")
 
+_REAL = (jnp.floating, jnp.integer, jnp.bool_)
+
 
 def take(tree: T, source: Any, *, donate: bool = False) -> T:
     """`leaf[source]` of every leaf: the members with these numbers, in this order.
@@ -90,8 +92,8 @@ def exploit(
         StructureError: for returns of another shape, or a fraction out of range.
 
     References:
-        Jaderberg et al. 2017, section 4.1.1. There each member compares itself, and copies if it is
-        among the worst; so here, for all members at once.
+        Jaderberg et al. 2017: their truncation selection, with a fraction of 0.2, which each member does
+        for itself; here all members do so at once.
 
     Example:
         >>> import jax
@@ -105,7 +107,8 @@ def exploit(
     if isinstance(fraction, Tracer) or not isinstance(fraction, Real) or not 0 <= fraction <= 0.5:
         got = fraction if isinstance(fraction, Real) else type(fraction).__name__
         raise StructureError(f"fraction: got {got}, expected a Python number from 0 to 0.5")
-    if not is_array(returns) or jnp.ndim(returns) != 1 or not jnp.isrealobj(returns):
+    kind = jnp.result_type(returns) if is_array(returns) else None
+    if kind is None or jnp.ndim(returns) != 1 or not any(map(functools.partial(jnp.issubdtype, kind), _REAL)):
         got = describe(returns) if is_array(returns) else type(returns).__name__
         raise StructureError(f"returns: got {got}, expected real numbers (n,); for several sets use jax.vmap")
     count = min(math.ceil(fraction * jnp.shape(returns)[0] - 1e-9), jnp.shape(returns)[0] // 2)
