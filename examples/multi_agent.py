@@ -9,8 +9,10 @@ import command
 
 # isort: split
 import argparse
+import contextlib
 import importlib
 import importlib.util
+import io
 from pathlib import Path
 from typing import Any
 
@@ -27,7 +29,7 @@ from rich.table import Table
 import policy_core as pc
 
 HYPER = ppo.Hyperparameters(
-    num_envs=32, num_steps=52, num_epochs=4, discount=0.95, entropy_coefficient=0.01,
+    num_envs=32, num_steps=52, num_epochs=4, learning_rate=3e-3, discount=0.95, entropy_coefficient=0.01,
 )  # fmt: skip
 EPISODES = 512
 console = Console()
@@ -40,7 +42,9 @@ def make_game() -> Any:
     """The game; episodes end after 26 steps, by time only."""
     if importlib.util.find_spec("jaxmarl") is None:
         raise command.UserError("jaxmarl cannot be imported; pip install -e '.[multi-agent]'")
-    return importlib.import_module("jaxmarl").make("MPE_simple_tag_v3")
+    with contextlib.redirect_stdout(io.StringIO()):  # what it prints of environments that are not there
+        jaxmarl = importlib.import_module("jaxmarl")
+    return jaxmarl.make("MPE_simple_tag_v3")
 
 
 def make_policies(game: Any, key: jax.Array) -> dict[str, Any]:
@@ -169,7 +173,7 @@ def play(game: Any, groups: Groups, key: jax.Array, episodes: int = EPISODES) ->
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--updates", type=command.positive, default=100)
+    parser.add_argument("--updates", type=command.positive, default=120)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--out", type=Path, default=Path("build/multi_agent"), help="folder for the set")
     options = parser.parse_args()
