@@ -1,8 +1,8 @@
 """Populations against single policies: compilation, time and memory a member, dispatch, convolutions.
 
-Run by `make bench`; `python benchmarks/population.py dispatch` is one of the tables. Times are those of all processors together (`time.process_time`), which another
-load on the machine changes least; what is compared takes turns in every round, and ratios are of
-medians over the rounds. Each table is made in a process of its own.
+Run by `make bench`, each table in a process of its own; `python benchmarks/population.py dispatch` is one.
+Times are those of all processors together (`time.process_time`), which another load on the machine
+changes least. What is compared takes turns in every round, and ratios are of medians over the rounds.
 
 members: one PPO update of `examples/ppo.py` on CartPole, mapped over members; then for 32 members
 against 32 calls of the update of one policy.
@@ -113,7 +113,7 @@ def dispatch() -> str:
 
     @jax.jit
     def bias(policy: Any) -> jax.Array:
-        return 2.0 * policy[0]["actor"]["head"]["bias"]
+        return jnp.negative(policy[0]["actor"]["head"]["bias"])
 
     def act(policy: Any) -> Any:
         return pc.act(policy, (), observation)

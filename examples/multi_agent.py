@@ -181,8 +181,8 @@ def main() -> int:
     init_key, train_key, play_key = jax.random.split(jax.random.key(options.seed), 3)
     untrained = make_policies(game, init_key)
     groups = pc.population.groups(untrained)
-    for config, (names, _) in groups.items():
-        console.print(f"{', '.join(names)}: observe {config.observation_space.shape}, one population")
+    for names, population in groups.values():
+        console.print(f"{', '.join(names)}: one population of {pc.population.size(population)}")
 
     hyper = HYPER._replace(num_updates=options.updates)
     trained, _ = train(game, list(groups.values()), hyper, train_key)

@@ -46,7 +46,7 @@ def compile_all(devices: int) -> dict[str, Any]:
         def loss(policy: Any) -> Any:
             def one(observation: Any) -> Any:
                 _, distribution, value = pc.forward(policy, (), observation)
-                return jnp.square(value.value()) - 0.01 * distribution.entropy()
+                return value.loss(jnp.ones(())) - 0.01 * distribution.entropy()
 
             return jax.vmap(one)(observations).mean()
 
