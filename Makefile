@@ -60,6 +60,7 @@ bench: $(VENV)/has-bench  ## Measure latency, compile time and speed against pee
 	$(RUN)python benchmarks/encoders.py
 	$(RUN)python benchmarks/numpy_runner.py
 	$(RUN)python benchmarks/files.py
+	$(RUN)python benchmarks/population.py
 
 build: $(VENV)/bin/python  ## Build the wheel and the source distribution into dist/
 	$(PIP) build

@@ -221,3 +221,37 @@ def finish(panel: Any, result: Result, title: str) -> None:
     panel.xaxis.set_major_formatter(lambda x, _: f"{x / 1000:.0f}k")
     panel.spines[["top", "right"]].set_visible(False)
     panel.legend(frameon=False, loc="best", fontsize=8)
+
+
+def lineages(path: Path, history: dict[str, np.ndarray]) -> None:
+    """Returns and rates `[generation, member]` of all lineages, in the color of their founder.
+
+    `history["source"]` says whom each member copied after a generation. The best lineage is black.
+    """
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+    from matplotlib.collections import LineCollection
+
+    source, returns = history["source"][:-1], history["return"]
+    generations = np.arange(len(returns))
+    founders, best = [np.arange(source.shape[1])], [int(np.nanargmax(returns[-1]))]
+    for parents in source:
+        founders.append(founders[-1][parents])
+    for parents in source[::-1]:
+        best.insert(0, parents[best[0]])
+    colors = pyplot.colormaps["turbo"](np.concatenate(founders[1:]) / source.shape[1])
+    canvas, panels = pyplot.subplot_mosaic("AABC;AADE", figsize=(12, 5), layout="constrained")
+    names = ["return", *(name for name in history if name not in ("return", "source"))]
+    for panel, name in zip(panels.values(), names, strict=True):
+        x = history[name]
+        ends = (generations[:-1], np.take_along_axis(x[:-1], source, 1)), (generations[1:], x[1:])
+        lines = [np.stack(np.broadcast_arrays(g[:, None], y), -1).reshape(-1, 2) for g, y in ends]
+        panel.add_collection(LineCollection([*np.stack(lines, 1)], colors=colors, lw=0.8, alpha=0.7))
+        panel.plot(generations, x[generations, best], color="black", lw=1.8, label="of the best")
+        panel.set(title=name.replace("_", " "), yscale="linear" if name == "return" else "log")
+        panel.spines[["top", "right"]].set_visible(False)
+    panels["A"].legend(frameon=False)
+    canvas.supxlabel("generation", fontsize=10)
+    canvas.savefig(path, dpi=110)

@@ -3,7 +3,8 @@
 Generic in the policy: whatever keeps the actor-critic contract is trained by this file,
 with or without memory, with any action space, masked or not. Minibatches are made of
 sequences, each with the state of the memory that it began with, so that gradients flow
-through time. It trains one policy; for a population, `jax.vmap` the two functions.
+through time. It trains one policy; for a population, `jax.vmap` the two functions. Rates may be
+arrays, too: inside of the function that is mapped, `make_train` is called with those of a member.
 """
 
 from collections.abc import Callable
@@ -16,6 +17,8 @@ from policy_core_adapters.environment import Environment
 
 import policy_core as pc
 
+Rate = float | jax.Array  # an array for one that is traced, as by `jax.vmap` over members
+
 
 class Hyperparameters(NamedTuple):
     """The names are those of the paper and of the usual implementations."""
@@ -26,13 +29,14 @@ class Hyperparameters(NamedTuple):
     num_epochs: int = 10
     num_minibatches: int = 4
     sequence_length: int = 1  # the horizon of backpropagation; raise it for a memory
-    learning_rate: float = 1e-3  # annealed linearly to zero
+    learning_rate: Rate = 1e-3  # annealed linearly to zero
     discount: float = 0.98
     gae_lambda: float = 0.9
-    clip_range: float = 0.2
+    clip_range: Rate = 0.2
     value_coefficient: float = 0.5
-    entropy_coefficient: float = 0.0
+    entropy_coefficient: Rate = 0.0
     max_grad_norm: float = 0.5
+    temperature: Rate | None = None  # of the actions, instead of that of the config, which has one
 
 
 class Runner(NamedTuple):
@@ -64,22 +68,27 @@ class Transition(NamedTuple):
 
 
 def make_train(
-    config: pc.contract.ActorCritic, env: Environment, hyper: Hyperparameters
+    config: pc.contract.ActorCritic,
+    env: Environment,
+    hyper: Hyperparameters,
+    optimizer: optax.GradientTransformation | None = None,
 ) -> tuple[Callable[[jax.Array], Runner], Callable[[Runner], tuple[Runner, jax.Array]]]:
     """`init(key) -> runner` and `update(runner) -> (runner, returns of ended episodes)`.
 
     Both are pure; jit them, scan the second. The returns are `[num_steps, num_envs]`, NaN
-    where no episode ended.
+    where no episode ended. An optimizer is used as it is, in place of Adam with the learning rate
+    and the norm of `hyper`; only what `pc.trainable` names is given to it.
     """
     num_sequences = hyper.num_envs * hyper.num_steps // hyper.sequence_length
     if hyper.num_steps % hyper.sequence_length or num_sequences % hyper.num_minibatches:
         raise ValueError("num_steps must be whole sequences, and these whole minibatches")
-    updates = hyper.num_updates * hyper.num_epochs * hyper.num_minibatches
-    adam = optax.chain(
-        optax.clip_by_global_norm(hyper.max_grad_norm),
-        optax.adam(optax.linear_schedule(hyper.learning_rate, 0.0, updates), eps=1e-5),
-    )
-    optimizer = optax.multi_transform({True: adam, False: optax.set_to_zero()}, pc.trainable)
+    if optimizer is None:
+        updates = hyper.num_updates * hyper.num_epochs * hyper.num_minibatches
+        optimizer = optax.chain(
+            optax.clip_by_global_norm(hyper.max_grad_norm),
+            optax.adam(optax.linear_schedule(hyper.learning_rate, 0.0, updates), eps=1e-5),
+        )
+    optimizer = optax.multi_transform({True: optimizer, False: optax.set_to_zero()}, pc.trainable)
 
     def init(key: jax.Array) -> Runner:
         policy_key, env_key, key = jax.random.split(key, 3)
@@ -175,6 +184,9 @@ def make_train(
         return (optax.apply_updates(policy, change), optimizer_state), None
 
     def update(runner: Runner) -> tuple[Runner, jax.Array]:
+        if hyper.temperature is not None:
+            leaves = {"temperature": jnp.asarray(hyper.temperature)}
+            runner = runner._replace(policy=pc.population.set_leaves(runner.policy, leaves))
         runner, transitions = jax.lax.scan(env_step, runner, None, hyper.num_steps)
         last_value = jax.vmap(
             lambda state, observation, first: pc.value(runner.policy, state, observation, is_first=first)[1]

@@ -162,6 +162,32 @@ def test_convolutions_have_the_derivatives_of_lax() -> None:
                 np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.parametrize("axis", [0, 2])
+def test_a_population_of_one_has_the_convolutions_of_one_policy(axis: int) -> None:
+    """And no products of patches, which are for several kernels: forward and both gradients, bit for bit."""
+    rng = np.random.default_rng(0)
+    kernel, images = (jnp.asarray(rng.normal(size=s), jnp.float32) for s in ((3, 3, 2, 3), (4, 9, 8, 2)))
+
+    def loss(kernel: Any, images: Any) -> Any:
+        layer = {"kernel": kernel, "bias": jnp.zeros(3)}
+        return jnp.sum(jnp.sin(jax.vmap(lambda x: convolution(layer, x, 2, "SAME"))(images)))
+
+    gradient = jax.value_and_grad(loss, (0, 1))
+    mapped = jax.vmap(gradient, in_axes=(axis, axis))
+
+    def convolutions(f: Any, *arguments: Any) -> int:
+        return str(jax.jit(f).lower(*arguments).as_text()).count("stablehlo.convolution")
+
+    def several(x: Any, n: int) -> Any:
+        return jnp.stack([x] * n, axis)
+
+    one = several(kernel, 1), several(images, 1)
+    assert convolutions(mapped, *one) == convolutions(gradient, kernel, images) == 3
+    assert convolutions(mapped, several(kernel, 2), several(images, 2)) == 0
+    for a, b in zip(jax.tree.leaves(mapped(*one)), jax.tree.leaves(gradient(kernel, images)), strict=True):
+        np.testing.assert_array_equal(a[0], b)
+
+
 def test_the_encoder_is_found_from_the_space_and_written_down() -> None:
     camera, pose = image(40, 36, 3), pc.Box(shape=(2,))
     for space, expected in (

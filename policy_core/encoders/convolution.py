@@ -138,6 +138,11 @@ def _form(function: Any, a: Any, b: Any, *, form: str, shape: Any, stride: int, 
 
 def _batched(arrays: Any, axes: Any, *, shape: Any, **options: Any) -> Any:
     if options["form"] == "kernel" or axes[1] is not None:
+        if 1 in (array.shape[axis] for array, axis in zip(arrays, axes, strict=True) if axis is not None):
+            alone = [
+                x if axis is None else jnp.squeeze(x, axis) for x, axis in zip(arrays, axes, strict=True)
+            ]
+            return _convolved.bind(*alone, shape=shape, **options)[None], 0  # a population of one
         return jax.vmap(partial(_form, _product, shape=shape, **options), axes)(*arrays), 0
     images = jnp.moveaxis(arrays[0], axes[0], 0)  # of one kernel: there are more of them
     (count, several, *rest), (_, *sides) = images.shape, shape

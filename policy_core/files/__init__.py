@@ -17,6 +17,8 @@ The format, MUST by MUST, is in docs/file-format.md. There is no pickle and no c
 and a type of config is looked up among those registered, never imported.
 """
 
+from policy_core.files.configs import config_from_bytes as config_from_bytes
+from policy_core.files.configs import config_to_bytes as config_to_bytes
 from policy_core.files.inspection import FileInfo as FileInfo
 from policy_core.files.inspection import inspect as inspect
 from policy_core.files.policies import from_bytes as from_bytes

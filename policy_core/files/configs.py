@@ -9,7 +9,7 @@ import jax
 
 from policy_core.configs.codec import completed, encoding_of, from_data, to_data
 from policy_core.configs.comparison import diff_data
-from policy_core.configs.registry import registrations
+from policy_core.configs.registry import is_static, registrations
 from policy_core.contract import ActorCritic
 from policy_core.errors import ConfigError, FileError, FingerprintError
 from policy_core.files import document as layout
@@ -33,6 +33,53 @@ _SPARE = 16  # layers that are made although no row is left for them, to say whi
 _UNFIT = (
     ArithmeticError, AttributeError, LookupError, MemoryError, RecursionError, TypeError, ValueError,
 )  # fmt: skip
+
+
+def config_to_bytes(config: Any) -> bytes:
+    """The canonical bytes of a config, as in a policy file; for stores that keep params by themselves.
+
+    Args:
+        config: a `@static` config that implements `ActorCritic`.
+
+    Raises:
+        FileError: for anything else.
+
+    Example:
+        >>> import policy_core as pc
+        >>> config = pc.ActorCriticConfig(
+        ...     observation_space=pc.Box(shape=(4,)), action_space=pc.Discrete(2)
+        ... )
+        >>> pc.files.config_from_bytes(pc.files.config_to_bytes(config)) == config
+        True
+    """
+    if not is_static(config) or not isinstance(config, ActorCritic):
+        advice = "; use policy[1]" if isinstance(config, tuple) else ""
+        raise FileError(f"config: got {type(config).__name__}, expected the config of a policy{advice}")
+    return encoding_of(config)
+
+
+def config_from_bytes(data: bytes, config: Any = None) -> Any:
+    """The config from the bytes of `config_to_bytes`.
+
+    Args:
+        data: the bytes.
+        config: the expected config, or None to use the one in the bytes.
+
+    Raises:
+        FingerprintError: if it is another config; the fields that differ are listed.
+        FileError: if the bytes are damaged, or no such config can be made here.
+
+    Example:
+        >>> import policy_core as pc
+        >>> spaces = {"observation_space": pc.Box(shape=(4,)), "action_space": pc.Discrete(2)}
+        >>> data = pc.files.config_to_bytes(pc.ActorCriticConfig(**spaces, actor=pc.MLP((8,))))
+        >>> pc.files.config_from_bytes(data, pc.ActorCriticConfig(**spaces, actor=pc.MLP((16,))))
+        Traceback (most recent call last):
+        ...
+        policy_core.errors.FingerprintError: the file holds a policy of another config
+        ...
+    """
+    return decode(Document(bytes(data), (), ()), config)
 
 
 def decode(document: Document, config: Any = None) -> Any:
