@@ -65,6 +65,7 @@ class Transition(NamedTuple):
     reward: jax.Array
     done: jax.Array
     returned: jax.Array  # the return of the episode that ended here, else NaN
+    valid: jax.Array  # whether the action was played, and counts
 
 
 def make_train(
@@ -124,7 +125,7 @@ def make_train(
         total = runner.episode_return + step.reward
         transition = Transition(
             runner.policy_state, runner.observation, runner.is_first, mask, action, log_prob,
-            value, reward, done, jnp.where(done, total, jnp.nan),
+            value, reward, done, jnp.where(done & step.valid, total, jnp.nan), step.valid,
         )  # fmt: skip
         runner = runner._replace(
             policy_state=policy_state,
@@ -163,12 +164,17 @@ def make_train(
 
         _, distribution, critic = jax.vmap(evaluate)(t)
         log_prob, entropy = distribution.log_prob(t.action), distribution.entropy()
-        advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
+
+        def mean(x: jax.Array) -> jax.Array:
+            return jnp.sum(x, where=t.valid) / jnp.maximum(jnp.sum(t.valid, dtype=x.dtype), 1.0)
+
+        centered = advantage - mean(advantage)
+        advantage = centered / (jnp.sqrt(mean(jnp.square(centered))) + 1e-8)
         ratio = jnp.exp(log_prob - t.log_prob)
         clipped = jnp.clip(ratio, 1 - hyper.clip_range, 1 + hyper.clip_range)
-        policy_loss = -jnp.minimum(ratio * advantage, clipped * advantage).mean()
-        value_loss = critic.loss(target).mean()  # half a squared error, or what the value head asks for
-        return policy_loss + hyper.value_coefficient * value_loss - hyper.entropy_coefficient * entropy.mean()
+        policy_loss = -mean(jnp.minimum(ratio * advantage, clipped * advantage))
+        value_loss = mean(critic.loss(target))  # half a squared error, or what the value head asks for
+        return policy_loss + hyper.value_coefficient * value_loss - hyper.entropy_coefficient * mean(entropy)
 
     def to_sequences(x: jax.Array) -> jax.Array:
         """`[time, env, ...]` to `[sequence, sequence_length, ...]`."""
@@ -204,7 +210,7 @@ def make_train(
         carry = (runner.policy, runner.optimizer_state)
         (policy, optimizer_state), _ = jax.lax.scan(epoch, carry, jnp.stack(epoch_keys))
         # Last, so that the loss sees the observations as the rollout did, and ratios start at 1.
-        policy = pc.update_statistics(policy, transitions.observation)
+        policy = pc.update_statistics(policy, transitions.observation, mask=transitions.valid)
         runner = runner._replace(policy=policy, optimizer_state=optimizer_state, key=key)
         return runner, transitions.returned
 

@@ -21,6 +21,9 @@ class Step(NamedTuple):
     """Whether the episode was truncated, as by a time limit: bootstrap from `final_observation`."""
     final_observation: Any
     """The observation that followed the action, also where the episode ended."""
+    valid: Any = True
+    """Whether the action was played. It was not where a vector environment of gymnasium only reset: such a
+    step ends, is no part of an episode, and is to be left out of the loss."""
 
 
 def no_mask(state: Any) -> None:
