@@ -19,8 +19,10 @@ $(VENV)/has-%: pyproject.toml constraints.txt | $(VENV)/bin/python
 	$(PIP) -e '.[$*]'
 	@touch $@
 
-demo: $(VENV)/has-demo  ## Train five CartPole policies, save them, evaluate the file in a fresh process
-	$(RUN)python examples/demo.py
+# `make demo ENV=gymnasium:CartPole-v1`: another environment, with the extra of its package.
+PACKAGE := $(if $(findstring :,$(ENV)),$(firstword $(subst :, ,$(ENV))))
+demo: $(VENV)/has-demo $(PACKAGE:%=$(VENV)/has-%)  ## Train five CartPole policies, save them, evaluate the file in a fresh process
+	$(RUN)python examples/demo.py $(if $(ENV),--env $(ENV))
 
 test: $(VENV)/has-test  ## Run the tests
 	$(RUN)python -m pytest -n $(WORKERS) --dist worksteal

@@ -48,17 +48,28 @@ def positive(text: str) -> int:
 
 
 def environment(name: str) -> Any:
-    """A gymnax environment by its name."""
-    import gymnax as peer
-    from policy_core_adapters import gymnax
+    """The environment `PACKAGE:NAME`, of gymnax without `PACKAGE:`."""
+    import environments
 
-    if name not in peer.registered_envs:
-        near = difflib.get_close_matches(name, peer.registered_envs, 3, 0.5) or peer.registered_envs
-        raise UserError(f"--env: gymnax has no {name!r}; there are {', '.join(near)}")
     try:
-        return gymnax.make(name)
+        package, rest = environments.parse(name)
+    except ValueError as error:
+        raise UserError(f"--{error}") from error
+    try:
+        if package == "gymnax":
+            import gymnax as peer
+
+            if rest not in peer.registered_envs:
+                near = difflib.get_close_matches(rest, peer.registered_envs, 3, 0.5) or peer.registered_envs
+                raise UserError(f"--env: gymnax has no {rest!r}; there are {', '.join(near)}")
+        return environments.make(name)
     except ImportError as error:
         raise UserError(f"--env: {name} needs another package: {error}") from error
+    except Exception as error:
+        theirs = type(error).__module__.partition(".")[0] == package or isinstance(error, LookupError)
+        if theirs or (isinstance(error, ValueError) and not isinstance(error, UserError)):
+            raise UserError(f"--env: {name}: {error}") from error
+        raise
 
 
 def check_fits(config: Any, env: Any, name: str) -> None:

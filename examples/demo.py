@@ -69,7 +69,7 @@ def train(
     return runner.policy, steps * np.arange(1, chunks + 1), np.stack(curves, axis=1)
 
 
-def plot(path: Path, steps: np.ndarray, returns: np.ndarray, target: float) -> None:
+def plot(path: Path, steps: np.ndarray, returns: np.ndarray, target: float | None) -> None:
     """The learning curves as a picture, over the logarithm of the steps: most is learned early."""
     import matplotlib
 
@@ -80,7 +80,8 @@ def plot(path: Path, steps: np.ndarray, returns: np.ndarray, target: float) -> N
     for seed, curve in enumerate(returns):
         axes.plot(steps, curve, color="tab:blue", lw=1, alpha=0.5, label=None if seed else "each seed")
     axes.plot(steps, np.nanmean(returns, axis=0), color="black", lw=2, label="mean")
-    axes.axhline(target, color="tab:red", lw=1, ls="--", label=f"target: {target:g}")
+    if target is not None:
+        axes.axhline(target, color="tab:red", lw=1, ls="--", label=f"target: {target:g}")
     axes.set_xscale("log", base=2)
     axes.xaxis.set_major_formatter("{x:,.0f}")
     axes.set(
@@ -88,7 +89,7 @@ def plot(path: Path, steps: np.ndarray, returns: np.ndarray, target: float) -> N
         ylabel="return of ended episodes",
         title=f"PPO, {len(returns)} seeds in one jitted program",
         xlim=(steps[0], steps[-1]),
-        ylim=(0, None),
+        ylim=(0, None) if np.nanmin(returns) >= 0 else None,
     )
     axes.legend(frameon=False, loc="lower right")
     axes.spines[["top", "right"]].set_visible(False)
@@ -97,13 +98,15 @@ def plot(path: Path, steps: np.ndarray, returns: np.ndarray, target: float) -> N
 
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--env", default="CartPole-v1", help="a gymnax environment")
+    parser.add_argument("--env", default="CartPole-v1", help="PACKAGE:NAME, of gymnax without PACKAGE:")
     parser.add_argument("--seeds", type=command.positive, default=5, help="how many policies to train")
     parser.add_argument("--updates", type=command.positive, default=ppo.Hyperparameters().num_updates)
     parser.add_argument("--episodes", type=command.positive, default=100, help="of the evaluation, a policy")
-    parser.add_argument("--target", type=float, default=475.0, help="mean return to ask of each seed")
+    parser.add_argument("--target", type=float, help="mean return to ask of each seed; of CartPole 475")
     parser.add_argument("--out", type=Path, default=Path("build/demo"), help="folder for the results")
     options = parser.parse_args()
+    if options.target is None and options.env.endswith("CartPole-v1"):
+        options.target = 475.0
     env = command.environment(options.env)
     options.out.mkdir(parents=True, exist_ok=True)
     config = pc.ActorCriticConfig(observation_space=env.observation_space, action_space=env.action_space)
@@ -116,7 +119,8 @@ def main() -> int:
     console.print(f"learning curves: {picture}")
     console.print(f"saved {file}, {file.stat().st_size:,} bytes; loading it in a fresh process")
     script = [sys.executable, str(HERE / "evaluate.py"), str(file), "--env", options.env]
-    script += ["--episodes", str(options.episodes), "--target", str(options.target)]
+    script += ["--episodes", str(options.episodes)]
+    script += [] if options.target is None else ["--target", str(options.target)]
     return subprocess.run(script, check=False).returncode
 
 

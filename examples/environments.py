@@ -1,9 +1,10 @@
-"""Two toy environments whose optimum is known by proof, and a wrapper that hides velocities.
+"""Environments by name, two toy ones whose optimum is known by proof, and a wrapper that hides velocities.
 
-A hybrid action, and masked rows. Both are pure JAX, reset themselves, and end within 16 steps.
+The toys have a hybrid action, and masked rows. Both are pure JAX, reset themselves, and end within 16 steps.
 What is claimed of their optimum is checked by dynamic programming in `tests/test_environments.py`.
 """
 
+import importlib
 from typing import Any, NamedTuple
 
 import jax
@@ -11,6 +12,9 @@ import jax.numpy as jnp
 from policy_core_adapters.environment import Environment, Step
 
 import policy_core as pc
+
+# Each is an adapter of `policy_core_adapters` with a function `make(name) -> Environment`.
+PACKAGES = ("gymnax", "gymnasium", "jumanji", "pgx", "brax", "playground", "jaxmarl")
 
 HYBRID_OPTIMUM = 6.3
 GRID_OPTIMUM = -4.0
@@ -40,6 +44,23 @@ class Place(NamedTuple):
     row: jax.Array
     column: jax.Array
     steps: jax.Array
+
+
+def parse(name: str) -> tuple[str, str]:
+    """The package, gymnax by default, and the name that it has for an environment."""
+    package, colon, rest = name.partition(":")
+    if not colon:
+        package, rest = "gymnax", name
+    if package not in PACKAGES:
+        raise ValueError(f"env: got the package {package!r}, expected one of {', '.join(PACKAGES)}")
+    return package, rest
+
+
+def make(name: str) -> Environment:
+    """The environment `PACKAGE:NAME`, by the adapter of that package; of gymnax without `PACKAGE:`."""
+    package, rest = parse(name)
+    env: Environment = importlib.import_module(f"policy_core_adapters.{package}").make(rest)
+    return env
 
 
 def hybrid() -> Environment:

@@ -43,7 +43,7 @@ def evaluate(policy: Any, env: Environment, key: jax.Array, episodes: int, max_s
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("file")
-    parser.add_argument("--env", default="CartPole-v1", help="a gymnax environment")
+    parser.add_argument("--env", default="CartPole-v1", help="PACKAGE:NAME, of gymnax without PACKAGE:")
     parser.add_argument("--episodes", type=command.positive, default=100)
     parser.add_argument("--max-steps", type=command.positive, default=500, help="of an episode")
     parser.add_argument("--seed", type=int, default=1000, help="of the environments")
@@ -60,7 +60,9 @@ def main() -> int:
     run = jax.vmap(lambda policy: evaluate(policy, env, key, options.episodes, options.max_steps))
     returns = jax.jit(run)(policies)
 
-    table = Table(title=f"{options.env}, {options.episodes} episodes each")
+    table = Table(
+        title=f"{options.env}, {options.episodes} episodes each of at most {options.max_steps} steps"
+    )
     for column in ("policy", "mean return", "worst", "best"):
         table.add_column(column, justify="right")
     for i, row in enumerate(returns):

@@ -215,3 +215,38 @@ def make_train(
         return runner, transitions.returned
 
     return init, update
+
+
+def main() -> int:
+    """Train one policy on an environment by name, and save it."""
+    import argparse
+
+    import command
+    import environments
+
+    parser = argparse.ArgumentParser(description="Train one policy with the defaults, and save it.")
+    packages = ", ".join(environments.PACKAGES)
+    parser.add_argument(
+        "--env", default="CartPole-v1", help=f"PACKAGE:NAME, where PACKAGE is one of {packages}"
+    )
+    parser.add_argument("--updates", type=command.positive, default=Hyperparameters().num_updates)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--out", default="policy.msgpack", help="the file")
+    options = parser.parse_args()
+    env = command.environment(options.env)
+    config = pc.ActorCriticConfig(observation_space=env.observation_space, action_space=env.action_space)
+    hyper = Hyperparameters(num_updates=options.updates)
+    init, update = make_train(config, env, hyper)
+    runner, update = jax.jit(init)(jax.random.key(options.seed)), jax.jit(update)
+    for i in range(1, options.updates + 1):
+        runner, returned = update(runner)
+        steps = i * hyper.num_envs * hyper.num_steps
+        print(f"{steps:9,} steps, return of ended episodes {jnp.nanmean(returned):8.2f}", flush=True)
+    pc.save(options.out, runner.policy, metadata={"environment": options.env})
+    return 0
+
+
+if __name__ == "__main__":
+    import command
+
+    command.run(main)
