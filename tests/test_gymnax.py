@@ -1,6 +1,7 @@
 """The adapter of gymnax on both of its lines, and the example trainer on its environments."""
 
 import functools
+import importlib.metadata
 from typing import Any
 
 import environments
@@ -9,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from cases import config
+from evaluate import episode_return
 from policy_core_adapters import gymnax as adapter
 from small_ppo import TINY, ppo_runs_on, train
 
@@ -35,6 +37,9 @@ class LegacyCartPole:
         self.action_space, self.observation_space = env.action_space, env.observation_space
         self.reset, self.reset_env = env.reset, env.reset_env
 
+    def is_terminal(self, state: Any, params: Any) -> Any:
+        return self.env.is_terminated(state, params) | self.env.is_truncated(state, params)
+
     def step_env(self, key: Any, state: Any, action: Any, params: Any) -> Any:
         observation, state, reward, terminated, info = self.env.step_env(key, state, action, params)
         return observation, state, reward, terminated | self.env.is_truncated(state, params), info
@@ -46,15 +51,24 @@ class LegacyCartPole:
         return jnp.where(done, first, observation), state, reward, done, info
 
 
-@pytest.mark.parametrize("line", ["1.x", "1.x behind its five-value wrapper", "0.x"])
-def test_gymnax_steps_tell_termination_from_truncation(line: str) -> None:
+OLD = importlib.metadata.version("gymnax").startswith("0.")
+LINES = ["as it is"] if OLD else ["as it is", "behind the five-value wrapper", "as in 0.x"]
+
+
+def cartpole_of(line: str) -> tuple[Any, Any]:
     env, params = cartpole()
-    if line == "0.x":
-        env = LegacyCartPole(env)
-    elif line != "1.x":
+    if line == "as in 0.x":
+        return LegacyCartPole(env), params
+    if line != "as it is":
         from gymnax.wrappers.compat import LegacyStepAPIWrapper
 
-        env = LegacyStepAPIWrapper(env)
+        return LegacyStepAPIWrapper(env), params
+    return env, params
+
+
+@pytest.mark.parametrize("line", LINES)
+def test_gymnax_steps_tell_termination_from_truncation(line: str) -> None:
+    env, params = cartpole_of(line)
     ours = adapter.from_gymnax(env, params.replace(max_steps_in_episode=5))
     assert ours.action_space == pc.Discrete(2)
     assert ours.observation_space.struct().shape == (4,)
@@ -79,6 +93,95 @@ def test_gymnax_steps_tell_termination_from_truncation(line: str) -> None:
             break
     assert bool(result.terminated)
     assert not bool(result.truncated)
+
+
+@pytest.mark.parametrize("line", LINES)
+def test_what_ends_by_itself_at_the_time_limit_is_not_truncated(line: str) -> None:
+    env, params = cartpole_of(line)
+
+    def end(limit: int) -> tuple[int, bool, bool]:
+        ours = adapter.from_gymnax(env, params.replace(max_steps_in_episode=limit))
+        _, state = ours.reset(jax.random.key(0))
+        step = jax.jit(ours.step)
+        for t in range(1, 51):
+            result = step(jax.random.key(0), state, jnp.int32(1))
+            if result.terminated | result.truncated:
+                return t, bool(result.terminated), bool(result.truncated)
+            state = result.state
+        pytest.fail("it does not end")
+
+    fallen, *_ = end(500)
+    assert end(fallen) == (fallen, True, False)
+    assert end(fallen - 1) == (fallen - 1, False, True)
+
+
+def digits() -> Any:
+    """Stands in for the images that gymnax would download."""
+    return (np.zeros((20, 28, 28)), np.zeros(20, np.int32)), None
+
+
+@pytest.mark.parametrize("name", gymnax.registered_envs)
+def test_every_registered_environment_acts_steps_and_is_scored(name: str, monkeypatch: Any) -> None:
+    from gymnax.utils import load_mnist
+
+    if OLD and name == "SimpleBandit-bsuite":
+        pytest.xfail("gymnax 0.0.9 mixes up the fields of its state")
+    monkeypatch.setattr(load_mnist, "load_mnist", digits)
+    env = adapter.make(name)
+    plain = config(env.action_space, env.observation_space, encoder=pc.Flatten())
+
+    def play(key: Any) -> Any:
+        observation, state = env.reset(key)
+        policy = pc.init(plain, key=key)
+        _, action = pc.act(policy, pc.reset(policy), observation, key=key)
+        env.action_space.check_mask(env.action_mask(state))
+        step = env.step(key, state, action)
+        return observation, action, step, episode_return(policy, env, key, max_steps=3)
+
+    observation, action, step, score = jax.eval_shape(play, jax.random.key(0))
+    for seen in (observation, step.observation, step.final_observation):
+        got, expected = (
+            jax.tree.map(lambda x: (x.shape, x.dtype), x) for x in (seen, env.observation_space.struct())
+        )
+        assert got == expected
+    assert (action.shape, action.dtype) == (env.action_space.struct().shape, env.action_space.struct().dtype)
+    assert (step.reward.shape, step.reward.dtype, score.shape) == ((), jnp.float32, ())
+    assert step.terminated.dtype == step.truncated.dtype == jnp.bool_
+
+
+@pytest.mark.parametrize("name", ["Catch-bsuite", "FourRooms-misc", "UmbrellaChain-bsuite", "DeepSea-bsuite"])
+def test_observations_of_other_dtypes_than_declared_are_cast(name: str) -> None:
+    """The last two give rewards of integers, or end before the time limit."""
+    env = adapter.make(name)
+
+    def step(state: Any, key: Any) -> Any:
+        action = env.action_space.sample(key=key)
+        step = env.step(key, state, action)
+        inside = [env.observation_space.contains(x) for x in (step.observation, step.final_observation)]
+        return step.state, (inside[0] & inside[1], step.terminated, step.truncated, step.reward)
+
+    run = jax.jit(lambda key: jax.lax.scan(step, env.reset(key)[1], jax.random.split(key, 120))[1])
+    inside, terminated, truncated, reward = run(jax.random.key(0))
+    assert inside.all()
+    assert not (terminated & truncated).any()
+    assert reward.dtype == jnp.float32
+    assert terminated.any() == (name != "FourRooms-misc")
+
+
+def test_an_environment_may_be_made_inside_of_a_jit() -> None:
+    env, params = cartpole()
+
+    @jax.jit
+    def score(key: Any) -> Any:
+        ours = adapter.from_gymnax(env, params)
+        policy = pc.init(config(ours.action_space, ours.observation_space), key=key)
+        return episode_return(policy, ours, key, max_steps=3)
+
+    assert float(score(jax.random.key(0))) == 3.0
+    with pytest.raises(
+        pc.errors.ConfigError, match=r"^space: got bounds that are traced, .*jax.ensure_compile_time_eval\(\)"
+    ):
+        jax.jit(lambda x: (adapter.space_of(env.observation_space(params)), x)[1])(0.0)
 
 
 def test_hidden_velocities_are_the_odd_numbers_and_nothing_else_changes() -> None:

@@ -13,12 +13,21 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-import policy_core as pc
 from policy_core_adapters.environment import Environment, Step
+from policy_core_adapters.gymnasium.spaces import space_of as space_of
 
 
 def make(name: str, **env_kwargs: Any) -> Environment:
-    """The registered gymnax environment `name` with its default parameters."""
+    """The registered gymnax environment `name` with its default parameters.
+
+    Example:
+        >>> import jax
+        >>> from policy_core_adapters import gymnax
+        >>> env = gymnax.make("Catch-bsuite")
+        >>> observation, state = env.reset(jax.random.key(0))
+        >>> bool(env.observation_space.contains(observation))
+        True
+    """
     import gymnax
 
     return from_gymnax(*gymnax.make(name, **env_kwargs))
@@ -68,53 +77,30 @@ def from_gymnax(env: Any, params: Any) -> Environment:
     return Environment(observation_space, action_space, reset, step)
 
 
-def space_of(space: Any) -> pc.contract.Space:
-    """The policy_core space of a gymnax or gymnasium space, recognized by its attributes.
-
-    Raises:
-        ValueError: for a space that is not Discrete, MultiDiscrete, MultiBinary, Box, Dict or Tuple.
-    """
-    if type(space).__name__ == "MultiBinary":  # whose `n` is a shape
-        return pc.MultiBinary(tuple(int(size) for size in space.shape))
-    if hasattr(space, "n"):
-        return pc.Discrete(int(space.n), start=int(getattr(space, "start", 0)))
-    if hasattr(space, "nvec"):
-        nvec, start = (np.ravel(x).astype(int).tolist() for x in (space.nvec, space.start))
-        return pc.MultiDiscrete(tuple(nvec), shape=np.shape(space.nvec), start=tuple(start))
-    if hasattr(space, "low"):
-        dtype: Any = np.dtype(space.dtype).name
-        return pc.Box(
-            low=_bound(space.low),
-            high=_bound(space.high),
-            shape=tuple(int(size) for size in space.shape),
-            dtype=dtype,
-        )
-    if hasattr(space, "spaces"):
-        if hasattr(space.spaces, "items"):
-            return pc.Dict({str(name): space_of(part) for name, part in space.spaces.items()})
-        return pc.Tuple(tuple(space_of(part) for part in space.spaces))
-    raise ValueError(
-        f"space: got {type(space).__name__}, expected Discrete, MultiDiscrete, MultiBinary, Box, Dict or "
-        "Tuple"
-    )
-
-
 def _legacy_step(env: Any, params: Any, key: jax.Array, state: Any, action: Any) -> tuple[Any, ...]:
     """One step of gymnax 0.x, with the final observation, and truncation at the time limit."""
     step_key, reset_key = jax.random.split(key)
     final, stepped, reward, done, _ = env.step_env(step_key, state, action, params)
     first, fresh = env.reset_env(reset_key, params)
     limit = getattr(params, "max_steps_in_episode", None)
-    timed_out = jnp.array(False) if limit is None else stepped.time >= limit
     done = jnp.asarray(done, bool)
+    truncated = jnp.array(False) if limit is None else done & (stepped.time >= limit)
+    if limit is not None:
+        truncated &= ~_ends_by_itself(env, stepped, params)
 
     def pick(a: Any, b: Any) -> Any:
         return jax.tree.map(lambda a, b: jnp.where(done, a, b), a, b)
 
     observation, state = pick(first, final), pick(fresh, stepped)
-    return observation, state, reward, done & ~timed_out, done & timed_out, final
+    return observation, state, reward, done & ~truncated, truncated, final
 
 
-def _bound(bound: Any) -> float | tuple[float, ...]:
-    values = np.asarray(bound, np.float64).ravel().tolist()
-    return values[0] if np.ndim(bound) == 0 else tuple(values)
+def _ends_by_itself(env: Any, state: Any, params: Any) -> jax.Array:
+    """Whether a state is terminal, time limit or not; false for an environment that cannot be asked."""
+    if not hasattr(env, "is_terminal") or not hasattr(params, "replace"):
+        return jnp.array(False)
+    try:
+        end = env.is_terminal(state, params.replace(max_steps_in_episode=np.iinfo(np.int32).max))
+    except NotImplementedError:  # the base class
+        return jnp.array(False)
+    return jnp.asarray(end, bool)

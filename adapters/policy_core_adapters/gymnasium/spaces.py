@@ -3,6 +3,7 @@
 import math
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 
@@ -23,7 +24,8 @@ def space_of(space: Any, name: str = "space") -> pc.contract.Space:
 
     Raises:
         ConfigError: for a space of another kind, among them Text, Graph, Sequence and OneOf; for a
-            `Dict` whose keys are no strings.
+            `Dict` whose keys are no strings; for one that was made inside a `jit`, as spaces of gymnax are
+            when the environment is asked for them there.
 
     Example:
         >>> import gymnasium
@@ -55,7 +57,9 @@ def space_of(space: Any, name: str = "space") -> pc.contract.Space:
         if np.dtype(space.dtype) == bool:
             return pc.MultiBinary(_shape(space))
         dtype: Any = np.dtype(space.dtype).name
-        return pc.Box(low=_bound(space.low), high=_bound(space.high), shape=_shape(space), dtype=dtype)
+        return pc.Box(
+            low=_bound(space.low, name), high=_bound(space.high, name), shape=_shape(space), dtype=dtype
+        )
     if hasattr(space, "spaces"):
         if not hasattr(space.spaces, "items"):
             return pc.Tuple(tuple(space_of(part, f"{name}[{i}]") for i, part in enumerate(space.spaces)))
@@ -109,8 +113,13 @@ def _shape(space: Any) -> tuple[int, ...]:
     return tuple(int(size) for size in space.shape)
 
 
-def _bound(bound: Any) -> float | tuple[float, ...]:
+def _bound(bound: Any, name: str) -> float | tuple[float, ...]:
     """A number, or one for each entry."""
+    if isinstance(bound, jax.core.Tracer):
+        raise pc.errors.ConfigError(
+            f"{name}: got bounds that are traced, expected numbers; ask the environment for its space "
+            "outside of jit, or within jax.ensure_compile_time_eval(), as from_gymnax does"
+        )
     values = np.asarray(bound, np.float64).ravel().tolist()
     return values[0] if np.ndim(bound) == 0 else tuple(values)
 
