@@ -315,6 +315,19 @@ def test_a_vector_environment_that_breaks_its_mode_is_noticed() -> None:
             loop.step(np.zeros(2, int))
 
 
+def test_last_observations_may_come_in_one_array() -> None:
+    """As those of the vector environment of ALE, which does not say which of them are meant."""
+
+    class Whole(Silent):
+        def step(self, action: Any) -> Any:
+            *outcome, info = super().step(action)
+            return *outcome, {**info, "final_obs": np.full((2, 1), 7.0)}
+
+    loop = adapter.VectorLoop(Whole(), autoreset_mode="SameStep")
+    loop.reset()
+    assert loop.step(np.zeros(2, int)).final_observation.tolist() == [[7.0], [1.0]]
+
+
 def test_an_asynchronous_environment_gives_the_same_turns() -> None:
     make = functools.partial(gymnasium.make, "CartPole-v1", max_episode_steps=3)
     mode = MODES["SameStep"]

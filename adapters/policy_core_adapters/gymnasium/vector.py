@@ -159,12 +159,21 @@ class VectorLoop:
     def _observed(self, observation: Any) -> Any:
         return to_observation(self.observation_space, observation)
 
+    def _given(self, info: dict[str, Any], key: str) -> np.ndarray:
+        """Which environments have an entry: those of `_key`, or all of an array that comes without."""
+        if key not in info:
+            return np.zeros(self.num_envs, bool)
+        if f"_{key}" in info:
+            return np.asarray(info[f"_{key}"], bool)
+        entries = info[key] if isinstance(info[key], np.ndarray) else [None] * self.num_envs
+        return np.array([entry is not None for entry in entries])
+
     def _finals(self, observation: Any, info: dict[str, Any], done: np.ndarray) -> Any:
         """The observations, with those that were lost to a reset in their places (`SAME_STEP`)."""
         if not done.any():
             return observation
-        given = np.asarray(info.get("_final_obs", np.zeros(self.num_envs, bool)))
-        if "final_obs" not in info or (done & ~given).any():
+        given = self._given(info, "final_obs")
+        if (done & ~given).any():
             raise pc.errors.StructureError(
                 f"info: no final_obs of environments {np.flatnonzero(done & ~given).tolist()}, which ended; "
                 "expected it of every end in the mode SameStep"
@@ -208,7 +217,7 @@ class VectorLoop:
         if self._mask_from == "call":
             masks = [to_mask(self.action_space, mask) for mask in self.envs.call("action_masks")]
             return jax.tree.map(lambda *rows: np.stack(rows), *masks)
-        given = np.asarray(info.get("_action_mask", np.zeros(self.num_envs, bool)))
+        given = self._given(info, "action_mask")
         lacking = needed & ~given
         if lacking.any():
             raise pc.errors.MaskError(
