@@ -1,5 +1,6 @@
 """The commands of `examples/`: an error that a user causes is one line, with exit code 2."""
 
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -71,6 +72,16 @@ def test_what_cannot_be_evaluated_is_said_in_one_line(arguments, message, folder
 @pytest.mark.parametrize(
     ("main", "arguments", "message"),
     [
+        (
+            demo.main,
+            ["--env", "gim:CartPole-v1"],
+            "--env: got the package 'gim', expected one of gymnax, gymn",
+        ),
+        (
+            demo.main,
+            ["--env", "gymnasium:CartPole-v9"],
+            "--env: gymnasium:CartPole-v9: Environment version `v9`",
+        ),
         (demo.main, ["--env", "Cartpole"], "gymnax has no 'Cartpole'; there are CartPole-v1"),
         (demo.main, ["--seeds", "0"], "argument --seeds: got 0, expected at least 1"),
         (demo.main, ["--updates", "many"], "argument --updates: invalid positive value: 'many'"),
@@ -121,6 +132,19 @@ runpy.run_path("examples/{name}.py", run_name="__main__")
     assert (result.returncode, result.stdout) == (2, "")
     expected = f"examples/{name}.py: optax, rich cannot be imported; pip install -e '.[demo]', or make demo\n"
     assert result.stderr == expected
+
+
+@pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
+def test_make_demo_passes_the_environment_on():
+    for environment, extras in (("gymnasium:CartPole-v1", {"demo", "gymnasium"}), ("Catch-bsuite", {"demo"})):
+        command = ["make", "--dry-run", "VENV=nowhere", "demo", f"ENV={environment}"]
+        lines = subprocess.run(
+            command, cwd=ROOT, capture_output=True, text=True, check=True
+        ).stdout.splitlines()
+        assert lines[-1] == f"nowhere/bin/python examples/demo.py --env {environment}"
+        assert {
+            extra for extra in ("demo", "gymnasium") if any(f".[{extra}]" in line for line in lines)
+        } == extras
 
 
 def test_every_command_is_run_so():
