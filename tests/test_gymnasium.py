@@ -463,6 +463,21 @@ def test_episodes_are_scored(ends: str) -> None:
     assert result.terminated.tolist() == [ends == "terminated"] * 3
 
 
+def test_a_policy_without_its_critic_is_scored_on_what_it_sees() -> None:
+    class Truth(Counter):
+        observation_space = spaces.Dict({"x": Counter.observation_space, "truth": spaces.Discrete(2)})
+
+        def seen(self) -> Any:
+            return {"truth": np.int64(1), "x": super().seen()}
+
+    plain = config(
+        pc.Discrete(2), adapter.space_of(Truth.observation_space), actor_keys=("x",), critic_keys=("truth",)
+    )
+    policy = pc.init(plain, key=jax.random.key(0))
+    for player in (policy, pc.actor_only(policy)):
+        assert adapter.evaluate(player, Truth(4), 1, progress=False).returns.tolist() == [10.0]
+
+
 @pytest.mark.parametrize("rich", [True, False])
 def test_the_bar_is_that_of_rich_or_a_line(rich: bool, capsys: Any, monkeypatch: Any) -> None:
     if not rich:

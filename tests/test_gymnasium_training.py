@@ -18,7 +18,7 @@ from small_ppo import TINY, train
 import policy_core as pc
 
 gymnasium = pytest.importorskip("gymnasium", reason="gymnasium is not installed")
-from gymnasium_environments import MODES, Counter, Masked, Starts, vector  # noqa: E402
+from gymnasium_environments import MODES, Counter, Everything, Masked, Starts, vector  # noqa: E402
 
 pytestmark = [
     pytest.mark.filterwarnings("default"),  # other people's warnings are theirs
@@ -121,6 +121,28 @@ def test_ppo_plays_what_is_allowed(where: str) -> None:
     plain = config(env.action_space, env.observation_space, memory=pc.MinGRU(4))
     _, returned = train(env, plain, TINY._replace(num_updates=2))
     assert np.nansum(returned) == 3 * (2 * 16 // 3) * 4
+
+
+def test_every_space_goes_through_a_program() -> None:
+    """The environment asserts that its space contains each action."""
+    env = pure(Everything, "Disabled")
+    policy = pc.init(config(env.action_space, env.observation_space), key=jax.random.key(0))
+
+    def step(carry: Any, key: Any) -> Any:
+        observation, states = carry
+        keys = jax.random.split(key, 2)
+        _, actions = jax.vmap(lambda key, o: pc.act(policy, (), o, key=key))(keys, observation)
+        step = jax.vmap(env.step)(keys, states, actions)
+        inside = jax.vmap(env.observation_space.contains)
+        held = inside(step.observation) & inside(step.final_observation)
+        return (step.observation, step.state), (held, step.truncated)
+
+    first = jax.vmap(env.reset)(jax.random.split(jax.random.key(0), 2))
+    held, truncated = jax.jit(lambda c, k: jax.lax.scan(step, c, k)[1])(
+        first, jax.random.split(jax.random.key(1), 9)
+    )
+    assert held.all()
+    np.testing.assert_array_equal(truncated.sum(0), [2, 2])
 
 
 def test_environments_vectorized_by_themselves_are_trained_on() -> None:

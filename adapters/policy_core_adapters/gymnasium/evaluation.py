@@ -3,7 +3,7 @@
 import contextlib
 import os
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
 import jax
@@ -42,7 +42,8 @@ def evaluate(
 
     Args:
         policy: the pair.
-        env: a `gymnasium.Env` (not a vector environment) of the spaces of the policy.
+        env: a `gymnasium.Env` (not a vector environment) of the spaces of the policy; of a `Dict`
+            observation the policy may see a part, as what `pc.actor_only` returns.
         episodes: how many, at least 1.
         seed: of the first reset; the episodes after it go on from there.
         key: consumed, to sample the actions; None plays the mode.
@@ -91,7 +92,7 @@ def evaluate(
             while not (terminated or truncated):
                 if filmed:
                     frames.append(env.render())
-                observation = to_observation(config.observation_space, raw)
+                observation = to_observation(config.observation_space, _seen(config.observation_space, raw))
                 key, used = (None, None) if key is None else split(key)
                 state, action = act(state, observation, _mask(config, env, info), used)
                 raw, reward, terminated, truncated, info = env.step(to_action(env.action_space, action))
@@ -110,12 +111,21 @@ def evaluate(
 def _check_spaces(config: Any, env: Any) -> None:
     for name in ("observation_space", "action_space"):
         ours, theirs = getattr(config, name), space_of(getattr(env, name), name)
+        if isinstance(ours, pc.Dict) and isinstance(theirs, pc.Dict) and name == "observation_space":
+            theirs = pc.Dict(_seen(ours, dict(theirs.spaces)))
         if jax.tree.map(lambda x: x.shape, ours.struct()) != jax.tree.map(
             lambda x: x.shape, theirs.struct()
         ) or (name == "action_space" and ours != theirs):
             raise pc.errors.StructureError(
                 f"env: has the {name} {theirs}, expected that of the policy, {ours}"
             )
+
+
+def _seen(space: Any, parts: Any) -> Any:
+    """Of a mapping the parts that a `Dict` has: what `pc.actor_only` returns may see less than there is."""
+    if not isinstance(space, pc.Dict) or not isinstance(parts, Mapping):
+        return parts
+    return {name: parts[name] for name, _ in space.spaces if name in parts}
 
 
 def _mask(config: Any, env: Any, info: dict[str, Any]) -> Any:

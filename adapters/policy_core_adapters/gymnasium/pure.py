@@ -1,6 +1,7 @@
 """gymnasium environments as an `Environment`: pure functions over a vector environment on the host."""
 
 import math
+import threading
 from collections import OrderedDict
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -148,13 +149,19 @@ class _Host:
         probe.close()
         self.streams: OrderedDict[int, Stream] = OrderedDict()
         self.opened = 0
+        self.lock = threading.RLock()  # JAX may run the callbacks of two programs at a time
 
     def reset(self, seed: Any) -> tuple[Any, Place]:
-        number, stream = self.open(np.asarray(seed))
-        turn = stream.turn
-        return _batched(turn.observation, stream.batch), self.place(number, stream, np.asarray(seed))
+        with self.lock:
+            number, stream = self.open(np.asarray(seed))
+            turn = stream.turn
+            return _batched(turn.observation, stream.batch), self.place(number, stream, np.asarray(seed))
 
     def step(self, where: Place, action: Any) -> tuple[Place, Turn]:
+        with self.lock:
+            return self.step_stream(where, action)
+
+    def step_stream(self, where: Place, action: Any) -> tuple[Place, Turn]:
         where, action = jax.tree.map(np.asarray, (where, action))
         number, time, batch = int(where.stream.flat[0]), int(where.time.flat[0]), where.stream.shape
         together = (where.stream == number).all() and (where.time == time).all()
