@@ -6,6 +6,7 @@ state; here a new episode is a new `reset`. It is computed at every step, for un
 of a condition are.
 """
 
+import importlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -20,10 +21,9 @@ ACTOR, CRITIC = "state", "privileged_state"  # as in MuJoCo Playground
 
 def make(name: str, episode_length: int = 1000, action_repeat: int = 1, **env_kwargs: Any) -> Environment:
     """The registered Brax environment `name`, as "ant", with this time limit."""
-    import brax.envs
-
+    envs: Any = importlib.import_module("brax.envs")
     with jax.ensure_compile_time_eval():
-        env = brax.envs.create(
+        env = envs.create(
             name, episode_length=episode_length, action_repeat=action_repeat, auto_reset=False, **env_kwargs
         )
     return from_brax(env)

@@ -9,6 +9,7 @@ given by agent, the rewards are added and the largest discount counts, as in jum
 """
 
 import dataclasses
+import importlib
 import math
 from collections.abc import Callable, Mapping
 from typing import Any, Literal, NamedTuple, TypeAlias
@@ -34,8 +35,7 @@ class Masked(NamedTuple):
 
 def make(name: str, **env_kwargs: Any) -> Environment:
     """The registered jumanji environment `name`, as "Snake-v1"."""
-    import jumanji
-
+    jumanji: Any = importlib.import_module("jumanji")
     with jax.ensure_compile_time_eval():
         env = jumanji.make(name, **env_kwargs)
     return from_jumanji(env)

@@ -13,6 +13,7 @@ one ends the game. A game of several players is an environment in one of two way
   the observations of both.
 """
 
+import importlib
 import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple, TypeAlias
@@ -39,10 +40,9 @@ class Game(NamedTuple):
 
 def make(name: str, opponent: Opponent | None = None) -> Environment:
     """The Pgx game `name`, as "connect_four" or "minatar-breakout", against an opponent or in self-play."""
-    import pgx
-
+    pgx: Any = importlib.import_module("pgx")
     with jax.ensure_compile_time_eval():
-        env: Any = pgx.make(name)
+        env = pgx.make(name)
     return from_pgx(env, opponent)
 
 

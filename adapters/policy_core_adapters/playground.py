@@ -4,6 +4,7 @@ They are wrapped in Brax's `EpisodeWrapper`, with the time limit and the repetit
 own config. Where an observation has a part "privileged_state", `keys` gives what the critic sees.
 """
 
+import importlib
 from typing import Any
 
 import jax
@@ -20,12 +21,11 @@ def make(name: str, **overrides: Any) -> Environment:
 
     On CPUs `impl="jax"` spares the compilation of Warp's kernels.
     """
-    from brax.envs.wrappers.training import EpisodeWrapper
-    from mujoco_playground import registry
-
+    wrappers: Any = importlib.import_module("brax.envs.wrappers.training")
+    registry: Any = importlib.import_module("mujoco_playground").registry
     config = registry.get_default_config(name)
     config.update(overrides)
     with jax.ensure_compile_time_eval():
         env = registry.load(name, config=config)
-        wrapped = EpisodeWrapper(env, config.episode_length, config.action_repeat)
+        wrapped = wrappers.EpisodeWrapper(env, config.episode_length, config.action_repeat)
     return from_playground(wrapped)
