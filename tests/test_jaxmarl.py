@@ -32,7 +32,7 @@ class State:
 class Counter(jaxmarl.environments.MultiAgentEnv):
     """Two `walker`s and a `bird`, which sees more and ends a step before the others.
 
-    An agent sees the step and its own number; it may take only the step modulo 4, and is told by its
+    An agent sees the step and its own number; it may take only their sum modulo 4, and is told by its
     reward, the new step plus ten times its number, minus 100 if it took another. After `length`
     steps the walkers' goal is reached, after `max_steps` time is over.
     """
@@ -53,7 +53,7 @@ class Counter(jaxmarl.environments.MultiAgentEnv):
         return self.get_obs(state), state
 
     def step_env(self, key: Any, state: Any, actions: Any) -> Any:
-        wrong = {agent: actions[agent] != state.step % 4 for agent in self.agents}
+        wrong = {agent: actions[agent] != (state.step + i) % 4 for i, agent in enumerate(self.agents)}
         state = State(state.step + 1, state.step + 1 >= min(self.length, self.max_steps))
         reward = {
             agent: state.step + 10 * i - 100 * wrong[agent].astype(int) for i, agent in enumerate(self.agents)
@@ -66,7 +66,8 @@ class Counter(jaxmarl.environments.MultiAgentEnv):
         return self.get_obs(state), state, reward, dones, {}
 
     def get_avail_actions(self, state: Any) -> Any:
-        return dict.fromkeys(self.agents, (jnp.arange(4) == state.step % 4).astype(jnp.uint8))
+        only = [jnp.arange(4) == (state.step + i) % 4 for i in range(3)]
+        return {agent: mask.astype(jnp.uint8) for agent, mask in zip(self.agents, only, strict=True)}
 
 
 @pytest.mark.parametrize(("length", "max_steps"), [(3, 9), (9, 3)])
@@ -121,7 +122,7 @@ def test_a_counter_counts_by_group(length: int, max_steps: int) -> None:
 def test_all_agents_as_one_count(length: int, max_steps: int, ended: str) -> None:
     env = multi_agent.central(
         adapter.from_jaxmarl(Counter(length, max_steps)),
-        lambda reward: reward["walker"][0],
+        lambda reward: reward["walker"][1] - 20.0,
     )
     assert env.observation_space == pc.Dict(
         {

@@ -23,7 +23,9 @@ AGENTS = ("walker_0", "bird_0", "walker_1")
 
 
 class Counter(pettingzoo.ParallelEnv):
-    """Three agents see the step; only the step modulo 4 is allowed, or 100 is taken off the new step.
+    """Three agents see the step; only the sum of it and their number, modulo 4, is allowed.
+
+    The reward is the new step, less 100 for what is not allowed.
 
     The bird is gone after two steps, and the end comes after three.
     """
@@ -39,11 +41,16 @@ class Counter(pettingzoo.ParallelEnv):
         return spaces.Discrete(4)
 
     def seen(self, agents: Any) -> Any:
-        mask = (np.arange(4) == self.t % 4).astype(np.int8)
         return {
-            agent: {"observation": np.full(2 if agent == "bird_0" else 1, self.t), "action_mask": mask}
+            agent: {
+                "observation": np.full(2 if agent == "bird_0" else 1, self.t),
+                "action_mask": (np.arange(4) == self.allowed(agent)).astype(np.int8),
+            }
             for agent in agents
         }
+
+    def allowed(self, agent: str) -> int:
+        return (self.t + AGENTS.index(agent)) % 4
 
     def reset(self, seed: Any = None, options: Any = None) -> Any:
         self.t, self.agents = 0, list(AGENTS)
@@ -53,7 +60,7 @@ class Counter(pettingzoo.ParallelEnv):
         here = self.agents
         assert set(actions) == set(here)
         assert all(type(action) is int for action in actions.values())
-        reward = {agent: float(self.t + 1 - 100 * (actions[agent] != self.t % 4)) for agent in here}
+        reward = {agent: float(self.t + 1 - 100 * (actions[agent] != self.allowed(agent))) for agent in here}
         self.t += 1
         over = {agent: self.t >= (2 if agent == "bird_0" else 3) for agent in here}
         no = dict.fromkeys(here, False)
