@@ -166,7 +166,7 @@ def test_three_players_deal_again_what_is_over_before_our_turn() -> None:
 @pytest.mark.parametrize("name", ["connect_four", "2048", "minatar-breakout", "kuhn_poker"])
 def test_games_are_played_by_their_rules(name: str) -> None:
     """An illegal action ends a game of Pgx with a reward of -1."""
-    env = adapter.make(name)
+    env = adapter.make(name, None)
     assert env.observation_space == pc.Box(low=0.0, high=1.0, shape=env.observation_space.shape)
     played = adapted.play(env, 60)
     adapted.is_sound(played)

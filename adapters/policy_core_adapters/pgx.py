@@ -38,11 +38,16 @@ class Game(NamedTuple):
     """Of the opponents, by player; `()` without a memory."""
 
 
-def make(name: str, opponent: Opponent | None = None) -> Environment:
-    """The Pgx game `name`, as "connect_four" or "minatar-breakout", against an opponent or in self-play."""
+def make(name: str, opponent: Opponent | None = "random") -> Environment:
+    """The Pgx game `name`, as "connect_four" or "minatar-breakout".
+
+    Other players draw among their legal moves, unless `opponent` is someone else; None is self-play.
+    """
     pgx: Any = importlib.import_module("pgx")
     with jax.ensure_compile_time_eval():
         env = pgx.make(name)
+    if isinstance(opponent, str) and opponent == "random":
+        opponent = random_player if env.num_players > 1 else None
     return from_pgx(env, opponent)
 
 
