@@ -25,7 +25,7 @@ demo: $(VENV)/has-demo  ## Train five CartPole policies, save them, evaluate the
 test: $(VENV)/has-test  ## Run the tests
 	$(RUN)python -m pytest -n $(WORKERS) --dist worksteal
 
-# MuJoCo Playground is a gigabyte with what it needs, and compiles for half a minute.
+# Not in `test`: these bring 600 MB, and their environments compile for a minute.
 OTHERS := playground craftax xminigrid
 test-environments: $(VENV)/has-test $(OTHERS:%=$(VENV)/has-%)  ## Run the tests of environments, also of those that `test` skips
 	$(RUN)python -m pytest -n $(WORKERS) tests/test_brax.py tests/test_grid_worlds.py tests/test_environment_training.py \
