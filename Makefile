@@ -6,10 +6,10 @@ PIP := $(RUN)python -m pip install --quiet --disable-pip-version-check -c constr
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test newest run-newest check docs bench build clean
+.PHONY: help demo test newest run-newest test-environments check docs bench build clean
 
 help:  ## Show this list
-	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):[^#]*## /  make \1\t/' | expand -t 16
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /  make \1\t/' | expand -t 25
 
 $(VENV)/bin/python:
 	$(PYTHON) -m venv $(VENV)
@@ -43,6 +43,12 @@ run-newest: $(VENV)/bin/python
 	    --upgrade jax jaxlib numpy -e '.[test-core]'
 	@$(RUN)python -c 'import sys, jax; print("Python", sys.version.split()[0], "with jax", jax.__version__)'
 	$(RUN)python -m pytest -n $(WORKERS) --dist worksteal $(NEWEST:%=tests/test_%.py)
+
+# Not in `test`: these bring 600 MB, and their environments compile for a minute.
+OTHERS := playground craftax xminigrid
+test-environments: $(VENV)/has-test $(OTHERS:%=$(VENV)/has-%)  ## Run the tests of environments, also of those that `test` skips
+	$(RUN)python -m pytest -n $(WORKERS) tests/test_brax.py tests/test_grid_worlds.py tests/test_environment_training.py \
+		tests/test_jumanji.py tests/test_pgx.py tests/test_jaxmarl.py tests/test_pettingzoo.py
 
 check: $(VENV)/has-check docs  ## Lint, format and type-check; build the site
 	$(RUN)ruff check .

@@ -63,6 +63,7 @@ class Transition(NamedTuple):
     log_prob: jax.Array
     value: jax.Array
     reward: jax.Array
+    sign: jax.Array  # of the next value: -1 where an opponent moves next, else 1
     done: jax.Array
     returned: jax.Array  # the return of the episode that ended here, else NaN
     valid: jax.Array  # whether the action was played, and counts
@@ -115,7 +116,7 @@ def make_train(
             step = env.step(env_key, env_state, pc.env_action(runner.policy, action))
             # A time limit is not the end of the world: what would have come counts.
             _, beyond = pc.value(runner.policy, policy_state, step.final_observation)
-            reward = step.reward + hyper.discount * jnp.where(step.truncated, beyond, 0.0)
+            reward = step.reward + hyper.discount * step.sign * jnp.where(step.truncated, beyond, 0.0)
             return policy_state, step, mask, action, log_prob, value, reward
 
         policy_state, step, mask, action, log_prob, value, reward = jax.vmap(one)(
@@ -125,7 +126,7 @@ def make_train(
         total = runner.episode_return + step.reward
         transition = Transition(
             runner.policy_state, runner.observation, runner.is_first, mask, action, log_prob,
-            value, reward, done, jnp.where(done & step.valid, total, jnp.nan), step.valid,
+            value, reward, step.sign, done, jnp.where(done & step.valid, total, jnp.nan), step.valid,
         )  # fmt: skip
         runner = runner._replace(
             policy_state=policy_state,
@@ -142,7 +143,7 @@ def make_train(
     def advantages(transitions: Transition, last_value: jax.Array) -> jax.Array:
         def backward(carry: Any, t: Transition) -> tuple[Any, jax.Array]:
             advantage, next_value = carry
-            going_on = 1.0 - t.done
+            going_on = t.sign * (1.0 - t.done)
             delta = t.reward + hyper.discount * next_value * going_on - t.value
             advantage = delta + hyper.discount * hyper.gae_lambda * going_on * advantage
             return (advantage, t.value), advantage

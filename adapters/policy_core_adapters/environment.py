@@ -4,6 +4,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
 
 import policy_core as pc
 
@@ -24,6 +25,9 @@ class Step(NamedTuple):
     valid: Any = True
     """Whether the action was played. It was not where a vector environment of gymnasium only reset: such a
     step ends, is no part of an episode, and is to be left out of the loss."""
+    sign: jax.Array | float = 1.0
+    """What the next value counts for whoever has just acted: -1 where an opponent moves next, as in
+    self-play of a zero-sum game, whose losses are our gains; else 1."""
 
 
 def no_mask(state: Any) -> None:
@@ -42,3 +46,46 @@ class Environment(NamedTuple):
     """`step(key, state, env_action) -> Step`"""
     action_mask: Callable[[Any], Any] = no_mask
     """`action_mask(state)`: which actions are allowed next, in the structure of the action space."""
+
+
+# FOR ADAPTERS --------------------------------------------------------------------------------
+
+
+def declared(space: pc.contract.Space, element: Any) -> Any:
+    """The element in the dtypes of the space: some environments give floats for integers, or the reverse."""
+    return jax.tree.map(lambda leaf, x: jnp.asarray(x).astype(leaf.dtype), space.struct(), element)
+
+
+def auto_reset(first: Any, after: Any, reward: Any, terminated: Any, truncated: Any) -> Step:
+    """The transition to `after`, or to `first` if it was the last one; both are (observation, state).
+
+    The reward becomes float32 and the flags booleans. What ends by itself is not truncated.
+    """
+    terminated = jnp.asarray(terminated).astype(bool)
+    truncated = jnp.asarray(truncated).astype(bool) & ~terminated
+    observation, state = pick(terminated | truncated, first, after)
+    return Step(observation, state, jnp.asarray(reward).astype(jnp.float32), terminated, truncated, after[0])
+
+
+def pick(condition: jax.Array, a: Any, b: Any) -> Any:
+    """`a` or `b`, leaf by leaf, in the dtypes of `a`: those of the first state, so that a scan keeps them."""
+
+    def leaf(a: Any, b: Any) -> jax.Array:
+        a, b = jnp.asarray(a), jnp.asarray(b)
+        return jnp.where(condition, a, b if a.dtype == b.dtype else b.astype(a.dtype))
+
+    return jax.tree.map(leaf, a, b)
+
+
+def refuse_wrappers(env: Any, advice: dict[str, str]) -> None:
+    """Raise for an environment within one of these wrappers, by the names of their classes.
+
+    Raises:
+        ValueError: with the advice for the wrapper.
+    """
+    layer = env
+    while layer is not None:
+        name = type(layer).__name__
+        if name in advice:
+            raise ValueError(f"env: got an environment within {name}, {advice[name]}")
+        layer = next((vars(layer)[x] for x in ("env", "_env") if x in getattr(layer, "__dict__", {})), None)

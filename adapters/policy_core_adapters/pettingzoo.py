@@ -1,0 +1,202 @@
+"""PettingZoo environments (1.27), which are NumPy objects with a state of their own.
+
+`Parallel` steps all agents at once, in groups of equal spaces, and resets itself. `Turns` is for the
+games in which one agent moves after another (AEC). Spaces are gymnasium's; where an observation is a
+dict of `observation` and `action_mask`, the mask is taken out. Observations are in the dtypes of their
+spaces, rewards float32, flags and masks booleans.
+"""
+
+import importlib
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+
+import policy_core as pc
+from policy_core_adapters.gymnax import space_of
+from policy_core_adapters.multi_agent import Group, MultiAgentStep, grouped, stack, unstack
+
+SEEN, MASK = "observation", "action_mask"
+
+
+def make(name: str, **env_kwargs: Any) -> "Parallel | Turns":
+    """The environment `name`, as "butterfly.pistonball_v6" or "classic.connect_four_v3"."""
+    module: Any = importlib.import_module(f"pettingzoo.{name}")
+    if hasattr(module, "parallel_env"):
+        return Parallel(module.parallel_env(**env_kwargs))
+    return Turns(module.env(**env_kwargs))
+
+
+class Parallel:
+    """A parallel environment: what is seen and done is a dict by group of arrays `[agent, ...]`.
+
+    An agent that has left is seen as zeros and gets no reward; what it should do is ignored. When no
+    agent is left the environment is reset, without a seed: it goes on with its own random numbers.
+    """
+
+    def __init__(self, env: Any) -> None:
+        self.env = env
+        self.groups, self._observed = _groups_of(env)
+        self.alive: dict[str, np.ndarray] = {}
+        """Which agents are there, by group."""
+        self.action_mask: dict[str, Any] = {}
+        """What each agent may do next, by group; None for a group without masks."""
+
+    def reset(self, seed: int | None = None) -> dict[str, Any]:
+        """The first observations."""
+        observation, info = self.env.reset(seed=seed)
+        return self._seen(observation, info)
+
+    def step(self, action: dict[str, Any]) -> MultiAgentStep:
+        """One step of all agents that are there; `state` is None."""
+        here, actions = set(self.env.agents), unstack(self.groups, jax.device_get(action))
+        observation, reward, terminated, truncated, info = self.env.step(
+            {agent: _taken(actions[agent]) for agent in actions if agent in here}
+        )
+
+        def flags(by_agent: Mapping[Any, Any]) -> dict[str, np.ndarray]:
+            return self._arrays({agent: bool(by_agent.get(agent, False)) for agent in actions}, bool)
+
+        ended = flags(terminated)
+        over = {name: flag & ~ended[name] for name, flag in flags(truncated).items()}
+        done = not self.env.agents
+        final = self._seen(observation, info)
+        return MultiAgentStep(
+            self.reset() if done else self._without_left(final),
+            None,
+            self._arrays({agent: reward.get(agent, 0.0) for agent in actions}, np.float32),
+            ended,
+            over,
+            done,
+            final,
+        )
+
+    def _without_left(self, observation: dict[str, Any]) -> dict[str, Any]:
+        """What the agents see that are there; zeros for those who have just left."""
+
+        def zeros(leaf: Any, alive: np.ndarray) -> Any:
+            return leaf * alive.astype(leaf.dtype).reshape(-1, *[1] * (leaf.ndim - 1))
+
+        return {
+            name: jax.tree.map(lambda leaf, alive=self.alive[name]: zeros(leaf, alive), part)
+            for name, part in observation.items()
+        }
+
+    def _seen(self, observation: Mapping[Any, Any], info: Mapping[Any, Any]) -> dict[str, Any]:
+        alive = set(self.env.agents)
+        agents = [agent for group in self.groups.values() for agent in group.agents]
+        self.alive = self._arrays({agent: agent in alive for agent in agents}, bool)
+        seen, masks = {}, {}
+        for agent in agents:
+            space = self._observed[agent]
+            if agent in observation:
+                seen[agent], masks[agent] = _parts(space, observation[agent], info.get(agent))
+            else:  # it has left
+                seen[agent], masks[agent] = _zeros(space), None
+        self.action_mask = {
+            name: _stacked_masks([masks[agent] for agent in group.agents])
+            for name, group in self.groups.items()
+        }
+        arrays: dict[str, Any] = stack(self.groups, seen, np)
+        return arrays
+
+    def _arrays(self, by_agent: dict[Any, Any], dtype: Any) -> dict[str, np.ndarray]:
+        return {
+            name: np.array([by_agent[agent] for agent in group.agents], dtype)
+            for name, group in self.groups.items()
+        }
+
+
+class Turn(NamedTuple):
+    """What the agent sees whose turn it is, and what its last move has led to."""
+
+    agent: Any
+    group: str
+    observation: Any
+    action_mask: Any
+    reward: np.float32
+    """The sum since its last move."""
+    terminated: bool
+    truncated: bool
+    """At the end of an agent `observation` is its last one, and `step` takes None for an action."""
+
+
+class Turns:
+    """An AEC environment: one agent moves after another.
+
+    A game is played by `reset`, then `turn` and `step(action)` until `turn` is None.
+    """
+
+    def __init__(self, env: Any) -> None:
+        self.env = env
+        self.groups, self._observed = _groups_of(env)
+        self._group_of = {agent: name for name, group in self.groups.items() for agent in group.agents}
+
+    def reset(self, seed: int | None = None) -> None:
+        """Begin a game."""
+        self.env.reset(seed=seed)
+
+    @property
+    def turn(self) -> Turn | None:
+        """Whose turn it is, or None when every agent has seen its end."""
+        if not self.env.agents:
+            return None
+        agent = self.env.agent_selection
+        observation, reward, terminated, truncated, info = self.env.last()
+        seen, mask = _parts(self._observed[agent], observation, info)
+        truncated = bool(truncated) and not terminated
+        return Turn(agent, self._group_of[agent], seen, mask, np.float32(reward), bool(terminated), truncated)
+
+    def step(self, action: Any) -> None:
+        """The move of the agent whose turn it is; of one that has ended, whatever is given, None."""
+        agent = self.env.agent_selection
+        ended = self.env.terminations[agent] or self.env.truncations[agent]
+        self.env.step(None if ended else _taken(jax.device_get(action)))
+
+
+def _groups_of(env: Any) -> tuple[dict[str, Group], dict[Any, pc.contract.Space]]:
+    """The groups, and the space that each agent sees, without its mask."""
+    observed: dict[Any, pc.contract.Space] = {}
+    actions: dict[Any, pc.contract.Space] = {}
+    for agent in env.possible_agents:
+        space = space_of(env.observation_space(agent))
+        if isinstance(space, pc.Dict) and {SEEN, MASK} == {name for name, _ in space.spaces}:
+            space = space[SEEN]
+        observed[agent], actions[agent] = space, space_of(env.action_space(agent))
+    return grouped(observed, actions), observed
+
+
+def _parts(space: pc.contract.Space, whole: Any, info: Any) -> tuple[Any, Any]:
+    """The observation in the dtypes of its space, and the mask of it or of the info."""
+    mask = (info or {}).get(MASK)
+    if isinstance(whole, Mapping) and set(whole) == {SEEN, MASK}:
+        whole, mask = whole[SEEN], whole[MASK]
+    observation = jax.tree.map(
+        lambda leaf, x: np.asarray(x).astype(leaf.dtype), space.struct(), _plain(space, whole)
+    )
+    return observation, None if mask is None else np.asarray(mask).astype(bool)
+
+
+def _plain(space: pc.contract.Space, value: Any) -> Any:
+    if isinstance(space, pc.Dict):
+        return {name: _plain(part, value[name]) for name, part in space.spaces}
+    if isinstance(space, pc.Tuple):
+        return tuple(_plain(part, x) for part, x in zip(space.spaces, value, strict=True))
+    return value
+
+
+def _zeros(space: pc.contract.Space) -> Any:
+    return jax.tree.map(lambda leaf: np.zeros(leaf.shape, leaf.dtype), space.struct())
+
+
+def _stacked_masks(masks: list[Any]) -> Any:
+    if all(mask is None for mask in masks):
+        return None
+    shape = next(np.shape(mask) for mask in masks if mask is not None)
+    return np.stack([np.ones(shape, bool) if mask is None else mask for mask in masks])
+
+
+def _taken(action: Any) -> Any:
+    """A scalar as an int: some games compare it with `in` or use it as a key."""
+    return int(action) if np.ndim(action) == 0 else action
