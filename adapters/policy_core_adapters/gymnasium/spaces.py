@@ -3,9 +3,9 @@
 import math
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.core import Tracer
 
 import policy_core as pc
 
@@ -115,7 +115,7 @@ def _shape(space: Any) -> tuple[int, ...]:
 
 def _bound(bound: Any, name: str) -> float | tuple[float, ...]:
     """A number, or one for each entry."""
-    if isinstance(bound, jax.core.Tracer):
+    if isinstance(bound, Tracer):
         raise pc.errors.ConfigError(
             f"{name}: got bounds that are traced, expected numbers; ask the environment for its space "
             "outside of jit, or within jax.ensure_compile_time_eval(), as from_gymnax does"
