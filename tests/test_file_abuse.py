@@ -378,6 +378,8 @@ LARGE: dict[str, Callable[[], Any]] = {
     "a window of two million": lambda: {"memory": _of("WindowAttention", heads=1, size=1, window=2 * 10**6)},
     "a window of 2^20": lambda: {"memory": _of("WindowAttention", heads=1, size=1, window=2**20)},
     "a state of 2^40 numbers": lambda: {"memory": _of("WindowAttention", heads=1, size=2**20, window=2**20)},
+    "10,000 axes": lambda: {"observation_space": _space(shape=[3] * 10_000)},
+    "10,000 axes of bits": lambda: {"observation_space": _of("MultiBinary", shape=[3] * 10_000)},
     "240,000 numbers": lambda: {"action_space": CATEGORIES},
     "240,000 numbers within 15 spaces": lambda: {"observation_space": _nested(CATEGORIES, 15)},
     "an observation of 2^30 categories": lambda: {"observation_space": _of("Discrete", n=2**30, start=0)},

@@ -13,6 +13,9 @@ from policy_core.configs.advice import advise, describe
 from policy_core.configs.registry import is_static
 from policy_core.errors import ConfigError
 
+# Arrays in a file have at most 32 axes, of which half are for populations, and less than 2^62 bytes.
+_MOST_AXES, _MOST_NUMBERS = 16, 2**60
+
 
 def validate_fields(config: Any) -> None:
     """Convert every field to its canonical form; raise `ConfigError` for the first invalid one."""
@@ -130,6 +133,17 @@ def check_at_least(config: Any, least: int, *names: str, of: str = "", otherwise
         if any(number < least for number in numbers):
             expected = f"{of} of at least {least}" if of else f"at least {least}"
             raise ConfigError(f"{type(config).__name__}.{name}: got {value}, expected {expected}{otherwise}")
+
+
+def check_shape(config: Any, shape: tuple[int, ...]) -> None:
+    """Raise `ConfigError` for a shape that no array in a file can have."""
+    name = type(config).__name__
+    if len(shape) > _MOST_AXES:
+        raise ConfigError(f"{name}.shape: got {len(shape)} axes, at most {_MOST_AXES} are allowed")
+    if any(size < 0 for size in shape):
+        raise ConfigError(f"{name}.shape: got {shape}, expected sizes of at least 0")
+    if math.prod(shape) >= _MOST_NUMBERS:
+        raise ConfigError(f"{name}.shape: got {shape}, expected fewer than 2^60 numbers")
 
 
 def pairs_of(mapping: Any) -> Any:

@@ -43,6 +43,8 @@ def init_linear(
     count_layer()
     kernel = INITIALIZERS.find(kernel_init)(key, (in_size, out_size))
     kind = jnp.result_type(kernel, gain)
+    if not abs(gain) <= jnp.finfo(kind).max:
+        raise ConfigError(f"gain: got {gain}, more than {kind} can hold")
     # lax, not jnp: a jnp product is traced again for every shape, which doubles the tracing time.
     kernel = jax.lax.mul(jax.lax.convert_element_type(kernel, kind), kind.type(gain))
     layer = {"kernel": kernel.astype(dtype)}

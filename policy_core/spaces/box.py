@@ -11,7 +11,7 @@ from jaxtyping import Array, Bool, Float, Num, PyTree
 from policy_core._dtypes import in_range, wide_float
 from policy_core.checks.structure import matches_structure
 from policy_core.configs import set_field, static
-from policy_core.configs.validation import check_at_least
+from policy_core.configs.validation import check_shape
 from policy_core.contract import Key, Mask
 from policy_core.errors import ConfigError, MaskError
 
@@ -52,7 +52,7 @@ class Box:
     dtype: BoxDtype = "float32"
 
     def __post_init__(self) -> None:
-        check_at_least(self, 0, "shape", of="sizes")
+        check_shape(self, self.shape)
         for name in ("low", "high"):
             bound = getattr(self, name)
             if isinstance(bound, tuple):

@@ -11,7 +11,7 @@ from jaxtyping import Array, Bool, Float, Int, PyTree, Shaped
 from policy_core._dtypes import in_range
 from policy_core.checks.structure import matches_structure
 from policy_core.configs import set_field, static
-from policy_core.configs.validation import check_at_least
+from policy_core.configs.validation import check_shape
 from policy_core.contract import Key, Mask
 from policy_core.errors import ConfigError
 from policy_core.spaces.masks import JointMask, allowed, check_row, check_rows, pad_rows
@@ -109,11 +109,8 @@ class MultiDiscrete:
     def __post_init__(self) -> None:
         shape = (len(self.nvec),) if self.shape is None else self.shape
         start = (0,) * len(self.nvec) if self.start is None else self.start
-        if (
-            any(size < 0 for size in shape)
-            or math.prod(shape) != len(self.nvec)
-            or len(start) != len(self.nvec)
-        ):
+        check_shape(self, shape)
+        if math.prod(shape) != len(self.nvec) or len(start) != len(self.nvec):
             raise ConfigError(
                 f"MultiDiscrete: got {len(self.nvec)} numbers of categories, shape {shape} and "
                 f"{len(start)} starts, expected as many of each"
@@ -213,7 +210,7 @@ class MultiBinary:
     def __post_init__(self) -> None:
         shape = (self.shape,) if isinstance(self.shape, int) else self.shape
         set_field(self, "shape", shape)
-        check_at_least(self, 0, "shape", of="sizes")
+        check_shape(self, shape)
 
     @property
     def flat_size(self) -> int:

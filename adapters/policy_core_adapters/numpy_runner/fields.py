@@ -70,7 +70,8 @@ CHECKS: dict[str, Check] = {
         ("blocks", "expansion", "filters", "heads", "n", "size", "width", "window", "frames"), _whole(1)
     ),
     **dict.fromkeys(("hidden", "channels", "nvec"), _many(_whole(1))),
-    **dict.fromkeys(("actor_gain", "critic_gain", "gain", "log_std", "high", "low"), _real),
+    **dict.fromkeys(("actor_gain", "critic_gain", "gain"), lambda x: _real(x) and math.isfinite(x)),
+    **dict.fromkeys(("log_std", "high", "low"), _real),
     **dict.fromkeys(("epsilon", "sigma", "RegressionHead.scale"), _positive),
     "clip": lambda x: _real(x) and x > 0,
     "horizon": lambda x: _positive(x) and x >= 2,
@@ -89,7 +90,7 @@ CHECKS: dict[str, Check] = {
     "Tuple.spaces": _many(_config),
     "Discrete.start": _whole(-(2**31)),
     "MultiDiscrete.start": _many(_whole(-(2**31))),
-    "shape": _many(_whole(0)),
+    "shape": lambda x: _many(_whole(0))(x) and len(x) <= 16 and math.prod(x) < 2**60,
     "bins": _whole(2),
     "objectives": _or_none(_whole(1)),
     "std": _one_of("global", "state", "fixed"),
