@@ -1,0 +1,93 @@
+"""What an import gives: the policy, and what became of every leaf of the source."""
+
+from collections.abc import Mapping
+from typing import Any, NamedTuple
+
+import numpy as np
+
+import policy_core as pc
+from policy_core.errors import FileError
+
+
+class Imported(NamedTuple):
+    """A policy that was trained elsewhere.
+
+    Args:
+        policy: the pair.
+        report: by leaf of the source, the path in the params that it went to, or why it is not needed.
+        metadata: where the policy is from, to be saved with it: `pc.save(path, policy, metadata=metadata)`.
+    """
+
+    policy: Any
+    report: dict[str, str]
+    metadata: dict[str, str]
+
+
+class Source:
+    """The leaves of a source, each of which is to be taken, or left for a reason, exactly once.
+
+    Args:
+        leaves: arrays by name.
+    """
+
+    def __init__(self, leaves: Mapping[str, Any]) -> None:
+        self.left = {name: np.asarray(leaf) for name, leaf in leaves.items()}
+        self.report: dict[str, str] = {}
+        self.params: dict[str, np.ndarray[Any, Any]] = {}
+
+    def __contains__(self, name: str) -> bool:
+        return name in self.left
+
+    def take(self, name: str, why: str) -> np.ndarray[Any, Any]:
+        """A leaf, with what becomes of it."""
+        if name not in self.left:
+            raise FileError(f"the leaf {name!r} is missing; there are {sorted(self.left)[:20]}")
+        self.report[name] = why
+        return self.left.pop(name)
+
+    def put(self, path: str, value: Any, *names: str) -> None:
+        """An array for a path of the params, made of the leaves of these names."""
+        self.params[path] = np.asarray(value)
+        for name in names:
+            self.report[name] = path
+
+    def linear(self, path: str, name: str) -> None:
+        """A linear layer of torch: `weight [outputs, inputs]`, `bias`."""
+        self.put(f"{path}/kernel", self.take(f"{name}.weight", "").T, f"{name}.weight")
+        self.put(f"{path}/bias", self.take(f"{name}.bias", ""), f"{name}.bias")
+
+    def layers(self, prefix: str) -> list[str]:
+        """The linear layers of a `Sequential` of torch, in order: `prefix.0`, `prefix.2`, ..."""
+        found = {
+            int(rest)
+            for name in self.left
+            if name.startswith(f"{prefix}.") and name.endswith(".weight")
+            if (rest := name[len(prefix) + 1 : -len(".weight")]).isdigit()
+        }
+        return [f"{prefix}.{i}" for i in sorted(found)]
+
+    def mlp(self, path: str, prefix: str) -> tuple[int, ...]:
+        """The layers of a `Sequential` into an `MLP`, and their widths."""
+        widths = []
+        for i, name in enumerate(self.layers(prefix)):
+            self.linear(f"{path}/hidden_{i}", name)
+            widths.append(len(self.params[f"{path}/hidden_{i}/bias"]))
+        return tuple(widths)
+
+    def finish(self, config: Any, metadata: dict[str, str]) -> Imported:
+        """The policy, once every leaf has been taken.
+
+        Raises:
+            FileError: for a leaf that was not.
+        """
+        if self.left:
+            raise FileError(
+                f"the leaf {min(self.left)!r} has no place in the policy, and neither have {len(self.left) - 1} "
+                "others; nothing is left out silently"
+            )
+        policy = pc.surgery.from_leaves(config, {name: _single(x) for name, x in self.params.items()})
+        return Imported(policy, dict(sorted(self.report.items())), metadata)
+
+
+def _single(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
+    return array.astype(np.float32) if array.dtype == np.float64 else array
