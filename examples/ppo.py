@@ -242,7 +242,9 @@ def main() -> int:
     for i in range(1, options.updates + 1):
         runner, returned = update(runner)
         steps = i * hyper.num_envs * hyper.num_steps
-        print(f"{steps:9,} steps, return of ended episodes {jnp.nanmean(returned):8.2f}", flush=True)
+        ended = returned[~jnp.isnan(returned)]
+        figure = f"mean return {ended.mean():8.2f}" if ended.size else "no episode ended"
+        print(f"{steps:9,} steps, {figure}", flush=True)
     pc.save(options.out, runner.policy, metadata={"environment": options.env})
     return 0
 

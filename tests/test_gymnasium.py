@@ -394,6 +394,15 @@ def test_a_mask_that_is_missing_later_is_an_error() -> None:
     with pytest.raises(pc.errors.MaskError, match=r"^info: no action_mask of environments \[0, 1\]"):
         played(loop, 1)
 
+    class Late(Counter):
+        def step(self, action: Any) -> Any:
+            *outcome, _ = super().step(action)
+            return *outcome, {"action_mask": np.ones(2, np.int8)}
+
+    loop = adapter.VectorLoop(vector([Late], "SameStep"))
+    with pytest.raises(pc.errors.MaskError, match=r"^info: has an action_mask that the first reset did not"):
+        played(loop, 1)
+
 
 @pytest.mark.parametrize("mode", MODES)
 def test_every_space_is_observed_and_acted_in(mode: str) -> None:

@@ -199,6 +199,14 @@ def test_hidden_velocities_are_the_odd_numbers_and_nothing_else_changes() -> Non
     assert got.reward == expected.reward
 
 
+def test_spaces_of_gymnasium_are_not_misread() -> None:
+    theirs = pytest.importorskip("gymnasium.spaces", reason="gymnasium is not installed")
+    assert adapter.space_of(theirs.Discrete(3, start=1)) == pc.Discrete(3, start=1)
+    assert adapter.space_of(theirs.MultiBinary(5)) == pc.MultiBinary(5)
+    with pytest.raises(pc.errors.ConfigError, match=r"^space: got OneOf, expected Discrete, MultiDiscrete, "):
+        adapter.space_of(theirs.OneOf([theirs.Discrete(2)]))
+
+
 def test_gymnax_spaces_are_converted() -> None:
     spaces = gymnax.environments.spaces
     box = spaces.Box(np.array([-1.0, -2.0]), np.array([1.0, np.inf]), (2,), jnp.float32)

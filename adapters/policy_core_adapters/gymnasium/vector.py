@@ -212,6 +212,10 @@ class VectorLoop:
 
     def _masks(self, info: dict[str, Any], needed: np.ndarray) -> Any:
         """The masks now: those of `info` where it has them, else those before."""
+        if self._mask_from != "info" and "action_mask" in info:
+            raise pc.errors.MaskError(
+                "info: has an action_mask that the first reset did not have, expected it at each reset"
+            )
         if self._mask_from is None:
             return None
         if self._mask_from == "call":
