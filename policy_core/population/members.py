@@ -85,7 +85,8 @@ def _parts(where: NamedSharding) -> int:
 def size(pop: Policy) -> tuple[int, ...]:
     """The leading axes of a population: `(n,)`, several for a population of populations, `()` for one policy.
 
-    They are compared with the params of the config, in every leaf. The same as `pc.batch_shape`.
+    They are compared with the params of the config, in every leaf, as by `pc.batch_shape`. For a config
+    whose params are not checked (`params_unchecked`) it is the first axis, if all leaves share it.
 
     Args:
         pop: the pair. Not for use inside the `jax.vmap` over it, where it is one policy.
