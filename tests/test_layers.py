@@ -31,7 +31,7 @@ LAYERS: list[set[str]] = [
 # the faults of numbers, files and modes of JAX took to mend (700), one member out of a file and sets of policies
 # (300), what configs must say for the policies of other libraries (500), and populations (400). Raise it in the
 # commit that says what it buys.
-MOST_LINES = 7_800
+MOST_LINES = 7_850
 LAYER_OF = {name: i for i, layer in enumerate(LAYERS) for name in layer}
 
 THIRD_PARTY = {"jax", "numpy", "jaxtyping", "typing_extensions", "msgpack", "chex"}
