@@ -7,8 +7,10 @@ that the two meet ever fewer positions, and lose to whoever plays others. In the
 plays one that draws among its legal moves, as the first player and as the second.
 """
 
+import command
+
+# isort: split
 import argparse
-import sys
 import time
 from pathlib import Path
 from typing import Any
@@ -123,4 +125,4 @@ def main() -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main())
+    command.run(main)

@@ -16,19 +16,21 @@ from policy_core_adapters.imports.report import Imported, Source
 
 
 def load(path: str | os.PathLike[str], *, activation: str = "silu") -> Imported:
-    """The policy in a pickle of `(statistics, policy)` or `(statistics, policy, value)`, as `model.save_params`.
+    """The policy in a pickle of `(statistics, policy)` or `(statistics, policy, value)`.
 
-    A squashed normal over [-1, 1] with std = softplus(raw) + 0.001, behind a normalization by mean and std.
+    As `brax.io.model.save_params` writes it: a squashed normal over [-1, 1] with std = softplus(raw) + 0.001,
+    behind a normalization by mean and std.
 
     Args:
         path: the file.
         activation: of the layers, which the file does not say; Brax has swish by default, which is "silu".
 
     Returns:
-        The policy, without a critic if the file has none, a report of every leaf, and metadata to save with it.
+        The policy, without a critic if the file has none, a report of every leaf, and metadata to save.
 
     Raises:
-        FileError: for a file that is damaged, or asks for anything that is not data; for observations in parts.
+        FileError: for a file that is damaged, or asks for anything that is not data; for observations in
+            parts.
     """
     content = Path(path).read_bytes()
     value = load_pickle(content)

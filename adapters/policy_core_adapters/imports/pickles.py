@@ -146,7 +146,9 @@ def _check_opcodes(data: bytes) -> None:
                 raise FileError(f"pickle: the opcode {opcode.name} at byte {position} is refused")
             if count > _MOST_OPCODES:
                 raise FileError(f"pickle: more than {_MOST_OPCODES} opcodes")
-            if "PUT" in opcode.name and int(argument) > len(data):  # the memo is as long as its largest index
+            if "PUT" in opcode.name and int(argument or 0) > len(
+                data
+            ):  # the memo is as long as its largest index
                 raise FileError(f"pickle: a memo of {argument} entries in {len(data)} bytes")
     except FileError:
         raise
@@ -311,6 +313,8 @@ class _Mapping(dict[Any, Any]):
 _FUNCTIONS: dict[str, Any] = {
     "collections OrderedDict": _mapping,
     "_codecs encode": _encode,
+    "__builtin__ bytes": lambda: b"",  # how protocol 2 spells it; with a number it would allocate that
+    "builtins bytes": lambda: b"",
     "numpy dtype": _Dtype,
     "numpy ndarray": _Array,
     "jax._src.array _reconstruct_array": _reconstruct_jax,

@@ -82,7 +82,7 @@ class Source:
         """
         if self.left:
             raise FileError(
-                f"the leaf {min(self.left)!r} has no place in the policy, and neither have {len(self.left) - 1} "
+                f"the leaf {min(self.left)!r} has no place in the policy, nor have {len(self.left) - 1} "
                 "others; nothing is left out silently"
             )
         policy = pc.surgery.from_leaves(config, {name: _single(x) for name, x in self.params.items()})

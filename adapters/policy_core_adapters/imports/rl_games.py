@@ -64,7 +64,7 @@ def load(path: str | os.PathLike[str], *, activation: str = "elu") -> Imported:
             source.take(f"running_mean_std.{name}", f"normalize/{to}")
             for name, to in (("running_mean", "mean"), ("running_var", "variance"), ("count", "count"))
         ]
-        for name, pair in pc.Normalize.statistics(moments[0], moments[1], float(moments[2])).items():
+        for name, pair in pc.Normalize.statistics(moments[0], moments[1], float(np.ravel(moments[2])[0])).items():
             source.put(f"normalize/{name}", pair)
     metadata = {"imported from": "rl_games", "sha256": hashlib.sha256(content).hexdigest()}
     return source.finish(pc.ActorCriticConfig(**fields), metadata)

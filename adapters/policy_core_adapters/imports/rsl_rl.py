@@ -146,8 +146,8 @@ def _critic(source: Source, fields: dict[str, Any], critic: str, inputs: int, ac
     seen = source.left["memory_c.rnn.weight_ih_l0"].shape[1] if recurrent else seen
     if seen != inputs:
         raise FileError(
-            f"critic: it sees {seen} numbers and the actor {inputs}; which of them the actor sees is not in the "
-            "file"
+            f"critic: it has {seen} inputs and the actor {inputs}; which of them are the actor's is not in "
+            "the file"
         )
     if recurrent:
         fields["memory_sharing"] = "separate"

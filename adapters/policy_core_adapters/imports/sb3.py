@@ -1,4 +1,4 @@
-"""Policies of Stable-Baselines3 and sb3-contrib: `load("ppo.zip", "vecnormalize.pkl")`, without either or torch.
+"""Policies of Stable-Baselines3 and sb3-contrib: `load("ppo.zip", "vecnormalize.pkl")`, without torch.
 
 PPO, A2C, TRPO, MaskablePPO and RecurrentPPO of versions 1.0 to 2.9, with `MlpPolicy`, `MlpLstmPolicy` or
 `CnnPolicy`, for `Discrete`, `MultiDiscrete`, `MultiBinary` and `Box` actions.
@@ -71,8 +71,8 @@ def load(
     if data.get("use_sde"):
         if not deterministic_only:
             raise FileError(
-                "use_sde: the policy explores by gSDE, which no head here has; give deterministic_only=True to "
-                "take its deterministic actions and values"
+                "use_sde: the policy explores by gSDE, which no head here has; give deterministic_only=True "
+                "to take its deterministic actions and values"
             )
         source.take("log_std", "not carried over: the noise of gSDE; actions are the deterministic ones")
         fields["box_head"] = pc.NormalHead(pc.Scale(std="fixed", log_std=-20.0))
@@ -83,7 +83,7 @@ def load(
         source.put("actor/head/scale", source.take("log_std", "").reshape(action_space.shape), "log_std")
     activation = _activation(keywords)
     fields["encoder"] = _encoder(source, fields, keywords)
-    _towers(source, fields, activation, keywords)
+    _towers(source, fields, activation)
     if vecnormalize is not None:
         fields |= _statistics(source, load_pickle(Path(vecnormalize).read_bytes()), observation_space)
     version = _text(archive, "_stable_baselines3_version")
@@ -176,8 +176,8 @@ def _encoder(source: Source, fields: dict[str, Any], keywords: dict[str, Any]) -
     extractor = keywords.get("features_extractor_class")
     own = extractor.name if isinstance(extractor, Object) else "an extractor of its own"
     raise FileError(
-        f"features_extractor_class: {own} has the leaf {min(names)!r}, which is not known here; make a config "
-        "that has such an encoder, and give its leaves to pc.surgery.from_leaves"
+        f"features_extractor_class: {own} has the leaf {min(names)!r}, which is not known here; make a "
+        "config that has such an encoder, and give its leaves to pc.surgery.from_leaves"
     )
 
 
@@ -215,11 +215,10 @@ def _nature(source: Source, fields: dict[str, Any], fronts: set[str], keywords: 
     return pc.NatureCNN(size=size)
 
 
-def _towers(source: Source, fields: dict[str, Any], activation: str, keywords: dict[str, Any]) -> None:
+def _towers(source: Source, fields: dict[str, Any], activation: str) -> None:
     """Memories, the shared network, and the two networks with their last layers."""
-    if shared := source.layers("mlp_extractor.shared_net"):
+    if source.layers("mlp_extractor.shared_net"):
         fields["trunk"] = pc.MLP(source.mlp("trunk", "mlp_extractor.shared_net"), activation=activation)
-        del shared
     _memories(source, fields)
     actor = source.mlp("actor/tower", "mlp_extractor.policy_net")
     fields["actor"] = pc.MLP(actor, activation=activation)
