@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from policy_core_adapters.environment import Environment
+from policy_core_adapters.environment import Environment, auto_reset
 from small_ppo import ppo_runs_on
 
 pytestmark = [
@@ -135,3 +135,15 @@ def test_random_walks_stay_in_the_spaces(name: str) -> None:
 @pytest.mark.parametrize("name", ["hybrid", "masked_grid"])
 def test_ppo_runs_on(name: str) -> None:
     ppo_runs_on(name)
+
+
+def test_what_ends_by_itself_is_not_truncated_and_dtypes_are_those_of_the_first_state() -> None:
+    first, after = (jnp.float32(0), jnp.int32(0)), (jnp.float32(3), jnp.int16(3))
+    step = auto_reset(first, after, 1, jnp.float32(1), 1)
+    assert (bool(step.terminated), bool(step.truncated)) == (True, False)
+    assert (step.observation, step.state, step.final_observation) == (0, 0, 3)
+    step = auto_reset(first, after, 1, 0, 0)
+    assert (step.observation, step.state, step.final_observation) == (3, 3, 3)
+    assert step.state.dtype == jnp.int32
+    assert step.reward.dtype == jnp.float32
+    assert step.terminated.dtype == step.truncated.dtype == bool

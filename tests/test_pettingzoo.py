@@ -190,7 +190,7 @@ def test_agents_take_turns_and_each_sees_its_end() -> None:
 def test_tic_tac_toe_is_played_by_its_rules() -> None:
     """An illegal move ends this game with a reward of -1 and leaves squares empty."""
     pytest.importorskip("pygame", reason="pygame is not installed")
-    game = adapter.make("classic.tictactoe_v3")
+    game = adapter.make("classic/tictactoe-v3")
     assert isinstance(game, adapter.Turns)
     (group,) = game.groups.values()
     assert group.action_space == pc.Discrete(9)
@@ -210,3 +210,19 @@ def test_tic_tac_toe_is_played_by_its_rules() -> None:
             moves += 1
         assert sorted(rewards.values()) in ([-1.0, 1.0], [0.0, 0.0])
         assert moves >= 5
+
+
+def test_rock_paper_scissors_is_parallel() -> None:
+    """Rewards sum to zero; all three rounds of it end by its time limit."""
+    pytest.importorskip("pygame", reason="pygame is not installed")
+    env = adapter.make("classic/rps-v2", max_cycles=3)
+    assert isinstance(env, adapter.Parallel)
+    assert {name: len(group.agents) for name, group in env.groups.items()} == {"player": 2}
+    env.reset(seed=0)
+    for i in range(7):
+        step = env.step({"player": np.array([i % 3, (i + 1) % 3])})  # paper covers rock, and so on
+        assert step.reward["player"].tolist() == [-1.0, 1.0]
+        assert step.truncated["player"].all() == step.done == (i % 3 == 2)
+        assert not step.terminated["player"].any()
+    with pytest.raises(ValueError, match=r"name: got 'chess', expected one of \['atari/basketball_pong-v3'"):
+        adapter.make("chess")

@@ -21,11 +21,17 @@ SEEN, MASK = "observation", "action_mask"
 
 
 def make(name: str, **env_kwargs: Any) -> "Parallel | Turns":
-    """The environment `name`, as "butterfly.pistonball_v6" or "classic.connect_four_v3"."""
-    module: Any = importlib.import_module(f"pettingzoo.{name}")
-    if hasattr(module, "parallel_env"):
-        return Parallel(module.parallel_env(**env_kwargs))
-    return Turns(module.env(**env_kwargs))
+    """The registered environment `name`, as "butterfly/pistonball-v6": parallel if it can be, else in turns.
+
+    Raises:
+        ValueError: for a name that is not registered.
+    """
+    pettingzoo: Any = importlib.import_module("pettingzoo")
+    for kind, adapter in (("parallel", Parallel), ("aec", Turns)):
+        if name in getattr(pettingzoo, f"{kind}_registry"):
+            made: Parallel | Turns = adapter(pettingzoo.make(kind, name, **env_kwargs))
+            return made
+    raise ValueError(f"name: got {name!r}, expected one of {sorted(pettingzoo.aec_registry)}")
 
 
 class Parallel:
