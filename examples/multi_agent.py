@@ -43,8 +43,7 @@ def make_game() -> Any:
     if importlib.util.find_spec("jaxmarl") is None:
         raise command.UserError("jaxmarl cannot be imported; pip install -e '.[multi-agent]'")
     with contextlib.redirect_stdout(io.StringIO()):  # what it prints of environments that are not there
-        jaxmarl = importlib.import_module("jaxmarl")
-    return jaxmarl.make("MPE_simple_tag_v3")
+        return importlib.import_module("jaxmarl").make("MPE_simple_tag_v3")
 
 
 def make_policies(game: Any, key: jax.Array) -> dict[str, Any]:
