@@ -223,10 +223,10 @@ def finish(panel: Any, result: Result, title: str) -> None:
     panel.legend(frameon=False, loc="best", fontsize=8)
 
 
-def lineages(path: Path, history: dict[str, np.ndarray]) -> None:
+def lineages(path: Path, history: dict[str, np.ndarray], best: int) -> None:
     """Returns and rates `[generation, member]` of all lineages, in the color of their founder.
 
-    `history["source"]` says whom each member copied after a generation. The best lineage is black.
+    `history["source"]` says whom each member copied after a generation. The lineage of the best is black.
     """
     import matplotlib
 
@@ -236,11 +236,11 @@ def lineages(path: Path, history: dict[str, np.ndarray]) -> None:
 
     source, returns = history["source"][:-1], history["return"]
     generations = np.arange(len(returns))
-    founders, best = [np.arange(source.shape[1])], [int(np.nanargmax(returns[-1]))]
+    founders, line = [np.arange(source.shape[1])], [best]
     for parents in source:
         founders.append(founders[-1][parents])
     for parents in source[::-1]:
-        best.insert(0, parents[best[0]])
+        line.insert(0, parents[line[0]])
     colors = pyplot.colormaps["turbo"](np.concatenate(founders[1:]) / source.shape[1])
     canvas, panels = pyplot.subplot_mosaic("AABC;AADE", figsize=(12, 5), layout="constrained")
     names = ["return", *(name for name in history if name not in ("return", "source"))]
@@ -249,8 +249,9 @@ def lineages(path: Path, history: dict[str, np.ndarray]) -> None:
         ends = (generations[:-1], np.take_along_axis(x[:-1], source, 1)), (generations[1:], x[1:])
         lines = [np.stack(np.broadcast_arrays(g[:, None], y), -1).reshape(-1, 2) for g, y in ends]
         panel.add_collection(LineCollection([*np.stack(lines, 1)], colors=colors, lw=0.8, alpha=0.7))
-        panel.plot(generations, x[generations, best], color="black", lw=1.8, label="of the best")
+        panel.plot(generations, x[generations, line], color="black", lw=1.8, label="of the best")
         panel.set(title=name.replace("_", " "), yscale="linear" if name == "return" else "log")
+        panel.xaxis.get_major_locator().set_params(integer=True)
         panel.spines[["top", "right"]].set_visible(False)
     panels["A"].legend(frameon=False)
     canvas.supxlabel("generation", fontsize=10)

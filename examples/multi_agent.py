@@ -9,10 +9,8 @@ import command
 
 # isort: split
 import argparse
-import contextlib
 import importlib
 import importlib.util
-import io
 from pathlib import Path
 from typing import Any
 
@@ -42,9 +40,7 @@ def make_game() -> Any:
     """The game; episodes end after 26 steps, by time only."""
     if importlib.util.find_spec("jaxmarl") is None:
         raise command.UserError("jaxmarl cannot be imported; pip install -e '.[multi-agent]'")
-    with contextlib.redirect_stdout(io.StringIO()):  # what it prints of environments that are not there
-        jaxmarl = importlib.import_module("jaxmarl")
-    return jaxmarl.make("MPE_simple_tag_v3")
+    return importlib.import_module("jaxmarl").make("MPE_simple_tag_v3")
 
 
 def make_policies(game: Any, key: jax.Array) -> dict[str, Any]:

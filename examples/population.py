@@ -31,8 +31,8 @@ HYPER = ppo.Hyperparameters(num_envs=8, num_steps=64, num_epochs=4)
 
 def make_run(
     config: Any, env: Any, hyper: ppo.Hyperparameters, members: int, generations: int, report: Any
-) -> Callable[[jax.Array], tuple[Any, dict[str, jax.Array]]]:
-    """`run(key) -> (population, history)`; each entry of the history is `[generation, member]`."""
+) -> Callable[[jax.Array], tuple[Any, jax.Array, dict[str, jax.Array]]]:
+    """`run(key) -> (population, greedy returns, history)`, the last `[generation, member]` by name."""
     low, high = jnp.array([*RANGES.values()]).T  # of every rate
 
     def train(runner: ppo.Runner, rates: jax.Array) -> tuple[ppo.Runner, jax.Array]:
@@ -53,13 +53,13 @@ def make_run(
         history = dict(zip(RANGES, rates.T, strict=True)) | {"return": returns, "source": source}
         return (copied._replace(key=runner.key), explored), history  # a copy has luck of its own
 
-    def run(key: jax.Array) -> tuple[Any, dict[str, jax.Array]]:
+    def run(key: jax.Array) -> tuple[Any, jax.Array, dict[str, jax.Array]]:
         init_key, rate_key, key = jax.random.split(key, 3)
         rates = low * (high / low) ** jax.random.uniform(rate_key, (members, len(RANGES)))
         runner = jax.vmap(ppo.make_train(config, env, hyper)[0])(jax.random.split(init_key, members))
-        keys = jax.random.split(key, generations)
-        (runner, _), history = jax.lax.scan(generation, (runner, rates), keys)
-        return runner.policy, history
+        (runner, _), history = jax.lax.scan(generation, (runner, rates), jax.random.split(key, generations))
+        scores = jax.vmap(lambda policy: evaluate.evaluate(policy, env, key, 32, 500).mean())(runner.policy)
+        return runner.policy, scores, history
 
     return jax.jit(run)
 
@@ -68,7 +68,7 @@ def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--env", default="CartPole-v1", help="a gymnax environment")
     parser.add_argument("--members", type=command.positive, default=32)
-    parser.add_argument("--generations", type=command.positive, default=16)
+    parser.add_argument("--generations", type=command.positive, default=12)
     parser.add_argument("--seeds", type=command.positive, default=3, help="so many populations")
     parser.add_argument("--target", type=float, default=500.0, help="mean return to ask of each best member")
     parser.add_argument("--out", type=Path, default=Path("build/population"), help="folder for the results")
@@ -77,7 +77,7 @@ def main() -> int:
     options.out.mkdir(parents=True, exist_ok=True)
     spaces = {"observation_space": env.observation_space, "action_space": env.action_space}
     config = pc.ActorCriticConfig(**spaces, temperature=1.0)
-    hyper = HYPER._replace(num_updates=3 * options.generations)
+    hyper = HYPER._replace(num_updates=8 * options.generations)
     columns = TextColumn("seed {task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()
     with Progress(*columns, TextColumn("{task.fields[figures]}")) as progress:
 
@@ -89,9 +89,9 @@ def main() -> int:
         run = make_run(config, env, hyper, options.members, options.generations, report)
         for seed in range(options.seeds):
             progress.add_task(str(seed), total=options.generations, figures="compiling" if not seed else "")
-            population, history = jax.device_get(run(jax.random.key(seed)))
-            experiments.lineages(options.out / f"lineages-{seed}.png", history)
-            best = pc.population.member(population, int(np.nanargmax(history["return"][-1])))
+            population, scores, history = jax.device_get(run(jax.random.key(seed)))
+            experiments.lineages(options.out / f"lineages-{seed}.png", history, scores.argmax())
+            best = pc.population.member(population, scores.argmax())
             pc.save(options.out / f"best-{seed}.msgpack", best, metadata={"environment": options.env})
     for seed in range(options.seeds):
         script = [sys.executable, evaluate.__file__, str(options.out / f"best-{seed}.msgpack")]

@@ -4,8 +4,10 @@ import doctest
 import json
 import os
 import shutil
+import socket
 import subprocess
 import sys
+import time
 from pathlib import Path
 from typing import Any
 
@@ -177,6 +179,59 @@ def test_params_of_another_config_are_not_saved(tmp_path: Path) -> None:
         with pytest.raises(pc.errors.FileError, match="config: got tuple, expected the config of a policy"):
             orbax.save(manager, 0, (params, (params, CONFIG)))
         assert manager.all_steps() == []
+
+
+def on_a_host(folder: str) -> None:
+    """One of two processes, of two devices each: save, and restore all ways that there are."""
+    sharding = by_member(jax.devices())
+    full = jax.tree.map(np.asarray, population())
+    pop = jax.tree.map(lambda x: jax.make_array_from_callback(x.shape, sharding, lambda i: x[i]), full)
+    assert not jax.tree.leaves(pop)[0].is_fully_addressable
+    with ocp.CheckpointManager(folder) as manager:
+        assert orbax.save(manager, 0, pop)
+        manager.wait_until_finished()
+        again = orbax.restore(manager, 0, CONFIG, sharding=sharding)
+        assert {leaf.sharding for leaf in jax.tree.leaves(again)} == {sharding}
+        assert_bitwise(pc.population.gather(again), full)
+        assert_bitwise(orbax.restore(manager, 0), full)  # on a device of each process
+        assert_bitwise(orbax.restore(manager, 0, member=6), jax.tree.map(lambda x: x[6], full))
+
+
+def test_two_processes_save_and_restore_one_population(tmp_path: Path) -> None:
+    """On the loopback address; ended by their ids when time is up. This process reads it, too."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = int(probe.getsockname()[1])
+    folder = str(tmp_path / "run")
+    flags = [flag for flag in os.environ["XLA_FLAGS"].split() if "device_count" not in flag]
+    env = {
+        **os.environ,
+        "XLA_FLAGS": " ".join([*flags, "--xla_force_host_platform_device_count=2"]),
+        "PYTHONPATH": os.pathsep.join(sys.path),
+    }
+    script = (
+        "import jax; jax.config.update('jax_cpu_collectives_implementation', 'gloo');"
+        "jax.distributed.initialize('127.0.0.1:{port}', 2, {rank}); import test_orbax;"
+        "test_orbax.on_a_host({folder!r}); jax.distributed.shutdown()"
+    )
+    logs = [tmp_path / f"{rank}.log" for rank in range(2)]
+    started = []
+    try:
+        for rank, log in enumerate(logs):
+            code = script.format(port=port, rank=rank, folder=folder)
+            with log.open("w") as out:
+                started.append(
+                    subprocess.Popen([sys.executable, "-c", code], env=env, stdout=out, stderr=out)
+                )
+        end = time.monotonic() + 60
+        for process, log in zip(started, logs, strict=True):
+            assert process.wait(max(end - time.monotonic(), 0.1)) == 0, log.read_text()[-3000:]
+    finally:
+        for process in started:
+            process.kill()
+            process.wait()
+    with ocp.CheckpointManager(folder) as manager:
+        assert_bitwise(orbax.restore(manager, 0, CONFIG), population())
 
 
 def test_the_examples_of_its_docstrings_run() -> None:

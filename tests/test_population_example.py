@@ -88,8 +88,10 @@ def run() -> Any:
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
         hyper = TINY._replace(num_updates=6, num_steps=32, sequence_length=1, num_epochs=1)
         train = population.make_run(CONFIG, ENV, hyper, 8, 3, lambda x: told.append(np.asarray(x)))
-        trained, history = jax.device_get(train(jax.random.key(0)))
+        trained, scores, history = jax.device_get(train(jax.random.key(0)))
     jax.effects_barrier()
+    assert scores.shape == (8,)
+    assert (scores >= 8).all()  # CartPole falls no sooner
     return trained, history, told
 
 
@@ -131,7 +133,7 @@ def test_a_copy_has_the_params_of_its_source_and_goes_its_own_way(run: Any) -> N
 
 
 def test_the_picture_of_lineages(run: Any, tmp_path: Path) -> None:
-    experiments.lineages(tmp_path / "lineages.png", run[1])
+    experiments.lineages(tmp_path / "lineages.png", run[1], 3)
     from matplotlib import pyplot
 
     assert pyplot.imread(tmp_path / "lineages.png").std() > 0.01
