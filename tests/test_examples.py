@@ -88,7 +88,7 @@ def test_what_cannot_be_evaluated_is_said_in_one_line(arguments, message, folder
         (evaluate.main, ["file", "--episodes", "-1"], "argument --episodes: got -1, expected at least 1"),
         (evaluate.main, [], "the following arguments are required: file"),
     ],
-    ids=str,
+    ids=lambda value: value.__module__ if callable(value) else str(value),
 )
 def test_a_wrong_argument_is_named(main, arguments, message, monkeypatch, capsys, tmp_path):
     monkeypatch.chdir(tmp_path)
