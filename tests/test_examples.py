@@ -137,7 +137,7 @@ runpy.run_path("examples/{name}.py", run_name="__main__")
 @pytest.mark.skipif(shutil.which("make") is None, reason="make is not installed")
 def test_make_demo_passes_the_environment_on():
     for environment, extras in (("gymnasium:CartPole-v1", {"demo", "gymnasium"}), ("Catch-bsuite", {"demo"})):
-        command = ["make", "--dry-run", "VENV=nowhere", "demo", f"ENV={environment}"]
+        command = ["make", "--no-print-directory", "--dry-run", "VENV=nowhere", "demo", f"ENV={environment}"]
         lines = subprocess.run(
             command, cwd=ROOT, capture_output=True, text=True, check=True
         ).stdout.splitlines()

@@ -320,9 +320,11 @@ def _pooled_apart(
     x: Float[Array, "height width channels"], window: int, pool: str
 ) -> Float[Array, "rows columns channels"]:
     """Pooling over windows that do not overlap."""
-    rows, columns, channels = x.shape[0] // window, x.shape[1] // window, x.shape[2]
-    windows = x[: rows * window, : columns * window].reshape(rows, window, columns, window, channels)
-    return windows.max((1, 3)) if pool == "max" else windows.mean((1, 3))
+    # An initial value that is a Python float: only so does JAX know the reduction, and its derivative.
+    start, reduce = (-jnp.inf, jax.lax.max) if pool == "max" else (0.0, jax.lax.add)
+    sides = (window, window, 1)
+    pooled: jax.Array = jax.lax.reduce_window(x, start, reduce, sides, sides, "VALID")
+    return pooled if pool == "max" else pooled / window**2
 
 
 def _pooled(x: Float[Array, "height width channels"]) -> Float[Array, "rows columns channels"]:

@@ -45,7 +45,11 @@ def _load(options: argparse.Namespace) -> Imported:
     if options.statistics is not None or options.deterministic_only:
         raise pc.errors.FileError(f"--statistics and --deterministic-only are of sb3, not of {options.kind}")
     load = {"rsl_rl": rsl_rl.load, "rl_games": rl_games.load, "brax": brax.load}[options.kind]
-    return load(options.file) if options.activation is None else load(options.file, activation=options.activation)
+    return (
+        load(options.file)
+        if options.activation is None
+        else load(options.file, activation=options.activation)
+    )
 
 
 if __name__ == "__main__":

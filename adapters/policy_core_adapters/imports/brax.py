@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 import policy_core as pc
-from policy_core.errors import FileError
 from policy_core_adapters.imports.pickles import Object
 from policy_core_adapters.imports.pickles import load as load_pickle
 from policy_core_adapters.imports.report import Imported, Source
@@ -35,10 +34,12 @@ def load(path: str | os.PathLike[str], *, activation: str = "silu") -> Imported:
     content = Path(path).read_bytes()
     value = load_pickle(content)
     if not isinstance(value, tuple | list) or not 2 <= len(value) <= 3:
-        raise FileError("the file is no tuple of statistics, policy and perhaps value")
+        raise pc.errors.FileError("the file is no tuple of statistics, policy and perhaps value")
     statistics = value[0].state if isinstance(value[0], Object) else value[0]
     if not isinstance(statistics, dict) or not isinstance(statistics.get("mean"), np.ndarray):
-        raise FileError("statistics: they are of observations in parts, or none, which is not known here")
+        raise pc.errors.FileError(
+            "statistics: they are of observations in parts, or none, which is not known here"
+        )
     leaves = {f"statistics.{name}": leaf for name, leaf in statistics.items() if isinstance(leaf, np.ndarray)}
     leaves |= _layers(value[1], "policy")
     if len(value) == 3:
@@ -79,7 +80,7 @@ def _layers(value: Any, name: str) -> dict[str, Any]:
     value = value.args[0] if isinstance(value, Object) and value.args else value
     params = value.get("params", value) if isinstance(value, dict) else None
     if not isinstance(params, dict) or not all(isinstance(layer, dict) for layer in params.values()):
-        raise FileError(f"{name}: it is no MLP of flax")
+        raise pc.errors.FileError(f"{name}: it is no MLP of flax")
     return {f"{name}.{layer}.{kind}": leaf for layer, part in params.items() for kind, leaf in part.items()}
 
 
@@ -94,5 +95,5 @@ def _tower(source: Source, name: str, owner: str) -> tuple[tuple[int, ...], int]
             source.put(f"{path}/{kind}", source.take(leaf, ""), leaf)
         widths.append(len(source.params[f"{path}/bias"]))
     if not widths:
-        raise FileError(f"{name}: it has no layers hidden_0, ...")
+        raise pc.errors.FileError(f"{name}: it has no layers hidden_0, ...")
     return tuple(widths[:-1]), widths[-1]

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple, NoReturn
 
 import numpy as np
 
-from policy_core.errors import FileError
+import policy_core as pc
 
 _MOST_OPCODES = 10**7
 _MOST_BYTES = 2**32  # that a zip may say to hold
@@ -73,12 +73,12 @@ def load(data: bytes, storages: Callable[[str], bytes] | None = None) -> Any:
     unpickler.storages = storages
     try:
         return _plain(unpickler.load(), {}, 0)
-    except FileError:
+    except pc.errors.FileError:
         raise
     except (MemoryError, RecursionError) as error:
-        raise FileError(f"pickle: {type(error).__name__} while it was read") from error
+        raise pc.errors.FileError(f"pickle: {type(error).__name__} while it was read") from error
     except Exception as error:  # what an unpickler raises for bytes that make no sense is no closed set
-        raise FileError(f"pickle: it is damaged, or none: {str(error)[:200]}") from error
+        raise pc.errors.FileError(f"pickle: it is damaged, or none: {str(error)[:200]}") from error
 
 
 def load_torch(data: bytes, inner: str = "data.pkl") -> Any:
@@ -90,12 +90,14 @@ def load_torch(data: bytes, inner: str = "data.pkl") -> Any:
     archive = open_zip(data)
     names = [name for name in archive.namelist() if name.rpartition("/")[2] == inner and name.count("/") < 2]
     if len(names) != 1:
-        raise FileError(f"zip: it holds {len(names)} files {inner!r}, expected one; is it a file of torch?")
+        raise pc.errors.FileError(
+            f"zip: it holds {len(names)} files {inner!r}, expected one; is it a file of torch?"
+        )
     root = names[0].rpartition("/")[0]
 
     def storage(key: str) -> bytes:
         if not re.fullmatch(r"\w{1,32}", key):
-            raise FileError(f"pickle: {key[:40]!r} is no key of a storage")
+            raise pc.errors.FileError(f"pickle: {key[:40]!r} is no key of a storage")
         return read_member(archive, f"{root}/data/{key}")
 
     return load(read_member(archive, names[0]), storage)
@@ -110,10 +112,10 @@ def open_zip(data: bytes) -> zipfile.ZipFile:
     try:
         archive = zipfile.ZipFile(io.BytesIO(data))
     except (zipfile.BadZipFile, ValueError, OSError, NotImplementedError) as error:
-        raise FileError(f"zip: it is damaged, or none: {error}") from error
+        raise pc.errors.FileError(f"zip: it is damaged, or none: {error}") from error
     total = sum(info.file_size for info in archive.infolist())
     if total > min(_MOST_BYTES, 200 * len(data)):
-        raise FileError(f"zip: it unpacks to {total} bytes, of {len(data)}")
+        raise pc.errors.FileError(f"zip: it unpacks to {total} bytes, of {len(data)}")
     return archive
 
 
@@ -128,11 +130,11 @@ def read_member(archive: zipfile.ZipFile, name: str) -> bytes:
         with archive.open(name) as file:
             content = file.read(size + 1)
     except KeyError as error:
-        raise FileError(f"zip: there is no {name!r} in it") from error
+        raise pc.errors.FileError(f"zip: there is no {name!r} in it") from error
     except Exception as error:  # zlib, bz2, lzma and zipfile have errors of their own
-        raise FileError(f"zip: {name!r} is damaged: {error}") from error
+        raise pc.errors.FileError(f"zip: {name!r} is damaged: {error}") from error
     if len(content) != size:
-        raise FileError(f"zip: {name!r} has not the size that is said")
+        raise pc.errors.FileError(f"zip: {name!r} has not the size that is said")
     return content
 
 
@@ -143,17 +145,17 @@ def _check_opcodes(data: bytes) -> None:
         for opcode, argument, position in pickletools.genops(data):
             count += 1
             if opcode.name in _REFUSED:
-                raise FileError(f"pickle: the opcode {opcode.name} at byte {position} is refused")
+                raise pc.errors.FileError(f"pickle: the opcode {opcode.name} at byte {position} is refused")
             if count > _MOST_OPCODES:
-                raise FileError(f"pickle: more than {_MOST_OPCODES} opcodes")
+                raise pc.errors.FileError(f"pickle: more than {_MOST_OPCODES} opcodes")
             if "PUT" in opcode.name and int(argument or 0) > len(
                 data
             ):  # the memo is as long as its largest index
-                raise FileError(f"pickle: a memo of {argument} entries in {len(data)} bytes")
-    except FileError:
+                raise pc.errors.FileError(f"pickle: a memo of {argument} entries in {len(data)} bytes")
+    except pc.errors.FileError:
         raise
     except Exception as error:
-        raise FileError(f"pickle: it is damaged, or none: {str(error)[:200]}") from error
+        raise pc.errors.FileError(f"pickle: it is damaged, or none: {str(error)[:200]}") from error
 
 
 class _Unpickler(pickle.Unpickler):
@@ -168,7 +170,9 @@ class _Unpickler(pickle.Unpickler):
             return _Storage(np.dtype(f"<{_STORAGES[name]}" if _STORAGES[name] != "?" else "?"))
         if _CLASSES.fullmatch(full):
             return type("_Named", (_Instance,), {"name": f"{module}.{name}"})
-        raise FileError(f"pickle: it asks for {module}.{name}, which is not on the list of what is harmless")
+        raise pc.errors.FileError(
+            f"pickle: it asks for {module}.{name}, which is not on the list of what is harmless"
+        )
 
     def persistent_load(self, pid: Any) -> Any:
         """A storage of torch: `("storage", type, key, location, number of entries)`."""
@@ -178,11 +182,11 @@ class _Unpickler(pickle.Unpickler):
             or len(pid) != 5
             or not isinstance(pid[1], _Storage)
         ):
-            raise FileError("pickle: it refers to what is not in it")
+            raise pc.errors.FileError("pickle: it refers to what is not in it")
         dtype, key, count = pid[1].dtype, pid[2], pid[4]
         content = self.storages(str(key))
         if type(count) is not int or len(content) != count * dtype.itemsize:
-            raise FileError(f"pickle: a storage of {count} {dtype} has {len(content)} bytes")
+            raise pc.errors.FileError(f"pickle: a storage of {count} {dtype} has {len(content)} bytes")
         return np.frombuffer(content, dtype)
 
 
@@ -192,7 +196,7 @@ class _Fixed:
     __slots__ = ()
 
     def __setstate__(self, state: Any) -> None:
-        raise FileError("pickle: it sets the state of what has none")
+        raise pc.errors.FileError("pickle: it sets the state of what has none")
 
 
 class _Callable(_Fixed):
@@ -240,7 +244,7 @@ class _Dtype:
 
     def __init__(self, name: Any, *_: Any) -> None:
         if type(name) is not str or not _DTYPE.fullmatch(name):
-            raise FileError(f"pickle: the dtype {str(name)[:40]!r} is none of plain numbers")
+            raise pc.errors.FileError(f"pickle: the dtype {str(name)[:40]!r} is none of plain numbers")
         self.value = np.dtype(name)
 
     def __setstate__(self, state: Any) -> None:
@@ -261,11 +265,11 @@ class _Array:
 
 def _array(content: Any, dtype: Any, shape: Any, order: str = "C") -> Any:
     if not isinstance(dtype, _Dtype) or not isinstance(content, bytes | bytearray):
-        raise FileError("pickle: an array that is not of plain numbers")
+        raise pc.errors.FileError("pickle: an array that is not of plain numbers")
     sizes = tuple(shape) if isinstance(shape, tuple | list) else (shape,)
     whole = all(type(size) is int and size >= 0 for size in sizes) and len(sizes) <= 32
     if not whole or math.prod(sizes) * dtype.value.itemsize != len(content):
-        raise FileError(f"pickle: an array of shape {sizes} has {len(content)} bytes")
+        raise pc.errors.FileError(f"pickle: an array of shape {sizes} has {len(content)} bytes")
     return np.frombuffer(content, dtype.value).reshape(sizes, order="F" if order == "F" else "C")
 
 
@@ -279,11 +283,13 @@ def _tensor(storage: Any, offset: Any, size: Any, stride: Any, *_: Any) -> Any:
     """A tensor of torch: a view of a storage."""
     numbers = (offset, *size, *stride)
     if not isinstance(storage, np.ndarray) or not all(type(x) is int and x >= 0 for x in numbers):
-        raise FileError("pickle: a tensor that is not one of a storage")
+        raise pc.errors.FileError("pickle: a tensor that is not one of a storage")
     last = offset + sum((n - 1) * s for n, s in zip(size, stride, strict=True))
     count = math.prod(size)
     if count and (last >= storage.size or count > storage.size):
-        raise FileError(f"pickle: a tensor of shape {tuple(size)} is beyond its storage of {storage.size}")
+        raise pc.errors.FileError(
+            f"pickle: a tensor of shape {tuple(size)} is beyond its storage of {storage.size}"
+        )
     if not count:
         return np.zeros(size, storage.dtype)
     strides = tuple(s * storage.itemsize for s in stride)
@@ -292,7 +298,7 @@ def _tensor(storage: Any, offset: Any, size: Any, stride: Any, *_: Any) -> Any:
 
 def _encode(text: Any, encoding: Any) -> bytes:
     if encoding not in ("latin1", "latin-1"):
-        raise FileError(f"pickle: text in {str(encoding)[:40]!r}")
+        raise pc.errors.FileError(f"pickle: text in {str(encoding)[:40]!r}")
     return str(text).encode("latin1")
 
 
@@ -337,7 +343,7 @@ for _package in ("numpy.core", "numpy._core"):
 def _plain(value: Any, done: dict[int, Any], depth: int) -> Any:
     """The value without the classes of this module but `Object`; what is shared is converted once."""
     if depth > _DEEPEST:
-        raise FileError(f"pickle: nested deeper than {_DEEPEST}")
+        raise pc.errors.FileError(f"pickle: nested deeper than {_DEEPEST}")
     if value is None or isinstance(value, bool | int | float | str | bytes | np.ndarray):
         return value
     if id(value) in done:
@@ -369,4 +375,4 @@ def _plain(value: Any, done: dict[int, Any], depth: int) -> Any:
 
 
 def _refuse(value: Any) -> NoReturn:
-    raise FileError(f"pickle: it holds a {type(value).__name__}, which is no data")
+    raise pc.errors.FileError(f"pickle: it holds a {type(value).__name__}, which is no data")

@@ -6,7 +6,6 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import policy_core as pc
-from policy_core.errors import FileError
 
 
 class Imported(NamedTuple):
@@ -41,7 +40,7 @@ class Source:
     def take(self, name: str, why: str) -> np.ndarray[Any, Any]:
         """A leaf, with what becomes of it."""
         if name not in self.left:
-            raise FileError(f"the leaf {name!r} is missing; there are {sorted(self.left)[:20]}")
+            raise pc.errors.FileError(f"the leaf {name!r} is missing; there are {sorted(self.left)[:20]}")
         self.report[name] = why
         return self.left.pop(name)
 
@@ -81,7 +80,7 @@ class Source:
             FileError: for a leaf that was not.
         """
         if self.left:
-            raise FileError(
+            raise pc.errors.FileError(
                 f"the leaf {min(self.left)!r} has no place in the policy, nor have {len(self.left) - 1} "
                 "others; nothing is left out silently"
             )

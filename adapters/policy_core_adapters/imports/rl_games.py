@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 
 import policy_core as pc
-from policy_core.errors import FileError
 from policy_core_adapters.imports.pickles import load_torch
 from policy_core_adapters.imports.report import Imported, Source
 
@@ -36,7 +35,7 @@ def load(path: str | os.PathLike[str], *, activation: str = "elu") -> Imported:
     value = load_torch(content)
     state = value.get("model") if isinstance(value, dict) else None
     if not isinstance(state, dict):
-        raise FileError("the file is no checkpoint of rl_games: it has no 'model'")
+        raise pc.errors.FileError("the file is no checkpoint of rl_games: it has no 'model'")
     source = Source({str(name): leaf for name, leaf in state.items() if isinstance(leaf, np.ndarray)})
     net = "a2c_network"
     first = source.layers(f"{net}.actor_mlp")
@@ -64,7 +63,9 @@ def load(path: str | os.PathLike[str], *, activation: str = "elu") -> Imported:
             source.take(f"running_mean_std.{name}", f"normalize/{to}")
             for name, to in (("running_mean", "mean"), ("running_var", "variance"), ("count", "count"))
         ]
-        for name, pair in pc.Normalize.statistics(moments[0], moments[1], float(np.ravel(moments[2])[0])).items():
+        for name, pair in pc.Normalize.statistics(
+            moments[0], moments[1], float(np.ravel(moments[2])[0])
+        ).items():
             source.put(f"normalize/{name}", pair)
     metadata = {"imported from": "rl_games", "sha256": hashlib.sha256(content).hexdigest()}
     return source.finish(pc.ActorCriticConfig(**fields), metadata)

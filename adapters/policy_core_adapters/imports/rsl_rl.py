@@ -9,7 +9,6 @@ from typing import Any
 import numpy as np
 
 import policy_core as pc
-from policy_core.errors import FileError
 from policy_core_adapters.imports.pickles import Object, load_torch
 from policy_core_adapters.imports.report import Imported, Source
 
@@ -49,7 +48,7 @@ def load(path: str | os.PathLike[str], *, activation: str = "elu") -> Imported:
         return _exported(value, metadata)
     state = value.get("model_state_dict") if isinstance(value, dict) else None
     if not isinstance(state, dict):
-        raise FileError("the file is neither TorchScript nor a checkpoint with a model_state_dict")
+        raise pc.errors.FileError("the file is neither TorchScript nor a checkpoint with a model_state_dict")
     return _checkpoint(state, activation, metadata)
 
 
@@ -62,23 +61,25 @@ def _exported(module: Object, metadata: dict[str, str]) -> Imported:
             source.take(name, _NOT_NEEDED[name])
     actor = module.state.get("actor") if isinstance(module.state, dict) else None
     if not isinstance(actor, Object) or not isinstance(actor.state, dict):
-        raise FileError(f"module: {module.name} has no actor that is a Sequential")
+        raise pc.errors.FileError(f"module: {module.name} has no actor that is a Sequential")
     names = {inner.name.rpartition(".")[2] for inner in actor.state.values() if isinstance(inner, Object)} - {
         "Linear"
     }
     if len(names) > 1 or not names <= set(_ACTIVATIONS):
-        raise FileError(
+        raise pc.errors.FileError(
             f"actor: it has the modules {sorted(names)}, expected linear layers and one activation"
         )
     activation = _ACTIVATIONS[names.pop()] if names else "identity"
     normalizer = module.state.get("normalizer")
     kind = normalizer.name.rpartition(".")[2] if isinstance(normalizer, Object) else "Identity"
     if kind not in ("Identity", "EmpiricalNormalization"):
-        raise FileError(f"normalizer: {kind} is not known here")
+        raise pc.errors.FileError(f"normalizer: {kind} is not known here")
     statistics = "normalizer" if kind == "EmpiricalNormalization" else ""
     memory = module.state.get("memory", module.state.get("rnn"))
     if memory is not None and not (isinstance(memory, Object) and memory.name.endswith(".LSTM")):
-        raise FileError(f"memory: {getattr(memory, 'name', memory)} is not known here, expected an LSTM")
+        raise pc.errors.FileError(
+            f"memory: {getattr(memory, 'name', memory)} is not known here, expected an LSTM"
+        )
     name = "memory" if "memory" in module.state else "rnn"
     return _policy(source, activation, name if memory is not None else "", statistics, None, metadata)
 
@@ -145,7 +146,7 @@ def _critic(source: Source, fields: dict[str, Any], critic: str, inputs: int, ac
     recurrent = "memory_c.rnn.weight_ih_l0" in source
     seen = source.left["memory_c.rnn.weight_ih_l0"].shape[1] if recurrent else seen
     if seen != inputs:
-        raise FileError(
+        raise pc.errors.FileError(
             f"critic: it has {seen} inputs and the actor {inputs}; which of them are the actor's is not in "
             "the file"
         )
@@ -163,7 +164,7 @@ def _critic(source: Source, fields: dict[str, Any], critic: str, inputs: int, ac
 
 def _lstm(source: Source, path: str, name: str) -> None:
     if f"{name}.weight_ih_l1" in source:
-        raise FileError(f"{name}: an LSTM of several layers is not known here")
+        raise pc.errors.FileError(f"{name}: an LSTM of several layers is not known here")
     for part, kind in (("input", "ih"), ("recurrent", "hh")):
         weight = f"{name}.weight_{kind}_l0"
         source.put(f"{path}/{part}/kernel", source.take(weight, "").T, weight)

@@ -14,8 +14,6 @@ from typing import Any
 import numpy as np
 
 import policy_core as pc
-from policy_core.errors import FileError
-from policy_core.networks import Sequential
 from policy_core_adapters.imports.pickles import Object, load_torch, open_zip, read_member
 from policy_core_adapters.imports.pickles import load as load_pickle
 from policy_core_adapters.imports.report import Imported, Source
@@ -60,24 +58,24 @@ def load(
     try:
         data = json.loads(read_member(archive, "data"))
     except (ValueError, RecursionError) as error:
-        raise FileError(f"data: it is no JSON: {error}") from error
+        raise pc.errors.FileError(f"data: it is no JSON: {error}") from error
     source = Source(_arrays(load_torch(read_member(archive, "policy.pth"))))
     if not isinstance(data, dict):
-        raise FileError("data: it is not that of a model of Stable-Baselines3")
+        raise pc.errors.FileError("data: it is not that of a model of Stable-Baselines3")
     keywords = _value(data, "policy_kwargs") or {}
     observation_space = _space(_value(data, "observation_space"), "observation_space")
     action_space = _space(_value(data, "action_space"), "action_space")
     fields: dict[str, Any] = {"observation_space": observation_space, "action_space": action_space}
     if data.get("use_sde"):
         if not deterministic_only:
-            raise FileError(
+            raise pc.errors.FileError(
                 "use_sde: the policy explores by gSDE, which no head here has; give deterministic_only=True "
                 "to take its deterministic actions and values"
             )
         source.take("log_std", "not carried over: the noise of gSDE; actions are the deterministic ones")
         fields["box_head"] = pc.NormalHead(pc.Scale(std="fixed", log_std=-20.0))
         if keywords.get("squash_output"):
-            raise FileError("squash_output: gSDE with squashed actions is not known here")
+            raise pc.errors.FileError("squash_output: gSDE with squashed actions is not known here")
     elif isinstance(action_space, pc.Box):
         fields["box_head"] = pc.NormalHead()
         source.put("actor/head/scale", source.take("log_std", "").reshape(action_space.shape), "log_std")
@@ -96,7 +94,7 @@ def load(
 
 def _arrays(state: Any) -> dict[str, Any]:
     if not isinstance(state, dict) or not all(isinstance(leaf, np.ndarray) for leaf in state.values()):
-        raise FileError("policy.pth: it is not a state dict")
+        raise pc.errors.FileError("policy.pth: it is not a state dict")
     return {str(name): leaf for name, leaf in state.items()}
 
 
@@ -107,7 +105,7 @@ def _value(data: dict[str, Any], name: str) -> Any:
         try:
             return load_pickle(base64.b64decode(entry[":serialized:"], validate=True))
         except ValueError as error:
-            raise FileError(f"{name}: {error}") from error
+            raise pc.errors.FileError(f"{name}: {error}") from error
     return entry
 
 
@@ -124,7 +122,7 @@ def _text(archive: Any, name: str) -> str:
 def _space(value: Any, name: str) -> Any:
     """A space of gym or gymnasium, from its state."""
     if not isinstance(value, Object) or not isinstance(value.state, dict):
-        raise FileError(f"{name}: it is not a space of gym or gymnasium")
+        raise pc.errors.FileError(f"{name}: it is not a space of gym or gymnasium")
     kind, state = value.name.rpartition(".")[2], value.state
     if kind == "Box":
         low, high = np.asarray(state["low"], np.float64), np.asarray(state["high"], np.float64)
@@ -137,7 +135,7 @@ def _space(value: Any, name: str) -> Any:
     if kind == "MultiBinary":
         shape = state["n"]
         return pc.MultiBinary(tuple(np.ravel(shape).tolist()))
-    raise FileError(f"{name}: a {kind} space is not known here")
+    raise pc.errors.FileError(f"{name}: a {kind} space is not known here")
 
 
 def _open(bound: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
@@ -156,7 +154,9 @@ def _activation(keywords: Any) -> str:
         return "tanh"
     name = value.name.rpartition(".")[2] if isinstance(value, Object) else str(value)
     if name not in _ACTIVATIONS:
-        raise FileError(f"activation_fn: {name} is not known here; known are {', '.join(_ACTIVATIONS)}")
+        raise pc.errors.FileError(
+            f"activation_fn: {name} is not known here; known are {', '.join(_ACTIVATIONS)}"
+        )
     return _ACTIVATIONS[name]
 
 
@@ -175,7 +175,7 @@ def _encoder(source: Source, fields: dict[str, Any], keywords: dict[str, Any]) -
         return _nature(source, fields, fronts, keywords)
     extractor = keywords.get("features_extractor_class")
     own = extractor.name if isinstance(extractor, Object) else "an extractor of its own"
-    raise FileError(
+    raise pc.errors.FileError(
         f"features_extractor_class: {own} has the leaf {min(names)!r}, which is not known here; make a "
         "config that has such an encoder, and give its leaves to pc.surgery.from_leaves"
     )
@@ -184,7 +184,9 @@ def _encoder(source: Source, fields: dict[str, Any], keywords: dict[str, Any]) -
 def _nature(source: Source, fields: dict[str, Any], fronts: set[str], keywords: dict[str, Any]) -> Any:
     """`NatureCNN` of SB3: channels first, and pixels that are divided by 255."""
     if keywords.get("normalize_images") is False:
-        raise FileError("normalize_images: the policy takes pixels up to 255, which is not known here")
+        raise pc.errors.FileError(
+            "normalize_images: the policy takes pixels up to 255, which is not known here"
+        )
     channels, height, width = fields["observation_space"].shape
     fields["observation_space"] = pc.Box(low=0, high=255, shape=(height, width, channels), dtype="uint8")
     sides = [height, width]
@@ -227,7 +229,7 @@ def _towers(source: Source, fields: dict[str, Any], activation: str) -> None:
         source.linear("critic/tower/network_0/hidden_0", "critic")
         rest = source.mlp("critic/tower/network_1", "mlp_extractor.value_net")
         linear = pc.MLP((width,), activation="identity")
-        fields["critic"] = Sequential((linear, pc.MLP(rest, activation=activation)))
+        fields["critic"] = pc.networks.Sequential((linear, pc.MLP(rest, activation=activation)))
     else:
         critic = source.mlp("critic/tower", "mlp_extractor.value_net")
         fields["critic"] = pc.MLP(critic, activation=activation)
@@ -247,7 +249,7 @@ def _memories(source: Source, fields: dict[str, Any]) -> None:
     if not sizes["actor"]:
         return
     if sizes["critic"] and sizes["critic"] != sizes["actor"]:
-        raise FileError(
+        raise pc.errors.FileError(
             f"lstm: actor and critic have {sizes['actor']} and {sizes['critic']}, expected the same"
         )
     cells = tuple(pc.LSTM(size) for size in sizes["actor"])
@@ -269,15 +271,15 @@ def _statistics(source: Source, value: Any, space: Any) -> dict[str, Any]:
     """The observation statistics of a VecNormalize."""
     state = value.state if isinstance(value, Object) and value.name.endswith(".VecNormalize") else None
     if not isinstance(state, dict):
-        raise FileError("vecnormalize: it is not the file of VecNormalize.save")
+        raise pc.errors.FileError("vecnormalize: it is not the file of VecNormalize.save")
     if not state.get("norm_obs", True):
         return {}
     statistics = state.get("obs_rms")
     if not isinstance(statistics, Object) or not isinstance(statistics.state, dict):
-        raise FileError("vecnormalize: statistics of a Dict observation are not known here")
+        raise pc.errors.FileError("vecnormalize: statistics of a Dict observation are not known here")
     moments = statistics.state
     if np.shape(moments["mean"]) != space.shape or not space.is_float:
-        raise FileError(
+        raise pc.errors.FileError(
             f"vecnormalize: statistics of shape {np.shape(moments['mean'])} for an observation space {space}"
         )
     made = pc.Normalize.statistics(moments["mean"], moments["var"], float(moments["count"]))
