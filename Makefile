@@ -6,7 +6,7 @@ PIP := $(RUN)python -m pip install --quiet --disable-pip-version-check -c constr
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test newest run-newest test-environments check docs bench build clean
+.PHONY: help demo test test-more newest run-newest test-environments check docs bench build clean
 
 help:  ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /  make \1\t/' | expand -t 25
@@ -24,8 +24,15 @@ PACKAGE := $(if $(findstring :,$(ENV)),$(firstword $(subst :, ,$(ENV))))
 demo: $(VENV)/has-demo $(PACKAGE:%=$(VENV)/has-%)  ## Train five CartPole policies, save them, evaluate the file in a fresh process
 	$(RUN)python examples/demo.py $(if $(ENV),--env $(ENV))
 
-test: $(VENV)/has-test  ## Run the tests
-	$(RUN)python -m pytest -n $(WORKERS) --dist worksteal
+# Left to `test-more`: other people's environments and trainers, and every config on eight devices.
+MORE := brax campaigns devices environment_training grid_worlds gymnasium_training jaxmarl jumanji multi_agent orbax \
+	pettingzoo pgx population_example scaling
+test: $(VENV)/has-test  ## Run the tests, all but the slowest
+	$(RUN)python -m pytest -n $(WORKERS) --dist worksteal $(MORE:%=--ignore=tests/test_%.py)
+
+test-more: $(VENV)/has-test $(VENV)/has-test-more  ## Run the slowest tests: environments of other packages, eight devices
+	$(RUN)python -m pytest -n $(WORKERS) --dist worksteal $(MORE:%=tests/test_%.py) \
+		'tests/test_docs.py::test_code_of_a_page_runs_and_prints_what_follows_it[docs/environments.md]'
 
 # A part of the tests on versions newer than constraints.txt has, in an environment of its own without gymnax,
 # which the newest jax may break. Where there is no newer Python it succeeds, and says that nothing was run.
@@ -44,9 +51,9 @@ run-newest: $(VENV)/bin/python
 	@$(RUN)python -c 'import sys, jax; print("Python", sys.version.split()[0], "with jax", jax.__version__)'
 	$(RUN)python -m pytest -n $(WORKERS) --dist worksteal $(NEWEST:%=tests/test_%.py)
 
-# Not in `test`: these bring 600 MB, and their environments compile for a minute.
+# These bring 600 MB, and their environments compile for a minute.
 OTHERS := playground craftax xminigrid
-test-environments: $(VENV)/has-test $(OTHERS:%=$(VENV)/has-%)  ## Run the tests of environments, also of those that `test` skips
+test-environments: $(VENV)/has-test-more $(OTHERS:%=$(VENV)/has-%)  ## Run the tests of environments, also of those that `test-more` skips
 	$(RUN)python -m pytest -n $(WORKERS) tests/test_brax.py tests/test_grid_worlds.py tests/test_environment_training.py \
 		tests/test_jumanji.py tests/test_pgx.py tests/test_jaxmarl.py tests/test_pettingzoo.py
 

@@ -52,6 +52,8 @@ def test_code_of_a_page_runs_and_prints_what_follows_it(
     """The blocks of a page share their names; a ```text block after one is what it prints."""
     monkeypatch.chdir(tmp_path)
     if page in OTHERS:
+        for package in ("jumanji", "pgx", "brax", "jaxmarl", "pettingzoo"):
+            pytest.importorskip(package, reason=f"{package} is not installed: make test-more")
         request.getfixturevalue("lenient")
     names: dict = {"__name__": f"page_{Path(page).stem}"}
     for code, text in _BLOCK.findall((ROOT / page).read_text()):
