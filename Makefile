@@ -25,7 +25,7 @@ demo: $(VENV)/has-demo $(PACKAGE:%=$(VENV)/has-%)  ## Train five CartPole polici
 	$(RUN)python examples/demo.py $(if $(ENV),--env $(ENV))
 
 # Left to `test-more`: other people's environments and trainers, and every config on eight devices.
-MORE := brax campaigns devices environment_training grid_worlds gymnasium_training jaxmarl jumanji multi_agent orbax \
+MORE := bare_install brax campaigns devices environment_training grid_worlds gymnasium gymnasium_training jaxmarl jumanji multi_agent orbax \
 	pettingzoo pgx population_example scaling
 test: $(VENV)/has-test  ## Run the tests, all but the slowest
 	$(RUN)python -m pytest -n $(WORKERS) --dist worksteal $(MORE:%=--ignore=tests/test_%.py)
@@ -36,7 +36,7 @@ test-more: $(VENV)/has-test $(VENV)/has-test-more  ## Run the slowest tests: env
 
 # A part of the tests on versions newer than constraints.txt has, in an environment of its own without gymnax,
 # which the newest jax may break. Where there is no newer Python it succeeds, and says that nothing was run.
-NEWEST := policy contract modes fingerprint file_format files static
+NEWEST := policy modes fingerprint file_format files static
 newest:  ## Run the tests of the core on the newest Python and the newest jax there are
 	@for python in python3.13 python3.12 $(wildcard $(foreach v,3.13 3.12,$(HOME)/.pyenv/versions/$v.*/bin/python)); do \
 	    if $$python -c '' 2>/dev/null; then \

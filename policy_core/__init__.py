@@ -1,8 +1,8 @@
 """Actor-critic policies as plain `(params, config)` pairs under pure functions.
 
 Beside the names below these modules are public: `contract` (all protocols), `spaces`, `networks`,
-`encoders`, `memory`, `heads`, `distributions`, `files`, `surgery`, `population`, `errors`, and,
-imported by itself, `testing`.
+`encoders`, `memory`, `heads`, `distributions`, `files`, `surgery`, `population`, `env_actions`, `errors`,
+and, imported by itself, `testing`.
 """
 
 import warnings
@@ -11,6 +11,7 @@ from policy_core import (
     contract,
     distributions,
     encoders,
+    env_actions,
     errors,
     files,
     heads,
@@ -71,8 +72,8 @@ __all__ = [
     "summary", "to_bytes", "trainable", "transplant", "update_statistics", "value", "verify",
 ]  # fmt: skip
 _MODULES = (
-    contract, distributions, encoders, errors, files, heads, memory, networks, population, spaces,
-    surgery,
+    contract, distributions, encoders, env_actions, errors, files, heads, memory, networks, population,
+    spaces, surgery,
 )  # fmt: skip
 
 _serialize_tuples(*_MODULES)

@@ -300,6 +300,12 @@ ALTERNATIVES: list[tuple[Any, dict[str, list[Any]]]] = [
     ),
     (pc.networks.LayerNorm(), {"epsilon": [1e-6]}),
     (pc.networks.Sequential((pc.MLP(),)), {"networks": [(), (pc.MLP(), pc.MLP())]}),
+    (
+        pc.env_actions.InEnvActions(
+            pc.ActorCriticConfig(observation_space=pc.Box(), action_space=pc.Box(low=-1.0, high=1.0))
+        ),
+        {"config": [pc.ActorCriticConfig(observation_space=pc.Box(), action_space=pc.Discrete(2))]},
+    ),
     (pc.memory.FrameStack(3), {"frames": [4], "fill": ["first"]}),
     (pc.NatureCNN(), {"size": [5]}),
     (pc.ImpalaCNN(), {"channels": [(16,), (16, 32)], "blocks": [1], "size": [5]}),

@@ -65,13 +65,24 @@ class Source:
         }
         return [f"{prefix}.{i}" for i in sorted(found)]
 
-    def mlp(self, path: str, prefix: str) -> tuple[int, ...]:
-        """The layers of a `Sequential` into an `MLP`, and their widths."""
+    def mlp(self, path: str, prefix: str, head: str = "") -> tuple[int, ...]:
+        """The layers of a `Sequential` into an `MLP`, the last one into `head` if given; the widths."""
         widths = []
-        for i, name in enumerate(self.layers(prefix)):
+        names = self.layers(prefix)
+        if head and names:
+            self.linear(head, names.pop())
+        for i, name in enumerate(names):
             self.linear(f"{path}/hidden_{i}", name)
             widths.append(len(self.params[f"{path}/hidden_{i}/bias"]))
         return tuple(widths)
+
+    def lstm(self, path: str, name: str, layer: int = 0) -> None:
+        """A layer of an LSTM of torch, whose two biases are added; the order of the gates is the same."""
+        for part, kind in (("input", "ih"), ("recurrent", "hh")):
+            weight = f"{name}.weight_{kind}_l{layer}"
+            self.put(f"{path}/{part}/kernel", self.take(weight, "").T, weight)
+        biases = [f"{name}.bias_{kind}_l{layer}" for kind in ("ih", "hh")]
+        self.put(f"{path}/input/bias", sum(self.take(bias, "") for bias in biases), *biases)
 
     def finish(self, config: Any, metadata: dict[str, str]) -> Imported:
         """The policy, once every leaf has been taken.

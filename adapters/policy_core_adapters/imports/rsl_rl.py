@@ -109,21 +109,19 @@ def _policy(
     metadata: dict[str, str],
 ) -> Imported:
     fields: dict[str, Any] = {"critic": None, "memory_sharing": "shared"}
-    *hidden, last = source.layers("actor")
     if memory:
         fields["memory"] = pc.LSTM(source.left[f"{memory}.weight_hh_l0"].shape[1])
         fields["memory_sharing"] = "actor"
         inputs = source.left[f"{memory}.weight_ih_l0"].shape[1]
-        _lstm(source, "actor/memory", memory)
+        _memory(source, "actor/memory", memory)
     else:
-        inputs = source.left[f"{source.layers('actor')[0]}.weight"].shape[1]
-    widths = []
-    for i, name in enumerate(hidden):
-        source.linear(f"actor/tower/hidden_{i}", name)
-        widths.append(len(source.params[f"actor/tower/hidden_{i}/bias"]))
-    source.linear("actor/head", last)
+        if not (layers := source.layers("actor")):
+            raise pc.errors.FileError(
+                f"actor: there are no layers actor.0, ...; there are {sorted(source.left)[:20]}"
+            )
+        inputs = source.left[f"{layers[0]}.weight"].shape[1]
+    fields["actor"] = pc.MLP(source.mlp("actor/tower", "actor", "actor/head"), activation=activation)
     outputs = len(source.params["actor/head/bias"])
-    fields["actor"] = pc.MLP(tuple(widths), activation=activation)
     fields["observation_space"] = pc.Box(shape=(inputs,))
     fields["action_space"] = pc.Box(shape=(outputs,))
     scale = pc.Scale(std="fixed", log_std=0.0)
@@ -152,24 +150,14 @@ def _critic(source: Source, fields: dict[str, Any], critic: str, inputs: int, ac
         )
     if recurrent:
         fields["memory_sharing"] = "separate"
-        _lstm(source, "critic/memory", "memory_c.rnn")
-    *hidden, last = source.layers(critic)
-    widths = []
-    for i, name in enumerate(hidden):
-        source.linear(f"critic/tower/hidden_{i}", name)
-        widths.append(len(source.params[f"critic/tower/hidden_{i}/bias"]))
-    source.linear("critic/head", last)
-    fields["critic"] = pc.MLP(tuple(widths), activation=activation)
+        _memory(source, "critic/memory", "memory_c.rnn")
+    fields["critic"] = pc.MLP(source.mlp("critic/tower", critic, "critic/head"), activation=activation)
 
 
-def _lstm(source: Source, path: str, name: str) -> None:
+def _memory(source: Source, path: str, name: str) -> None:
     if f"{name}.weight_ih_l1" in source:
         raise pc.errors.FileError(f"{name}: an LSTM of several layers is not known here")
-    for part, kind in (("input", "ih"), ("recurrent", "hh")):
-        weight = f"{name}.weight_{kind}_l0"
-        source.put(f"{path}/{part}/kernel", source.take(weight, "").T, weight)
-    biases = [f"{name}.bias_{kind}_l0" for kind in ("ih", "hh")]
-    source.put(f"{path}/input/bias", sum(source.take(bias, "") for bias in biases), *biases)
+    source.lstm(path, name)
 
 
 def _statistics(source: Source, fields: dict[str, Any], name: str) -> None:

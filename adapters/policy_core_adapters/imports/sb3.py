@@ -238,7 +238,7 @@ def _towers(source: Source, fields: dict[str, Any], activation: str) -> None:
 
 
 def _memories(source: Source, fields: dict[str, Any]) -> None:
-    """LSTMs of torch, whose two biases are added; the order of the gates is the same."""
+    """The LSTMs of a recurrent policy."""
     owners = {"actor": "lstm_actor", "critic": "lstm_critic"}
     sizes: dict[str, list[int]] = {}
     for owner, name in owners.items():
@@ -259,12 +259,7 @@ def _memories(source: Source, fields: dict[str, Any]) -> None:
     for owner, name in owners.items():
         front = "memory" if fields["memory_sharing"] == "shared" else f"{owner}/memory"
         for i in range(len(sizes[owner])):
-            path = front if len(cells) == 1 else f"{front}/layer_{i}"
-            for part, kind in (("input", "ih"), ("recurrent", "hh")):
-                weight = f"{name}.weight_{kind}_l{i}"
-                source.put(f"{path}/{part}/kernel", source.take(weight, "").T, weight)
-            biases = [f"{name}.bias_{kind}_l{i}" for kind in ("ih", "hh")]
-            source.put(f"{path}/input/bias", sum(source.take(bias, "") for bias in biases), *biases)
+            source.lstm(front if len(cells) == 1 else f"{front}/layer_{i}", name, i)
 
 
 def _statistics(source: Source, value: Any, space: Any) -> dict[str, Any]:

@@ -116,7 +116,7 @@ CHECKS: dict[str, Check] = {
     "temperature": _or_none(_positive),
     "layers": _many(_config),
     "encoders": _pairs(_name, _config),
-    "network": _config,
+    **dict.fromkeys(("network", "config"), _config),
     "parents": _pairs(_name, _many(_name)),
     "masks": _pairs(_name, _text),
 }

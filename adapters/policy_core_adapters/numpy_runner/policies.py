@@ -151,4 +151,14 @@ def _choice(
     return dependent(space, box_head, inner, head, inputs, dtype, temperature, between, given.mask_functions)
 
 
-POLICIES: dict[str, Callable[..., Runner]] = {"policy_core/ActorCriticConfig": _actor_critic}
+def _in_env_actions(fields: dict[str, Any], params: dict[str, Any], given: Given) -> Runner:
+    """The actions of a runner are environment actions in any case."""
+    only(fields, "InEnvActions", "config")
+    runner: Runner = find(POLICIES, fields["config"], "policy")(fields["config"]["fields"], params, given)
+    return runner
+
+
+POLICIES: dict[str, Callable[..., Runner]] = {
+    "policy_core/ActorCriticConfig": _actor_critic,
+    "policy_core/InEnvActions": _in_env_actions,
+}
