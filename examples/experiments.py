@@ -233,6 +233,7 @@ def lineages(path: Path, history: dict[str, np.ndarray], best: int) -> None:
     matplotlib.use("Agg")
     from matplotlib import pyplot
     from matplotlib.collections import LineCollection
+    from matplotlib.ticker import MaxNLocator
 
     source, returns = history["source"][:-1], history["return"]
     generations = np.arange(len(returns))
@@ -251,7 +252,7 @@ def lineages(path: Path, history: dict[str, np.ndarray], best: int) -> None:
         panel.add_collection(LineCollection([*np.stack(lines, 1)], colors=colors, lw=0.8, alpha=0.7))
         panel.plot(generations, x[generations, line], color="black", lw=1.8, label="of the best")
         panel.set(title=name.replace("_", " "), yscale="linear" if name == "return" else "log")
-        panel.xaxis.get_major_locator().set_params(integer=True)
+        panel.xaxis.set_major_locator(MaxNLocator(integer=True))
         panel.spines[["top", "right"]].set_visible(False)
     panels["A"].legend(frameon=False)
     canvas.supxlabel("generation", fontsize=10)

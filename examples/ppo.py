@@ -96,7 +96,7 @@ def make_train(
         policy_key, env_key, key = jax.random.split(key, 3)
         policy: Any = pc.init(config, key=policy_key)
         observation, env_state = jax.vmap(env.reset)(jax.random.split(env_key, hyper.num_envs))
-        policy_state = jax.vmap(lambda _: pc.reset(policy))(jnp.arange(hyper.num_envs))
+        policy_state = pc.reset(policy, batch=(hyper.num_envs,))
         zeros = jnp.zeros(hyper.num_envs)
         return Runner(
             policy, optimizer.init(policy), policy_state, env_state, observation, zeros == 0, zeros, key

@@ -1,5 +1,6 @@
 """The toy environments: what is claimed of their optimum, and that everything stays in its space."""
 
+import importlib
 import itertools
 from typing import Any
 
@@ -35,6 +36,12 @@ def hybrid_step(charge: int, jobs: int, hardness: np.ndarray, tool: int, force: 
     reward, after, done = jax.vmap(lambda h: jax.vmap(lambda f: one(h, f))(force))(hardness)
     assert np.ptp(np.asarray(after)) == 0  # what comes next depends on the tool alone
     return np.asarray(reward), int(after[0, 0]), bool(done[0, 0])
+
+
+def test_every_package_by_name_has_an_adapter() -> None:
+    for package in environments.PACKAGES:
+        adapter = importlib.import_module(f"policy_core_adapters.{package}")
+        assert callable(adapter.make)
 
 
 def test_the_optimum_of_hybrid_is_right() -> None:

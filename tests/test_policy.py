@@ -386,3 +386,51 @@ def test_checked_mask_reports_a_row_that_allows_nothing() -> None:
     assert check(bits_only)[0].get() is None
     empty = {**full, "x": (full["x"][0], (jnp.ones(2, bool), jnp.zeros(3, bool)))}
     assert "action_mask: a row allows nothing" in check(empty)[0].get()
+
+
+@pytest.mark.usefixtures("unchecked")
+def test_first_states_of_several_environments():
+    policy = pc.init(config(pc.Discrete(4), memory=pc.GRU(5, learned_start=True)), key=jax.random.key(0))
+    one = pc.reset(policy)
+    for batch in [(3,), (2, 3), (0,), ()]:
+        states = pc.reset(policy, batch=batch)
+        assert states["shared"].shape == (*batch, 5)
+        assert np.array_equal(states["shared"], np.broadcast_to(one["shared"], (*batch, 5)))
+        assert pc.reset(policy, key=jax.random.key(0), batch=batch)["shared"].shape == (*batch, 5)
+    nested = jax.vmap(lambda x: pc.reset(policy, batch=(3,))["shared"] + x)(jnp.zeros(2))
+    assert nested.shape == (2, 3, 5)
+    assert pc.reset(pc.init(config(pc.Discrete(4)), key=jax.random.key(0)), batch=(3,)) == ()
+    for batch in (3, (-1,), (1.0,), "ab"):
+        with pytest.raises(
+            StructureError, match=r"^batch: got .*, expected a tuple of sizes, such as \(32,\)"
+        ):
+            pc.reset(policy, batch=batch)
+
+
+def test_first_states_with_a_key_differ():
+    class Start:
+        """A policy whose first state is random."""
+
+        observation_space: pc.contract.Space[Any] = pc.Box(shape=(2,))
+        action_space: pc.contract.Space[Any] = pc.Discrete(2)
+
+        def init(self, *, key: Any) -> Any:
+            return {"scale": jnp.ones(())}
+
+        def initial_state(self, params: Any, *, key: Any = None) -> Any:
+            return jnp.zeros(2) if key is None else params["scale"] * jax.random.normal(key, (2,))
+
+        def forward(self, params: Any, state: Any, observation: Any, *, action_mask: Any = None) -> Any:
+            return state, pc.distributions.Categorical(state, action_mask, self.action_space), jnp.zeros(())
+
+        def env_action(self, action: Any) -> Any:
+            return action
+
+        def policy_action(self, env_action: Any) -> Any:
+            return env_action
+
+    config_class = pc.static(Start)
+    policy = pc.init(config_class(), key=jax.random.key(0))
+    states = pc.reset(policy, key=jax.random.key(1), batch=(2, 3))
+    assert states.shape == (2, 3, 2)
+    assert len(np.unique(np.asarray(states))) == 12

@@ -40,14 +40,15 @@ from policy_core.contract import (
     Value,
     ValuePrediction,
 )
+from policy_core.errors import StructureError
 from policy_core.trees import varying_as
 
 _P = ParamSpec("_P")
 _R = TypeVar("_R")
 
 
-def jit(function: Callable[_P, _R], /) -> Callable[_P, _R]:
-    """`jax.jit` of a function of a policy, whose config is a static argument.
+def jit(function: Callable[_P, _R], /, *, static: tuple[str, ...] = ()) -> Callable[_P, _R]:
+    """`jax.jit` of a function of a policy, whose config is a static argument, as are those of these names.
 
     JAX hashes the structure of a pair without its config, so that the configs of pairs of one
     structure would be searched one by one at every call. A static argument is found by its hash.
@@ -73,7 +74,7 @@ def jit(function: Callable[_P, _R], /) -> Callable[_P, _R]:
     first = [inspect.Parameter(name, inspect.Parameter.POSITIONAL_ONLY) for name in ("params", "config")]
     # For the errors of JAX, and the name of the compiled module in a profile.
     apart.__name__, apart.__signature__ = function.__name__, inspect.Signature([*first, *others])  # type: ignore[attr-defined]
-    compiled = jax.jit(apart, static_argnums=1, inline=True)
+    compiled = jax.jit(apart, static_argnums=1, static_argnames=static, inline=True)
     jitted = with_pair(compiled)
     for name in ("lower", "trace", "eval_shape"):
         setattr(jitted, name, with_pair(getattr(compiled, name)))
@@ -119,13 +120,23 @@ def _init(config: Any, key: Any) -> Any:
     return config.init(key=key), config
 
 
-@jit
-def reset(policy: Policy[Params, State, Observation, Action], *, key: Key | None = None) -> State:
+@functools.partial(jit, static=("batch",))
+def reset(
+    policy: Policy[Params, State, Observation, Action],
+    *,
+    key: Key | None = None,
+    batch: tuple[int, ...] = (),
+) -> State:
     """The state at the start of an episode; `()` for a policy without memory.
 
     Args:
         policy: the pair.
         key: consumed, for policies whose first state is random; None for the deterministic one.
+        batch: axes in front of each leaf, such as `(32,)` for as many environments. With a key, each state
+            has one of its own.
+
+    Raises:
+        StructureError: for a batch that is no tuple of sizes.
 
     Example:
         >>> import jax
@@ -140,8 +151,20 @@ def reset(policy: Policy[Params, State, Observation, Action], *, key: Key | None
     params, config = pair(policy)
     check_params(params, config)
     check_key(key)
-    state: State = varying_as(config.initial_state(params, key=key), params, key)
-    return state
+    if not isinstance(batch, tuple) or not all(type(size) is int and size >= 0 for size in batch):
+        raise StructureError(f"batch: got {batch!r}, expected a tuple of sizes, such as (32,)")
+
+    def initial(key: Key | None) -> State:
+        return config.initial_state(params, key=key)
+
+    if key is None:
+        state = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (*batch, *leaf.shape)), initial(None))
+    else:
+        for _ in batch:
+            initial = jax.vmap(initial)
+        state = initial(jax.random.split(key, batch) if batch else key)
+    result: State = varying_as(state, params, key)
+    return result
 
 
 @jit

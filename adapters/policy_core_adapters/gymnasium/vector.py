@@ -70,7 +70,7 @@ class VectorLoop:
         ... )
         >>> policy = pc.init(config, key=jax.random.key(0))
         >>> turn = loop.reset(seed=0)
-        >>> states = jax.vmap(lambda _: pc.reset(policy))(np.arange(3))
+        >>> states = pc.reset(policy, batch=(3,))
         >>> states, actions = jax.vmap(lambda s, o, f: pc.act(policy, s, o, is_first=f))(
         ...     states, turn.observation, turn.is_first
         ... )
