@@ -184,7 +184,11 @@ def test_a_config_is_traced_over_members_and_data(name: str) -> None:
     assert made == shapes[0]
 
 
-RUN = [("manual", "normalized"), ("manual", "parts"), ("explicit", "normalized"), ("explicit", "gru")]
+RUN = [
+    *(("manual", name) for name in ("normalized", "parts")),
+    *(("explicit", name) for name in ("normalized", "gru")),
+    *(("jit", name) for name in ("normalized", "gru", "squashed", "image")),
+]
 
 
 @pytest.mark.parametrize(("way", "name"), RUN)
@@ -192,7 +196,7 @@ def test_members_and_data_on_eight_devices_give_what_one_gives(way: str, name: s
     config = cases.CONFIGS[name]
     call = arguments(config)
     expected = jax.jit(jax.vmap(update))(*call)
-    mesh = mesh_of("Auto" if way == "manual" else "Explicit", population=4, data=2)
+    mesh = mesh_of("Explicit" if way == "explicit" else "Auto", population=4, data=2)
     members, split = (NamedSharding(mesh, P(*axes)) for axes in (("population",), ("population", "data")))
     function = manual(config) if way == "manual" else jax.vmap(update)
     put = jax.device_put(call[0], members), *jax.device_put(call[1:], split)
