@@ -14,7 +14,7 @@ import jax
 import numpy as np
 
 import policy_core as pc
-from policy_core_adapters.gymnax import space_of
+from policy_core_adapters.gymnasium import space_of, to_observation
 from policy_core_adapters.multi_agent import Group, MultiAgentStep, grouped, stack, unstack
 
 SEEN, MASK = "observation", "action_mask"
@@ -178,18 +178,7 @@ def _parts(space: pc.contract.Space, whole: Any, info: Any) -> tuple[Any, Any]:
     mask = (info or {}).get(MASK)
     if isinstance(whole, Mapping) and set(whole) == {SEEN, MASK}:
         whole, mask = whole[SEEN], whole[MASK]
-    observation = jax.tree.map(
-        lambda leaf, x: np.asarray(x).astype(leaf.dtype), space.struct(), _plain(space, whole)
-    )
-    return observation, None if mask is None else np.asarray(mask).astype(bool)
-
-
-def _plain(space: pc.contract.Space, value: Any) -> Any:
-    if isinstance(space, pc.Dict):
-        return {name: _plain(part, value[name]) for name, part in space.spaces}
-    if isinstance(space, pc.Tuple):
-        return tuple(_plain(part, x) for part, x in zip(space.spaces, value, strict=True))
-    return value
+    return to_observation(space, whole), None if mask is None else np.asarray(mask).astype(bool)
 
 
 def _zeros(space: pc.contract.Space) -> Any:

@@ -5,9 +5,9 @@ from pathlib import Path
 from typing import Any
 
 from policy_core.files import replay
-from policy_core.files.document import check_start, read_lazily, write
-from policy_core.files.policies import PathLike, policy_of
-from policy_core.files.storage import Blocks, write_atomically
+from policy_core.files.document import write
+from policy_core.files.policies import PathLike, opened, policy_of
+from policy_core.files.storage import write_atomically
 
 
 def extract(
@@ -28,9 +28,7 @@ def extract(
         SelfTestError: if the member does not act as it did when it was saved; nothing is written.
         OSError: if a file cannot be read or written.
     """
-    with open(path, "rb", buffering=0) as file:
-        check_start(memoryview(file.read(64)))
-        whole = read_lazily(Blocks(file))
+    with opened(path) as whole:
         each = all(row.shape[: len(whole.batch)] == whole.batch for row in whole.extra)
         document = whole.member(member, ("leaves", "self_test", *["extra"] * each))
     policy = policy_of(document)

@@ -1,7 +1,8 @@
 """The functions of policy files: `save`, `load`, `verify`, and their variants for bytes."""
 
+import contextlib
 import os
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any, TypeAlias, TypeVar, overload
 
@@ -290,9 +291,16 @@ def read_document(path: PathLike, member: tuple[int, ...] | int | None = None, *
     """The checked document of a file, or of one member, with its part of the tables that are asked for."""
     if member is None:
         return read(*read_file(Path(path), check_start))
+    with opened(path) as document:
+        return document.member(member, tables)
+
+
+@contextlib.contextmanager
+def opened(path: PathLike) -> Iterator[Document]:
+    """The document of a file that is read, and verified, where its rows are asked for."""
     with open(path, "rb", buffering=0) as file:
         check_start(memoryview(file.read(64)))
-        return read_lazily(Blocks(file)).member(member, tables)
+        yield read_lazily(Blocks(file))
 
 
 _TOLERANCE = 1e-3

@@ -120,7 +120,8 @@ def read_file(path: Path, check_start: Callable[[memoryview], Any]) -> tuple[mem
         if status.st_size <= 2 * _PIECE:
             data = _aligned(status.st_size)
             return data[: _fill(file, data)].toreadonly(), None
-        check_start(memoryview(os.pread(file.fileno(), 64, 0)))
+        check_start(memoryview(file.read(64)))
+        file.seek(0)
         return _read_and_hash(file, content_size(status.st_size), _aligned(status.st_size))
 
 

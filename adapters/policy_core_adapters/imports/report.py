@@ -95,9 +95,5 @@ class Source:
                 f"the leaf {min(self.left)!r} has no place in the policy, nor have {len(self.left) - 1} "
                 "others; nothing is left out silently"
             )
-        policy = pc.surgery.from_leaves(config, {name: _single(x) for name, x in self.params.items()})
+        policy = pc.surgery.from_leaves(config, self.params)
         return Imported(policy, dict(sorted(self.report.items())), metadata)
-
-
-def _single(array: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    return array.astype(np.float32) if array.dtype == np.float64 else array
