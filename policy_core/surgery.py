@@ -133,7 +133,7 @@ def from_leaves(config: ActorCritic, leaves: Mapping[str, Any], *, batch: tuple[
 
     Raises:
         StructureError: for a path that is missing or none of the config's, with all of them; for an array of
-            another shape or kind of dtype.
+            another shape or kind of dtype, or with a number that the dtype cannot hold.
 
     Example:
         >>> import jax
@@ -169,7 +169,14 @@ def from_leaves(config: ActorCritic, leaves: Mapping[str, Any], *, batch: tuple[
         kinds = [kind for kind in (jnp.floating, jnp.integer, jnp.bool_) if jnp.issubdtype(one.dtype, kind)]
         if array.dtype != one.dtype and not (kinds and jnp.issubdtype(array.dtype, kinds[0])):
             raise StructureError(f"leaves[{name!r}]: got dtype {array.dtype}, expected {one.dtype}")
-        arrays.append(jnp.asarray(array) if array.dtype == one.dtype else jnp.asarray(array, one.dtype))
+        if array.dtype != one.dtype and isinstance(array, np.ndarray):
+            with np.errstate(over="ignore"):
+                array, wide = array.astype(one.dtype), array
+            if not np.array_equal(np.isfinite(array), np.isfinite(wide)) or (
+                np.issubdtype(wide.dtype, np.integer) and not np.array_equal(array, wide)
+            ):
+                raise StructureError(f"leaves[{name!r}]: got a number beyond {one.dtype}")
+        arrays.append(jnp.asarray(array, one.dtype))
     return jax.tree.unflatten(jax.tree.structure(struct), arrays), config
 
 

@@ -300,6 +300,8 @@ def test_leaves_go_out_and_come_in():
         StructureError, match=r"^leaves\['actor/head/bias'\]: got dtype int64, expected float32$"
     ):
         from_leaves(config, {**found, "actor/head/bias": np.zeros((2, 2), np.int64)}, batch=(2,))
+    with pytest.raises(StructureError, match=r"^leaves\['actor/head/bias'\]: got a number beyond float32$"):
+        from_leaves(config, {**found, "actor/head/bias": np.full((2, 2), 1e300)}, batch=(2,))
     with pytest.raises(
         StructureError, match=r"^leaves: 'actor/head/bias' float32\(2,\) is missing, and \d+ others"
     ):

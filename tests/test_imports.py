@@ -205,25 +205,25 @@ def test_a_policy_with_a_shared_network_is_that_of_its_leaves(tmp_path):
 
 
 def test_images_with_their_channels_first(tmp_path):
-    channels, size = 2, 36
+    channels, height, width = 2, 44, 52  # of which 2 x 3 pixels are left, so that their order counts
     convolutions = [("cnn.0", channels, 32, 8, 4), ("cnn.2", 32, 64, 4, 2), ("cnn.4", 64, 64, 3, 1)]
     leaves: dict[str, np.ndarray] = {}
     for name, inputs, outputs, side, _ in convolutions:
         kernel = RNG.standard_normal((outputs, inputs, side, side)) / math.sqrt(inputs * side * side)
         leaves[f"features_extractor.{name}.weight"] = kernel.astype(np.float32)
         leaves[f"features_extractor.{name}.bias"] = (0.1 * RNG.standard_normal(outputs)).astype(np.float32)
-    leaves |= dense("features_extractor.linear.0", 64, 16)
+    leaves |= dense("features_extractor.linear.0", 64 * 2 * 3, 16)
     leaves |= {
         name.replace("features", f"{owner}_features"): leaf
         for name, leaf in leaves.items()
         for owner in ("pi", "vf")
     }
     leaves |= {**dense("action_net", 16, 3), **dense("value_net", 16, 1)}
-    image = sb3_box((channels, size, size), 0, 255, "uint8")
+    image = sb3_box((channels, height, width), 0, 255, "uint8")
     (tmp_path / "file").write_bytes(sb3_file(leaves, image, sb3_space("Discrete", n=3, start=0)))
     found = sb3.load(tmp_path / "file")
-    assert found.policy[1].observation_space.shape == (size, size, channels)
-    x = RNG.integers(0, 256, (channels, size, size)).astype(np.uint8)
+    assert found.policy[1].observation_space.shape == (height, width, channels)
+    x = RNG.integers(0, 256, (channels, height, width)).astype(np.uint8)
     y = x.astype(np.float64) / 255
     for name, _, _, side, stride in convolutions:
         windows = np.lib.stride_tricks.sliding_window_view(y, (side, side), (1, 2))[:, ::stride, ::stride]
@@ -464,6 +464,7 @@ PICKLES: dict[str, Any] = {
     "a dtype by expression": lambda: b"cnumpy\ndtype\n(S'(2,'\ntR.",
     "an array of 2^40": lambda: pickled(_Call(_Named("numpy.core.multiarray", "_reconstruct"), _Named("numpy", "ndarray"), (0,), b"b", state=(1, (2**40,), _Call(_Named("numpy", "dtype"), "f4"), False, b"")))[0],
     "a memo of 2^32": lambda: b"\x80\x02]r\xff\xff\xff\xff.",
+    "a memo of 2^26, which there is memory for": lambda: b"\x80\x02]r\x00\x00\x00\x04.",
     "bytes of 2^40": lambda: b"\x80\x04\x8e" + (2**40).to_bytes(8, "little") + b".",
     "deep": lambda: _deep(100_000),
     "a list in itself": lambda: b"\x80\x02]q\x00h\x00a.",
