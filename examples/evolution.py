@@ -32,7 +32,7 @@ def evolve(
     config: pc.ActorCriticConfig, env: Environment, key: jax.Array, generations: int
 ) -> tuple[Any, jax.Array]:
     """The mean of the last generation, and the returns `[generation, member]`."""
-    from evosax.algorithms import Open_ES
+    from evosax.algorithms import Open_ES  # pyright: ignore[reportMissingImports]
 
     init_key, key = jax.random.split(key)
     start = pc.init(config, key=init_key)
