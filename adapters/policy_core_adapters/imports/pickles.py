@@ -41,7 +41,8 @@ _CLASSES = re.compile(
     r"|stable_baselines3\.common\.vec_env\.vec_normalize VecNormalize"
     r"|torch\.nn\.modules\.activation \w+|torch\.nn\.modules\.linear Identity|torch\.optim\.\w+ \w+"
     r"|torch device|brax\.training\.acme\.running_statistics (RunningStatisticsState|NestedMeanStd)"
-    r"|brax\.training\.types UInt64|dotmap DotMap|flax\.core\.frozen_dict FrozenDict"
+    r"|brax\.training\.acme\.running_statistics NormalizationMode|brax\.training\.types UInt64"
+    r"|dotmap DotMap|flax\.core\.frozen_dict FrozenDict"
     r"|__torch__(\.\w+)* \w+"
 )
 _STORAGES = {
