@@ -242,7 +242,7 @@ def test_images_with_their_channels_first(tmp_path):
     [
         ({"use_sde": True}, r"^use_sde: log_std has the shape \(2,\), expected \(features, 2\)"),
         ({"more": dense("mlp_extractor.other", 2, 2)}, r"^the leaf 'mlp_extractor.other.bias' has no place in the"),
-        ({"more": {"features_extractor.mine.weight": np.ones(2)}}, r"^features_extractor_class: an extractor of its"),
+        ({"more": {"features_extractor.mine.weight": np.ones(2)}}, r"^features_extractor_class: the leaf 'feat"),
         ({"without": "value_net.bias"}, r"^the leaf 'value_net.bias' is missing"),
         ({"action_space": sb3_space("Dict", spaces={})}, r"^action_space: a Dict space is not known here"),
         ({"action_space": {"n": 2}}, r"^action_space: it is not a space of gym"),
@@ -293,6 +293,7 @@ def test_a_training_checkpoint_of_rsl_rl(tmp_path):
         "actor_obs_normalizer._std": np.float32([[1, 2, 0]]), "actor_obs_normalizer._var": np.float32([[1, 4, 0]]),
         "actor_obs_normalizer.count": np.float32(50),
     }  # fmt: skip
+    leaves |= {name.replace("actor_", "critic_"): leaf for name, leaf in leaves.items() if "_obs_" in name}
     state = {"model_state_dict": {name: _Tensor(leaf) for name, leaf in leaves.items()}, "iter": 3}
     (tmp_path / "file").write_bytes(torch_file(state))
     found = rsl_rl.load(tmp_path / "file", activation="tanh")
