@@ -248,11 +248,16 @@ class _Printer:
         return self.add("Cast", self.name(node.inputs[0]), out=out, to=dtype)
 
     def _linear(self, node: Node, out: str | None) -> str:
-        x, kernel, *bias = map(self.name, node.inputs)
-        if len(node.inputs[0].shape) == 1:
-            return self.add("Gemm", x, kernel, *bias, out=out)
-        y = self.add("MatMul", x, kernel, out=None if bias else out)
-        return self.add("Add", y, bias[0], out=out) if bias else y
+        x, kernel, *bias = node.inputs
+        rest = list(map(self.name, bias))
+        if len(x.shape) == 1 and kernel.name not in self.graph.constants:
+            # Transposed: onnxruntime fuses DequantizeLinear and MatMul to one that rounds x to 8 bits, too.
+            weights = self.weights(kernel, lambda k: k.T, lambda s: s, 0)
+            return self.add("Gemm", self.name(x), weights, *rest, out=out, transB=1)
+        if len(x.shape) == 1:
+            return self.add("Gemm", self.name(x), self.name(kernel), *rest, out=out)
+        y = self.add("MatMul", self.name(x), self.name(kernel), out=None if bias else out)
+        return self.add("Add", y, *rest, out=out) if bias else y
 
     def _layer_norm(self, node: Node, out: str | None) -> str:
         x, *affine = map(self.name, node.inputs)

@@ -30,7 +30,7 @@ class Replay(NamedTuple):
     differing: int
     """Discrete numbers that differ, ties aside."""
     against: str
-    """"self-test", or "graph" where the file has none, or the action is drawn."""
+    """"self-test"; or "graph" where the file has none, the action is drawn, or kernels have 8 bits."""
     microseconds: float
     """A call, the median."""
 
@@ -84,7 +84,7 @@ def _off(x: Any, y: Any) -> float:
 
 def _recorded(lowered: Lowered) -> dict[str, Array]:
     """Name of an output to the rows that the self-test has of it; none where the action is another one."""
-    if lowered.noise:
+    if lowered.noise or lowered.int8:
         return {}
     names = {"env_action": "action", "action": "policy_action", "value": "value"}
     if lowered.config["type"].endswith("/InEnvActions"):
@@ -111,7 +111,7 @@ def _inputs(lowered: Lowered) -> Iterator[dict[str, Array]]:
         rows = {name: drawn[name] for name in seen}
     count = min((len(rows[name]) for name in seen), default=1)
     for i in range(min(count, _MOST_STEPS)):
-        yield others_of(lowered, rng, i == 0) | {name: rows[name][i] for name in seen}
+        yield others_of(lowered, rng, i == 0) | {name: np.asarray(rows[name][i]) for name in seen}
 
 
 def others_of(
