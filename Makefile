@@ -27,7 +27,7 @@ demo: $(VENV)/has-demo $(PACKAGE:%=$(VENV)/has-%)  ## Train five CartPole polici
 # Left to `test-more`: other people's environments, every config on eight devices, several processes, and
 # what runs in node and in Chromium.
 MORE := bare_install brax campaigns demo_page devices environment_training grid_worlds gymnasium gymnasium_training gymnax \
-	hosts javascript jaxmarl jumanji multi_agent orbax pettingzoo pgx population_example scaling
+	hosts javascript jaxmarl jumanji multi_agent onnx orbax pettingzoo pgx population_example scaling
 test: $(VENV)/has-test  ## Run the tests, all but the slowest
 	$(RUN)python -m pytest -n $(WORKERS) --dist worksteal $(MORE:%=--ignore=tests/test_%.py)
 
