@@ -224,7 +224,7 @@ def _scaled(head: Head) -> tuple[Callable[[Array], tuple[Array, Array]], Box]:
             x = np.logaddexp(x, math.log(least))
         return np.clip(x + math.log(factor), low, high) + heat
 
-    raw = _raw_of(scale) if scale["std"] == "state" else 0.0
+    raw = raw_of(scale) if scale["std"] == "state" else 0.0
     bound = head.fields.get("mean_bound")
 
     def mean(x: Array) -> Array:
@@ -247,7 +247,7 @@ def _scaled(head: Head) -> tuple[Callable[[Array], tuple[Array, Array]], Box]:
     return split, box
 
 
-def _raw_of(scale: dict[str, Any]) -> float:
+def raw_of(scale: dict[str, Any]) -> float:
     """The raw parameter that gives the initial log-std."""
     factor, least = scale.get("factor", 1.0), scale.get("min_std", 0.0)
     if scale.get("bounding", "clip") == "tanh":
