@@ -4,20 +4,35 @@ import os
 from typing import Any, NamedTuple
 
 import jax
-import jax.numpy as jnp
 import numpy as np
-from cases import LOW_PRECISION
+from cases import BOUNDED, LOW_PRECISION, SPACES, config
 from test_numpy_runner import CONFIGS as ALL
+from test_numpy_runner import SOME
 from test_numpy_runner import _policy as policy_of
 from test_numpy_runner import _random_mask as random_mask
 
 import policy_core as pc
 
-FULL = "POLICY_CORE_FULL" in os.environ  # 1,000 observations, else 60
-COUNT = 1000 if FULL else 60
+FULL = "POLICY_CORE_FULL" in os.environ  # every config and 1,000 observations, else a sample
+COUNT = 1000 if FULL else 100
 REFUSED = (*LOW_PRECISION, "act box bfloat16")
-CONFIGS = {name: config for name, config in ALL.items() if name not in REFUSED}
-TOLERANCE = 1e-5
+CONFIGS = {
+    **{name: config for name, config in ALL.items() if name not in REFUSED},
+    "in environment actions": pc.env_actions.InEnvActions(ALL["squashed"]),
+    "int boxes that others see": config(
+        pc.Tuple((SPACES["discrete with start"], pc.Box(low=-3, high=4, shape=(2,), dtype="int8"))),
+        autoregressive=pc.Autoregressive({1: (0,)}, network=pc.MLP((4,), activation="gelu")),
+    ),
+    "no frames": config(pc.Discrete(3), memory=pc.memory.FrameStack(1)),
+    "bounds that are far off": config(
+        pc.Box(low=(-1e6, 5.0), high=(0.0, 6.0), shape=(2,)),
+        box_head=pc.SquashedNormalHead(),
+        trunk=pc.MLP((4,), activation="elu"),
+    ),
+}
+SAMPLE = [name for name in CONFIGS if FULL or name in SOME or name not in ALL]
+WITH_MEMORY = [name for name in CONFIGS if getattr(CONFIGS[name], "memory", None) is not None]
+WITH_TIES = ("temperature", "autoregressive", "autoregressive bins", "bins")  # discrete parts that others see
 
 
 def others(graph: Any, mask: Any, seen: Any) -> Any:
@@ -43,19 +58,22 @@ class Steps(NamedTuple):
     policy_actions: Any
     values: Any
     log_probs: Any
-    logits_gap: Any
-    """How far the log-probability of the mode is above that of a uniform draw."""
 
 
-def steps_of(policy: Any, count: int = COUNT, masked: bool = True) -> Steps:
-    """Run a policy on random observations, under random masks, with a reset now and then."""
-    config = policy[1]
+def steps_of(policy: Any, count: int = COUNT, mask: Any = "rows") -> Steps:
+    """Run a policy on random observations, with a reset now and then, under random masks.
+
+    Args:
+        policy: `(params, config)`.
+        count: of steps.
+        mask: "rows" for masks of the layout of `full_mask`; or masks, with the steps in front.
+    """
+    space = policy[1].action_space
     rng, keys = np.random.default_rng(1), jax.random.split(jax.random.key(2), count)
-    observations = jax.vmap(lambda key: config.observation_space.sample(key=key))(keys)
-    masks = None
-    if masked:
-        rows = [random_mask(config.action_space.full_mask(), rng) for _ in range(count)]
-        masks = jax.tree.map(lambda *rows: np.stack(rows), *rows)
+    observations = jax.vmap(lambda key: policy[1].observation_space.sample(key=key))(keys)
+    if isinstance(mask, str):
+        rows = [random_mask(space.full_mask(), rng) for _ in range(count)]
+        mask = jax.tree.map(lambda *rows: np.stack(rows), *rows)
     is_first = np.arange(count) % 130 == 17
 
     @jax.jit
@@ -71,47 +89,81 @@ def steps_of(policy: Any, count: int = COUNT, masked: bool = True) -> Steps:
 
         return jax.lax.scan(step, pc.reset(policy), (observations, masks, is_first))[1]
 
-    results = run(observations, masks)
-    return Steps(*jax.tree.map(np.asarray, (observations, masks, is_first, *results)), None)
+    results = run(observations, mask)
+    return Steps(*jax.tree.map(np.asarray, (observations, mask, is_first, *results)))
+
+
+def before(policy: Any, steps: Steps) -> Any:
+    """The state before each step."""
+    start = pc.reset(policy)
+    return jax.tree.map(
+        lambda x, after: np.concatenate([np.asarray(x)[None], after[:-1]]), start, steps.states
+    )
+
+
+def feeds_of(lowered: Any, policy: Any, steps: Steps) -> dict[str, Any]:
+    """The inputs of all steps at once, each from the state that JAX was in before it."""
+    feeds = {**named(steps.observations, "observation"), **named(before(policy, steps), "state")}
+    feeds["is_first"] = steps.is_first
+    if lowered.masks:
+        feeds |= named(steps.masks, "action_mask")
+    return {name: np.asarray(feeds[name]) for name in lowered.graph.inputs}
+
+
+def outputs_of(name: str) -> tuple[str, ...]:
+    """All that is carried of a config."""
+    more = () if "beta" in name else ("log_prob",)
+    if name == "in environment actions":
+        return ("action", "value", "distribution")
+    return ("action", "policy_action", "value", "distribution", *more)
+
+
+def compare(name: str, steps: Steps, got: dict[str, Any]) -> None:
+    """Raise AssertionError unless outputs are those of JAX, within 1e-5 and but for ties."""
+    actions = named(steps.actions, "action")
+    count = len(steps.is_first)
+    same = np.ones(count, bool)
+    for key, want in actions.items():
+        assert (got[key].shape, got[key].dtype) == (want.shape, want.dtype), key
+        if want.dtype.kind != "f" or name in WITH_TIES:
+            same &= np.isclose(got[key], want, rtol=1e-5, atol=1e-5).reshape(count, -1).all(1)
+        else:
+            check_close(key, got[key], want)
+    assert (~same).sum() <= count // 200, "more than ties"
+    rest = {**named(steps.states, "next_state"), "value": steps.values}
+    rest = {key: x for key, x in rest.items() if np.size(x)}  # a FrameStack(1) has a leaf of no numbers
+    assert rest.keys() | actions.keys() <= got.keys()
+    for key, want in rest.items():
+        assert (got[key].shape, got[key].dtype) == (want.shape, want.dtype), key
+        check_close(key, got[key], want)
+    if "log_prob" in got:
+        check_close("log_prob", got["log_prob"][same], steps.log_probs[same])
+    policy_actions = named(steps.policy_actions, "policy_action")
+    for key in policy_actions.keys() & got.keys():
+        check_close(key, got[key][same], policy_actions[key][same])
+
+
+def check_close(name: str, got: Any, want: Any) -> None:
+    """Raise AssertionError unless within 1e-5, relative to what is above 1."""
+    want = np.asarray(want, np.float64)
+    off = np.max(np.abs(got - want) / np.maximum(1, np.abs(want)), initial=0.0)
+    assert off <= 1e-5, (name, off)
 
 
 def named(tree: Any, root: str) -> dict[str, Any]:
     """Leaves by the names that inputs and outputs of graphs have."""
     leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
-    return {"/".join([root, *(_key(entry) for entry in path)]): leaf for path, leaf in leaves}
+    return {"/".join([root, *map(_key, path)]): leaf for path, leaf in leaves}
 
 
 def _key(entry: Any) -> str:
     return str(getattr(entry, "key", getattr(entry, "idx", getattr(entry, "name", None))))
 
 
-def at(tree: Any, i: Any) -> Any:
-    """A step of a tree."""
-    return jax.tree.map(lambda x: x[i], tree)
-
-
-def saved(policy: Any, path: Any) -> Any:
-    """The path of a file with the policy and its self-test."""
-    pc.save(path, policy)
+def saved(policy: Any, path: Any, self_test: bool = False) -> Any:
+    """The path of a file with a policy."""
+    pc.save(path, policy, self_test=self_test)
     return path
 
 
-def close(got: Any, want: Any) -> bool:
-    """Within the tolerance, relative to what is above 1."""
-    want = np.asarray(want, np.float64)
-    return bool(np.all(np.abs(got - want) <= TOLERANCE * np.maximum(1, np.abs(want))))
-
-
-__all__ = [
-    "ALL",
-    "CONFIGS",
-    "MASKS",
-    "REFUSED",
-    "at",
-    "close",
-    "jnp",
-    "named",
-    "policy_of",
-    "saved",
-    "steps_of",
-]
+__all__ = ["ALL", "BOUNDED", "REFUSED", "policy_of"]

@@ -80,7 +80,7 @@ def _run_transpose(arrays: list[Array], attributes: Attributes) -> Array:
 
 
 # These know the rank of the element from `rank`, which the evaluator adds: from the array alone they cannot.
-OPS["reshape"] = Op(_reshape, lambda x, a: x[0].reshape(*_lead(x[0], a["rank"]), *a["shape"]))
+OPS["reshape"] = Op(_reshape, lambda x, a: x[0].reshape((*_lead(x[0], a["rank"]), *a["shape"])))
 OPS["broadcast"] = Op(_broadcast, lambda x, a: np.broadcast_to(x[0], (*_lead(x[0], a["rank"]), *a["shape"])))
 OPS["transpose"] = Op(_transpose, _run_transpose)
 OPS["concat"] = Op(_concat, lambda arrays, a: np.concatenate(arrays, a["axis"]))

@@ -47,6 +47,8 @@ class Lowered(NamedTuple):
     """Of the config, in hexadecimal digits."""
     self_test: dict[str, Array]
     """Path to array, the steps in front; empty if the file has none."""
+    int8: bool
+    """Whether kernels are kept in 8 bits."""
 
 
 def lower(
@@ -113,7 +115,14 @@ def lower(
     graph = context.graph.pruned()
     initial = {name: start for name, start in request.initial.items() if name in graph.inputs}
     return Lowered(
-        graph, initial, context.noises, context.masked, document.config, document.fingerprint, self_test
+        graph,
+        initial,
+        context.noises,
+        context.masked,
+        document.config,
+        document.fingerprint,
+        self_test,
+        int8,
     )
 
 

@@ -115,7 +115,7 @@ def _remember(
         if owner not in features and owner != "shared":
             continue  # the critic's, and no value was asked for
         given = Given(c, f"state/{owner}", request.initial, is_first)
-        part = params["memory"] if owner == "shared" else params[owner]["memory"]
+        part = (params if owner == "shared" else params[owner]).get("memory", {})
         state, y = memory(given, data, part, features["actor" if owner == "shared" else owner])
         for path, leaf in paths(state, f"next_state/{owner}").items():
             c.graph.output(path, leaf)
