@@ -17,7 +17,7 @@ text      numbers, arrays and indices
 
 import math
 import re
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -229,25 +229,29 @@ def _header(
     lines = [f"{x.name}: {TYPES[x.dtype]} {list(x.shape)}{_meaning(x, lowered)}" for x in (*inputs, *outputs)]
     if state:
         lines.append(
-            f"is_first: not 0 at the first step of an episode; then the state is that of {prefix}_reset"
+            f"is_first: not 0 at the first step of an episode, where the state is that of {prefix}_reset"
         )
     about = "".join(f" *   {line}\n" for line in lines)
     return (
         f"/* {prefix}_act: what the policy of the fingerprint\n * {lowered.fingerprint} does.\n *\n"
         f" * Arrays are in C order and must not overlap:\n{about} */\n"
         f"#ifndef {upper}_H\n#define {upper}_H\n\n#include <stdint.h>\n\n{sizes}\n"
-        f'#ifdef __cplusplus\nextern "C" {{\n#endif\n\n{declarations}\n#ifdef __cplusplus\n}}\n#endif\n\n#endif\n'
+        f'#ifdef __cplusplus\nextern "C" {{\n#endif\n\n{declarations}\n'
+        "#ifdef __cplusplus\n}\n#endif\n\n#endif\n"
     )
 
 
 def _meaning(argument: Argument, lowered: Lowered) -> str:
-    name: Any = argument.graph_name
-    if name.startswith("action_mask"):
-        return ", not 0 where allowed"
+    name, root = argument.graph_name, argument.graph_name.split("/")[0]
     if name in lowered.noise:
-        return {"uniform": ", random numbers, uniform from 0 on and below 1"}.get(
-            lowered.noise[name], ", random numbers, normal with mean 0 and variance 1"
-        )
-    return {"action": ", given to the environment", "value": ", the expected return"}.get(
-        name.split("/")[0], ""
-    )
+        return f", independent random numbers, {_NOISE[lowered.noise[name]]}"
+    return _MEANINGS.get(root, "")
+
+
+_NOISE = {"uniform": "uniform from 0 on and below 1", "normal": "normal with mean 0 and variance 1"}
+_MEANINGS = {
+    "action_mask": ", not 0 where allowed",
+    "action": ", for the environment",
+    "value": ", the expected return",
+    "log_prob": ", of the action (nats)",
+}

@@ -11,6 +11,15 @@ from policy_core_adapters.exports.lowering import Lowered
 
 _SAVED = {"action": "env_action", "policy_action": "action", "value": "value", "log_prob": "log_prob"}
 
+_OFF = """/* Relative to max(1, |wanted|); infinite if one is no number and the other is not the same. */
+static float P_off(float got, float wanted) {
+    const float size = fabsf(wanted) > 1.0f ? fabsf(wanted) : 1.0f, off = fabsf(got - wanted) / size;
+    if (got == wanted || (got != got && wanted != wanted)) return 0.0f;
+    return off == off ? off : INFINITY;
+}
+
+"""
+
 
 def main_of(lowered: Lowered, prefix: str, state: Any, inputs: Any, outputs: Any, tolerance: float) -> str:
     """The program, to be compiled under a macro; nothing if the file has no self-test."""
@@ -70,14 +79,7 @@ def main_of(lowered: Lowered, prefix: str, state: Any, inputs: Any, outputs: Any
 #include <time.h>
 
 {tables}
-/* Relative to max(1, |wanted|); infinite if one is no number and the other is not the same. */
-static float {prefix}_off(float got, float wanted) {{
-    const float size = fabsf(wanted) > 1.0f ? fabsf(wanted) : 1.0f, off = fabsf(got - wanted) / size;
-    if (got == wanted || (got != got && wanted != wanted)) return 0.0f;
-    return off == off ? off : INFINITY;
-}}
-
-int main(void) {{
+{_OFF.replace("P_", f"{prefix}_") if any(x.dtype == "float32" for x in compared) else ""}int main(void) {{
 {body}}}
 #endif
 """
