@@ -26,7 +26,7 @@ demo: $(VENV)/has-demo $(PACKAGE:%=$(VENV)/has-%)  ## Train five CartPole polici
 
 # Left to `test-more`: other people's environments, every config on eight devices, several processes.
 MORE := bare_install brax c_source campaigns devices environment_training grid_worlds gymnasium gymnasium_training gymnax \
-	hosts iree jaxmarl jumanji multi_agent orbax pettingzoo pgx population_example scaling
+	hosts iree jaxmarl jumanji multi_agent onnx orbax pettingzoo pgx population_example scaling
 test: $(VENV)/has-test  ## Run the tests, all but the slowest
 	$(RUN)python -m pytest -n $(WORKERS) --dist worksteal $(MORE:%=--ignore=tests/test_%.py)
 

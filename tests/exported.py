@@ -34,6 +34,10 @@ SAMPLE = [name for name in CONFIGS if FULL or name in SOME or name not in ALL]
 WITH_MEMORY = [name for name in CONFIGS if getattr(CONFIGS[name], "memory", None) is not None]
 WITH_TIES = ("temperature", "autoregressive", "autoregressive bins", "bins")  # discrete parts that others see
 
+# 1e-5 else. Pixels up to 255 are summed unscaled; the mode of a Beta is a quotient of a - 1 and b - 1, which
+# near 0 have few digits in float32, here and in JAX.
+TOLERANCES = {"observe box uint8": 2e-5, "beta of rank 2": 1e-4}
+
 
 def others(graph: Any, mask: Any, seen: Any) -> Any:
     """`cases.others` as a graph."""
@@ -119,7 +123,8 @@ def outputs_of(name: str) -> tuple[str, ...]:
 
 
 def compare(name: str, steps: Steps, got: dict[str, Any]) -> None:
-    """Raise AssertionError unless outputs are those of JAX, within 1e-5 and but for ties."""
+    """Raise AssertionError unless outputs are those of JAX, within `TOLERANCES` and but for ties."""
+    most = TOLERANCES.get(name, 1e-5)
     actions = named(steps.actions, "action")
     count = len(steps.is_first)
     same = np.ones(count, bool)
@@ -128,26 +133,26 @@ def compare(name: str, steps: Steps, got: dict[str, Any]) -> None:
         if want.dtype.kind != "f" or name in WITH_TIES:
             same &= np.isclose(got[key], want, rtol=1e-5, atol=1e-5).reshape(count, -1).all(1)
         else:
-            check_close(key, got[key], want)
+            check_close(key, got[key], want, most)
     assert (~same).sum() <= count // 200, "more than ties"
     rest = {**named(steps.states, "next_state"), "value": steps.values}
     rest = {key: x for key, x in rest.items() if np.size(x)}  # a FrameStack(1) has a leaf of no numbers
     assert rest.keys() | actions.keys() <= got.keys()
     for key, want in rest.items():
         assert (got[key].shape, got[key].dtype) == (want.shape, want.dtype), key
-        check_close(key, got[key], want)
+        check_close(key, got[key], want, most)
     if "log_prob" in got:
-        check_close("log_prob", got["log_prob"][same], steps.log_probs[same])
+        check_close("log_prob", got["log_prob"][same], steps.log_probs[same], most)
     policy_actions = named(steps.policy_actions, "policy_action")
     for key in policy_actions.keys() & got.keys():
-        check_close(key, got[key][same], policy_actions[key][same])
+        check_close(key, got[key][same], policy_actions[key][same], most)
 
 
-def check_close(name: str, got: Any, want: Any) -> None:
-    """Raise AssertionError unless within 1e-5, relative to what is above 1."""
+def check_close(name: str, got: Any, want: Any, tolerance: float = 1e-5) -> None:
+    """Raise AssertionError unless within the tolerance, relative to what is above 1."""
     want = np.asarray(want, np.float64)
     off = np.max(np.abs(got - want) / np.maximum(1, np.abs(want)), initial=0.0)
-    assert off <= 1e-5, (name, off)
+    assert off <= tolerance, (name, off)
 
 
 def named(tree: Any, root: str) -> dict[str, Any]:

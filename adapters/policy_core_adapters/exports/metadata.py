@@ -77,7 +77,7 @@ def _finite(x: Any) -> Any:
 def packed(arrays: dict[str, Array]) -> str:
     """Arrays as npz in base64."""
     buffer = io.BytesIO()
-    np.savez_compressed(buffer, allow_pickle=False, **arrays)  # type: ignore[arg-type]
+    np.savez_compressed(buffer, allow_pickle=False, **arrays)
     return base64.b64encode(buffer.getvalue()).decode()
 
 

@@ -97,10 +97,9 @@ class _Printer:
                 self.add("Squeeze", inner, self.ints(0), out=name)
             elif inner != name:
                 self.add("Identity", inner, out=name)
-        ends = (
-            [self._info(*pair) for pair in side.items()] for side in (self.graph.inputs, self.graph.outputs)
-        )
-        return self.nodes, list(self.initializers.values()), *ends
+        inputs = [self._info(*pair) for pair in self.graph.inputs.items()]
+        outputs = [self._info(*pair) for pair in self.graph.outputs.items()]
+        return self.nodes, list(self.initializers.values()), inputs, outputs
 
     def _info(self, name: str, value: Value) -> Any:
         dtype = self.onnx.helper.np_dtype_to_tensor_dtype(np.dtype(value.dtype))

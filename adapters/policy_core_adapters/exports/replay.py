@@ -16,7 +16,7 @@ from policy_core_adapters.numpy_runner.networks import Array
 Call = Callable[[dict[str, Array]], dict[str, Array]]
 """One step of a target: from the inputs of the graph, without batch axes, to its outputs."""
 
-_MOST_STEPS, _TIE = 64, 1e-5
+_DRAWN, _TIE = 64, 1e-5
 
 
 class Replay(NamedTuple):
@@ -107,10 +107,10 @@ def _inputs(lowered: Lowered) -> Iterator[dict[str, Array]]:
     rows = {name: x for name, x in lowered.self_test.items() if name in graph.inputs}
     seen = [name for name in graph.inputs if name.startswith("observation")]
     if not set(seen) <= rows.keys() or not seen:
-        drawn = sample(inner_of(lowered.config)["fields"]["observation_space"], rng, _MOST_STEPS)
+        drawn = sample(inner_of(lowered.config)["fields"]["observation_space"], rng, _DRAWN)
         rows = {name: drawn[name] for name in seen}
     count = min((len(rows[name]) for name in seen), default=1)
-    for i in range(min(count, _MOST_STEPS)):
+    for i in range(count):
         yield others_of(lowered, rng, i == 0) | {name: np.asarray(rows[name][i]) for name in seen}
 
 

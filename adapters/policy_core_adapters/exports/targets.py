@@ -83,7 +83,8 @@ def export(
     written = TARGETS[target](lowered, Path(out), options)
     result = None
     if written.call is not None:
-        result = replay(lowered, written.call, scored=_scored(file, asked, lowered), calls=calls)
+        scored = None if int8 is not None else _scored(file, asked, lowered)
+        result = replay(lowered, written.call, scored=scored, calls=calls)
     nbytes = sum(path.stat().st_size for path in written.paths)
     return Report(target, written.paths, nbytes, result, written.missing, loss, written.numbers)
 

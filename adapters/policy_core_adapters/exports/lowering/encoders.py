@@ -124,7 +124,8 @@ def _pads(shape: tuple[int, ...], side: int, stride: int) -> tuple[int, int, int
 
 def _impala(c: Context, fields: Any, space: Any, params: Any, x: Value) -> list[Value]:
     only(fields, "ImpalaCNN", "channels", "blocks", "size")
-    few(len(fields["channels"]), "ImpalaCNN.channels"), few(fields["blocks"], "ImpalaCNN.blocks")
+    few(len(fields["channels"]), "ImpalaCNN.channels")
+    few(fields["blocks"], "ImpalaCNN.blocks")
     x, same = _pixels(c, space, x), {"padding": "SAME"}
     for i, filters in enumerate(fields["channels"]):
         part = params[f"stage_{i}"]

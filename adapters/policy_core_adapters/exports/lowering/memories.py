@@ -154,14 +154,14 @@ def _frames(given: Given, fields: Any, params: Any, x: Value) -> tuple[Tree, Val
     only(fields, "FrameStack", "frames", "fill")
     c, (size,), kept = given.context, x.shape, fields["frames"] - 1
     start = np.float32(shaped(params["start"], kept, size))
-    first, state = fields["fill"] == "first", {}
-    if first:
-        count = given.leaf("count", np.int32(0))
+    state: dict[Any, Value] = {}
+    count = given.leaf("count", np.int32(0)) if fields["fill"] == "first" else None
+    if count is not None:
         state["count"] = c("maximum", count, 1)
     if kept == 0:
         return state, x
     frames, new = given.leaf("frames", start), c.shape(x, 1, size)
-    if first:
+    if count is not None:
         empty = c("equal", c.shape(count, 1, 1), 0)
         frames = c("where", empty, c("broadcast", new, shape=(kept, size)), frames)
     frames = c("concat", frames, new, axis=-2)
