@@ -28,7 +28,7 @@ from policy_core.contract import (
 )
 from policy_core.encoders import default_encoder
 from policy_core.errors import ConfigError
-from policy_core.heads import Autoregressive, NormalHead, RegressionHead
+from policy_core.heads import Autoregressive, LogitsHead, NormalHead, PartHeads, RegressionHead
 from policy_core.heads.composite import explores
 from policy_core.networks import MLP
 from policy_core.normalize import Normalize
@@ -73,6 +73,8 @@ class ActorCriticConfig:
             them, and `act` keeps the critic's up to date.
         box_head: the head for actions that are boxes of floats: `NormalHead`,
             `SquashedNormalHead`, `BetaHead`, `BinsHead`, `heads.GSDEHead`, or one of your own.
+        discrete_head: the head for discrete actions: `heads.LogitsHead`, or one of your own.
+        heads: heads of some parts of a `Dict` or `Tuple` action, in place of the two, or None.
         autoregressive: which parts of a `Dict` or `Tuple` action depend on which others; None
             for independent ones.
         temperature: None, or the initial value of a scalar leaf of the params that flattens
@@ -127,6 +129,8 @@ class ActorCriticConfig:
     value_head: ValueHead = added(RegressionHead())
     name: str = added("ActorCriticConfig")
     encoder_sharing: Literal["shared", "separate"] = added("shared")
+    discrete_head: Head = added(LogitsHead())
+    heads: PartHeads | None = added(None)
 
     def __post_init__(self) -> None:
         for name in ("actor", "critic", "trunk"):
@@ -166,7 +170,9 @@ class ActorCriticConfig:
             self.memory_sharing,
             self.encoder_sharing,
         )
-        head = action_head(self.action_space, self.box_head, self.autoregressive)
+        head = action_head(
+            self.action_space, self.box_head, self.discrete_head, self.heads, self.autoregressive
+        )
         return Plan(*branches, head, explores(head))
 
     @functools.cached_property
