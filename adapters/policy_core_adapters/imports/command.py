@@ -12,7 +12,7 @@ import policy_core as pc
 
 # By kind, the options that its `load` has.
 KINDS = {
-    "sb3": ("statistics", "deterministic_only"),
+    "sb3": ("statistics",),
     "rsl_rl": ("activation",),
     "rl_games": ("activation", "before_mlp"),
     "brax": ("activation", "policy_obs_key", "value_obs_key", "normalize_observations"),
@@ -31,9 +31,6 @@ def add(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("file", type=Path, help="the file; for brax also the folder of a checkpoint")
     parser.add_argument("-o", "--out", type=Path, required=True, help="the policy file to write")
     parser.add_argument("--statistics", type=Path, help="of sb3: the file of VecNormalize.save")
-    parser.add_argument(
-        "--deterministic-only", action="store_true", default=None, help="of sb3: take a policy with gSDE"
-    )
     parser.add_argument("--activation", help="of rsl_rl, rl_games, brax: that of the layers")
     parser.add_argument(
         "--before-mlp",

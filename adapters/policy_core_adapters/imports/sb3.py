@@ -31,29 +31,27 @@ _POLICIES = {
 PathLike = str | os.PathLike[str]
 
 
-def load(
-    path: PathLike, vecnormalize: PathLike | None = None, *, deterministic_only: bool = False
-) -> Imported:
+def load(path: PathLike, vecnormalize: PathLike | None = None) -> Imported:
     """The policy in a zip of Stable-Baselines3, with its observation statistics.
 
     Deterministic actions, log-probabilities, entropies and values are those of the original. The environment
     action is clipped to the bounds, as `predict` of SB3 does. Images that go through a `NatureCNN` have their
     channels last here, those of stacked frames too; SB3 has them first, so leave out `VecTransposeImage`.
-    Anything else is as the model sees it, an image of an `MlpPolicy` too.
+    Anything else is as the model sees it, an image of an `MlpPolicy` too. gSDE becomes a `GSDEHead`, whose
+    matrix is drawn once an episode where SB3 draws it once a rollout; the density of a squashed one
+    (`squash_output`) is that within the bounds of the action, where that of SB3 is within -1 and 1.
 
     Args:
         path: the zip.
         vecnormalize: the file of `VecNormalize.save`, or None. Its observation statistics become `Normalize`;
             those of rewards are not needed to act.
-        deterministic_only: whether to accept a policy that explores by gSDE, whose deterministic actions and
-            values come over, and whose noise, log-probabilities and entropies do not.
 
     Returns:
         The policy, a report of every leaf, and metadata to save with it.
 
     Raises:
         FileError: for a file that is damaged, or asks for anything that is not data; for a policy class or an
-            extractor of one's own, gSDE, or whatever else is not known here, by its name.
+            extractor of one's own, or whatever else is not known here, by its name.
     """
     content = Path(path).read_bytes()
     archive = open_zip(content)
@@ -73,15 +71,11 @@ def load(
     action_space = space_of(_value(data, "action_space"), "action_space")
     fields: dict[str, Any] = {"observation_space": observation_space, "action_space": action_space}
     if data.get("use_sde"):
-        if not deterministic_only:
+        if keywords.get("sde_net_arch") is not None:
             raise pc.errors.FileError(
-                "use_sde: the policy explores by gSDE, which no head here has; give deterministic_only=True "
-                "to take its deterministic actions and values"
+                "sde_net_arch: features of its own for the noise of gSDE are not known here"
             )
-        source.take("log_std", "not carried over: the noise of gSDE; actions are the deterministic ones")
-        fields["box_head"] = pc.NormalHead(pc.Scale(std="fixed", log_std=-20.0))
-        if keywords.get("squash_output"):
-            raise pc.errors.FileError("squash_output: gSDE with squashed actions is not known here")
+        fields["box_head"] = _gsde(source, data, keywords, action_space)
     elif isinstance(action_space, pc.Box):
         fields["box_head"] = pc.NormalHead()
         source.put("actor/head/scale", source.take("log_std", "").reshape(action_space.shape), "log_std")
@@ -155,6 +149,24 @@ def _activation(keywords: Any) -> str:
             f"activation_fn: {name} is not known here; known are {', '.join(_ACTIVATIONS)}"
         )
     return _ACTIVATIONS[name]
+
+
+def _gsde(source: Source, data: dict[str, Any], keywords: dict[str, Any], space: Any) -> Any:
+    """The head of a policy that explores by gSDE."""
+    log_std, full = source.take("log_std", ""), bool(keywords.get("full_std", True))
+    columns = space.flat_size if full else 1
+    if log_std.ndim != 2 or log_std.shape[1] != columns:
+        raise pc.errors.FileError(
+            f"use_sde: log_std has the shape {log_std.shape}, expected (features, {columns})"
+        )
+    source.put("actor/head/log_std", log_std, "log_std")
+    every = data.get("sde_sample_freq", -1)
+    return pc.heads.GSDEHead(
+        full_std=full,
+        positive="expln" if keywords.get("use_expln") else "exp",
+        squash=bool(keywords.get("squash_output")),
+        resample_every=every if type(every) is int and every > 0 else None,
+    )
 
 
 def _towers(source: Source, fields: dict[str, Any], activation: str) -> None:
