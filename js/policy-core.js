@@ -2436,7 +2436,8 @@ class Policy {
 
   /** Replays the self-test of the file: see `load`. */
   static verify(policy, rows, index, tolerance) {
-    if (!rows.size || index.some((_, axis) => policy.batch[axis] === 0)) return 0;
+    if (!rows.size) return { observations: 0, deviation: 0 };
+    let deviation = 0;
     const parts = policy.#parts,
       given = (path, front) => {
         const row = rows.get(path) ?? fail(`self_test: the leaf '${path}' is missing`);
@@ -2464,7 +2465,9 @@ class Policy {
       list(then).forEach((x, i) => {
         const y = list(now)[i],
           off = Math.abs(x - y) / Math.max(1, Math.abs(x));
-        if (!(off <= tolerance || Object.is(x, y) || x === y)) {
+        if (Object.is(x, y) || x === y) return; // infinities
+        deviation = Math.max(deviation, off);
+        if (!(off <= tolerance)) {
           fail(
             `self-test: '${what}' is off by ${off.toPrecision(3)}, at most ${tolerance} is allowed, ` +
               `over ${count} observations; the policy does not act here as it did where it was saved`,
@@ -2506,7 +2509,7 @@ class Policy {
       }
       state = next;
     }
-    return count;
+    return { observations: Math.min(count, MOST_REPLAYED), deviation };
   }
 }
 
@@ -2582,7 +2585,7 @@ export async function load(
     for (const path of leaves.unused)
       fail(`leaves: there is a leaf '${path}', which is none of the config's params`);
     const policy = new Policy(parts, document, config);
-    if (selfTest !== false) Policy.verify(policy, document.selfTest, index, selfTest);
+    policy.selfTest = selfTest === false ? null : Policy.verify(policy, document.selfTest, index, selfTest);
     return policy;
   });
 }

@@ -7,9 +7,9 @@ from typing import Any
 import policy_core as pc
 from policy_core_adapters.exports.lowering import ExportError
 from policy_core_adapters.exports.lowering.policies import OUTPUTS
-from policy_core_adapters.exports.targets import TARGETS, Report, export
+from policy_core_adapters.exports.targets import TARGETS, WHOLE, Report, export
 
-HELP = {"onnx": "an ONNX model of opset 17"}
+HELP = {"onnx": "an ONNX model of opset 17", "js": "a folder with the file, policy-core.js and a page"}
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -20,9 +20,11 @@ def add(parser: argparse.ArgumentParser) -> None:
     """
     parser.add_argument("file", type=Path, metavar="FILE")
     group = parser.add_mutually_exclusive_group(required=True)
-    for name in TARGETS:
+    for name in (*TARGETS, *WHOLE):
         group.add_argument(f"--{name}", dest="target", action="store_const", const=name, help=HELP[name])
-    parser.add_argument("-o", "--out", type=Path, required=True, metavar="OUT", help="the file to write")
+    parser.add_argument(
+        "-o", "--out", type=Path, required=True, metavar="OUT", help="the file to write, or the folder"
+    )
     parser.add_argument("--member", type=_index, default=(), metavar="I", help="which one of a population")
     parser.add_argument(
         "--outputs", type=_names, default=("action",), metavar="A,B", help=f"some of {', '.join(OUTPUTS)}"
