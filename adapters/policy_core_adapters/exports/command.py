@@ -1,4 +1,4 @@
-"""The command `policy-core export FILE --onnx -o OUT`."""
+"""The command `policy-core export FILE --onnx -o OUT`, or `--c`, `--stablehlo` or `--js`."""
 
 import argparse
 from pathlib import Path
@@ -9,7 +9,12 @@ from policy_core_adapters.exports.lowering import ExportError
 from policy_core_adapters.exports.lowering.policies import OUTPUTS
 from policy_core_adapters.exports.targets import TARGETS, WHOLE, Report, export
 
-HELP = {"onnx": "an ONNX model of opset 17", "js": "a folder with the file, policy-core.js and a page"}
+HELP = {
+    "onnx": "an ONNX model of opset 17",
+    "c": "a source OUT.c and a header OUT.h in C99; OUT is also in front of all names",
+    "stablehlo": "StableHLO: a text if OUT ends in .mlir, else as `jax.export` serializes it; needs JAX",
+    "js": "a folder OUT with the file, policy-core.js and a page that loads it",
+}
 
 
 def add(parser: argparse.ArgumentParser) -> None:
@@ -94,9 +99,16 @@ def _plain(report: Report) -> dict[str, Any]:
     }
 
 
+_NUMBERS = {
+    "nodes": "{} nodes",
+    "text": "compiled {:,} bytes of code and constants",
+    "ram": "{:,} bytes of RAM",
+}
+
+
 def _show(result: dict[str, Any]) -> None:
-    nodes = f", {result['nodes']} nodes" if "nodes" in result else ""
-    print(f"{', '.join(result['paths'])}: {result['nbytes']:,} bytes{nodes}")
+    more = [text.format(result[name]) for name, text in _NUMBERS.items() if name in result]
+    print(", ".join([f"{', '.join(result['paths'])}: {result['nbytes']:,} bytes", *more]))
     replay = result["replay"]
     if replay is None:
         print(f"not replayed: {result['missing']}")
