@@ -34,7 +34,8 @@ test: $(VENV)/has-test  ## Run the tests, all but the slowest
 
 test-more: $(VENV)/has-test $(VENV)/has-test-more  ## Run the slowest tests: environments of other packages, eight devices
 	$(RUN)python -m pytest -n $(WORKERS) --dist worksteal $(MORE:%=tests/test_%.py) \
-		'tests/test_docs.py::test_code_of_a_page_runs_and_prints_what_follows_it[docs/environments.md]'
+		'tests/test_docs.py::test_code_of_a_page_runs_and_prints_what_follows_it[docs/environments.md]' \
+		'tests/test_docs.py::test_code_of_a_page_runs_and_prints_what_follows_it[docs/deploy.md]'
 
 # A part of the tests on versions newer than constraints.txt has, in an environment of its own without gymnax,
 # which the newest jax may break. Where there is no newer Python it succeeds, and says that nothing was run.
@@ -78,6 +79,7 @@ bench: $(VENV)/has-bench  ## Measure latency, compile time and speed against pee
 	$(RUN)python benchmarks/numpy_runner.py
 	$(RUN)python benchmarks/files.py
 	$(RUN)python benchmarks/population.py
+	$(RUN)python benchmarks/deploy.py
 
 build: $(VENV)/bin/python  ## Build the wheel and the source distribution into dist/
 	$(PIP) build

@@ -24,7 +24,8 @@ def metadata_of(lowered: Lowered) -> dict[str, str]:
     `policy_core.fingerprint`      of the config in the file, in hexadecimal digits
     `policy_core.observation_space`, `policy_core.action_space`  as in the config, JSON
     `policy_core.action_bounds`    path to `{"low": ..., "high": ...}` of each box of the action, JSON
-    `policy_core.state`            name of an input to its value at the start of an episode, JSON
+    `policy_core.state`            name of an input to `{"dtype": ..., "start": ...}`, its value at the start
+                                   of an episode as lists, JSON
     `policy_core.noise`            name of an input to "uniform" or "normal", JSON
     `policy_core.masks`            path of a part of the action to "rows" or "joint", JSON
     `policy_core.self_test`        the self-test of the file, npz in base64, if it has one of at most 1 MiB
@@ -36,13 +37,17 @@ def metadata_of(lowered: Lowered) -> dict[str, str]:
         "observation_space": json.dumps(fields["observation_space"]),
         "action_space": json.dumps(fields["action_space"]),
         "action_bounds": json.dumps(bounds_of(fields["action_space"], "action")),
-        "state": json.dumps({name: start.tolist() for name, start in lowered.initial.items()}),
+        "state": json.dumps({name: _start(start) for name, start in lowered.initial.items()}),
         "noise": json.dumps(lowered.noise),
         "masks": json.dumps(lowered.masks),
     }
     if lowered.self_test and sum(x.nbytes for x in lowered.self_test.values()) <= _LARGEST:
         data["self_test"] = packed(lowered.self_test)
     return {f"policy_core.{key}": text for key, text in data.items()}
+
+
+def _start(start: Array) -> dict[str, Any]:
+    return {"dtype": str(start.dtype), "start": start.tolist()}
 
 
 def inner_of(config: Any) -> Any:
