@@ -279,6 +279,15 @@ class DetachableActorCritic(ActorCritic[Params, State, Observation, Action], Pro
         ...
 
 
+@runtime_checkable
+class CriticActorCritic(ActorCritic[Params, State, Observation, Action], Protocol):
+    """A policy whose critic can be used without its actor. Optional: `surgery.critic_only` requires it."""
+
+    def critic_only(self, params: Params) -> tuple[Any, Any]:
+        """The pair without the params of the actor: same values; its `forward` returns a `NoActor`."""
+        ...
+
+
 Policy: TypeAlias = tuple[Params, ActorCritic[Params, State, Observation, Action]]
 """A plain tuple `(params, config)`. As a pytree its leaves are those of `params`."""
 
