@@ -24,15 +24,17 @@ PACKAGE := $(if $(findstring :,$(ENV)),$(firstword $(subst :, ,$(ENV))))
 demo: $(VENV)/has-demo $(PACKAGE:%=$(VENV)/has-%)  ## Train five CartPole policies, save them, evaluate the file in a fresh process
 	$(RUN)python examples/demo.py $(if $(ENV),--env $(ENV))
 
-# Left to `test-more`: other people's environments, every config on eight devices, several processes.
+# Left to `test-more`: other people's environments and trainers, every config on eight devices, several processes.
 MORE := bare_install brax campaigns devices environment_training grid_worlds gymnasium gymnasium_training gymnax \
-	hosts jaxmarl jumanji multi_agent orbax pettingzoo pgx population_example scaling
+	hosts jaxmarl jumanji multi_agent orbax pettingzoo pgx population_example scaling \
+	trainer_brax trainer_lerax trainer_purejaxrl trainer_rejax
+PAGES := environments trainers
 test: $(VENV)/has-test  ## Run the tests, all but the slowest
 	$(RUN)python -m pytest -n $(WORKERS) --dist worksteal $(MORE:%=--ignore=tests/test_%.py)
 
-test-more: $(VENV)/has-test $(VENV)/has-test-more  ## Run the slowest tests: environments of other packages, eight devices
+test-more: $(VENV)/has-test $(VENV)/has-test-more  ## Run the slowest tests: environments and trainers of other packages, eight devices
 	$(RUN)python -m pytest -n $(WORKERS) --dist worksteal $(MORE:%=tests/test_%.py) \
-		'tests/test_docs.py::test_code_of_a_page_runs_and_prints_what_follows_it[docs/environments.md]'
+		$(PAGES:%='tests/test_docs.py::test_code_of_a_page_runs_and_prints_what_follows_it[docs/%.md]')
 
 # A part of the tests on versions newer than constraints.txt has, in an environment of its own without gymnax,
 # which the newest jax may break. Where there is no newer Python it succeeds, and says that nothing was run.

@@ -36,7 +36,10 @@ def test_docstring_examples_run(name: str) -> None:
     assert runner.summarize().failed == 0
 
 
-OTHERS = {"docs/environments.md"}  # run packages that mix dtypes and warn
+OTHERS = {  # run packages that mix dtypes and warn
+    "docs/environments.md": ("jumanji", "pgx", "brax", "jaxmarl", "pettingzoo"),
+    "docs/trainers.md": ("brax", "flax", "rejax"),
+}
 
 
 @pytest.mark.parametrize(
@@ -52,7 +55,7 @@ def test_code_of_a_page_runs_and_prints_what_follows_it(
     """The blocks of a page share their names; a ```text block after one is what it prints."""
     monkeypatch.chdir(tmp_path)
     if page in OTHERS:
-        for package in ("jumanji", "pgx", "brax", "jaxmarl", "pettingzoo"):
+        for package in OTHERS[page]:
             pytest.importorskip(package, reason=f"{package} is not installed: make test-more")
         request.getfixturevalue("lenient")
     names: dict = {"__name__": f"page_{Path(page).stem}"}
