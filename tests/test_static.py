@@ -354,7 +354,7 @@ ALTERNATIVES: list[tuple[Any, dict[str, list[Any]]]] = [
             "observation_space": [pc.Box(shape=(3,)), pc.Discrete(2), pc.Tuple((pc.Discrete(3),))],
             "encoder": [pc.Parts({}, rest=pc.Flatten()), pc.Parts({}, rest=pc.Embedding(3))],
             "action_space": [pc.Discrete(3), pc.MultiDiscrete((2,)), pc.MultiBinary(2), pc.Box()],
-            "actor": [pc.MLP(()), pc.MLP(gain=1)],
+            "actor": [pc.MLP(()), pc.MLP(gain=1)],  # None only beside a critic that has nothing of its own
             "critic": [pc.MLP(()), pc.MLP(gain=1)],
             "trunk": [pc.MLP()],
             "normalize": [pc.Normalize(), pc.Normalize(clip=5)],

@@ -179,6 +179,13 @@ def check_sharing(config: Any) -> None:
         raise ConfigError(
             "ActorCriticConfig.critic: None has no critic_keys, and no memory or encoder of its own"
         )
+    sharing = {config.memory_sharing, config.encoder_sharing}
+    keys = config.actor_keys or config.critic_keys
+    if config.actor is None and (config.critic is None or sharing != {"shared"} or keys is not None):
+        raise ConfigError(
+            "ActorCriticConfig.actor: None needs a critic, which has no keys, and no memory or encoder "
+            "of its own"
+        )
     apart = []
     for name in ("actor_keys", "critic_keys"):
         if (keys := getattr(config, name)) is not None:

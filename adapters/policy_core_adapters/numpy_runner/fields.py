@@ -79,12 +79,11 @@ CHECKS: dict[str, Check] = {
     **dict.fromkeys(("full_std", "squash", "learn_features"), _flag),
     **dict.fromkeys(("activation", "kernel_init"), _text),
     **dict.fromkeys(("actor_keys", "critic_keys"), _or_none(_many(_text))),
-    **dict.fromkeys(
-        ("observation_space", "action_space", "actor", "encoder", "box_head", "discrete_head"), _config
-    ),
+    **dict.fromkeys(("observation_space", "action_space", "encoder", "box_head", "discrete_head"), _config),
     "scale": lambda x: _config(x) and x["type"] == "policy_core/Scale",
     **dict.fromkeys(
-        ("critic", "trunk", "memory", "normalize", "autoregressive", "value_head", "rest"), _or_none(_config)
+        ("actor", "critic", "trunk", "memory", "normalize", "autoregressive", "value_head", "rest"),
+        _or_none(_config),
     ),
     **dict.fromkeys(("param_dtype", "compute_dtype"), _one_of(*_FLOATS)),
     **dict.fromkeys(("Box.low", "Box.high"), lambda x: _real(x) or _many(_real)(x)),

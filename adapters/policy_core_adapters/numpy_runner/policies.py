@@ -41,6 +41,8 @@ def _actor_critic(fields: dict[str, Any], params: dict[str, Any], given: Given) 
     )
     if fields["compute_dtype"] not in ("float32", "float64"):
         raise ValueError(f"compute_dtype: {fields['compute_dtype']} is not what NumPy computes in; use JAX")
+    if fields["actor"] is None:
+        raise ValueError("actor: the policy has no actor, so it cannot act; it was made by `critic_only`")
     dtype = np.dtype(fields["compute_dtype"])
 
     _check_dtypes(fields["param_dtype"], params)
