@@ -67,7 +67,7 @@ def _log_prob_jvp(primals, tangents):  # type: ignore[no-untyped-def]
     s, index = primals
     result, possible = _log_prob(s, index)
     hit = index[..., None] == jax.lax.broadcasted_iota(jnp.int32, s.shape, s.ndim - 1)
-    gradient = jnp.where(possible[..., None], hit - softmax(s), 0)
+    gradient = jnp.where(possible[..., None], hit.astype(s.dtype) - softmax(s), 0)
     return result, jnp.sum(gradient * tangents[0], -1)
 
 
@@ -127,7 +127,9 @@ def _log_prob(
 ) -> tuple[Float[Array, "*batch"], Bool[Array, "*batch"]]:
     """The log-probability, and whether the index is possible."""
     inside = (index >= 0) & (index < s.shape[-1])
-    picked = jnp.take_along_axis(s, jnp.where(inside, index, 0)[..., None], -1)[..., 0]
+    picked = jnp.take_along_axis(s, jnp.where(inside, index, 0)[..., None], -1, mode="promise_in_bounds")[
+        ..., 0
+    ]
     possible = inside & ~_impossible(picked)
     log_prob = picked - jnp.log(jnp.sum(jnp.exp(s), -1))
     return jnp.where(possible, log_prob, MASKED_LOG_PROB), possible

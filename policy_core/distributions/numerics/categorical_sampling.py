@@ -42,7 +42,7 @@ def sample(shifted: Float[Array, "*batch n"], key: Key) -> Int[Array, "*batch"]:
     table = jnp.pad(weights, padding).reshape(*weights.shape[:-1], rows, columns)
     sums = jnp.sum(table, -2, dtype=table.dtype)
     column, rest = _search(sums, _fraction(bits, jnp.sum(sums, -1, dtype=sums.dtype)))
-    picked = jnp.take_along_axis(table, column[..., None, None], -1)[..., 0]
+    picked = jnp.take_along_axis(table, column[..., None, None], -1, mode="promise_in_bounds")[..., 0]
     return _search(picked, rest)[0] * columns + column
 
 
