@@ -68,14 +68,14 @@ def categorical_score(logits: jax.Array, mask: Any, action: jax.Array) -> tuple[
     return log_probs[action], -jnp.sum(jnp.exp(log_probs) * log_probs)
 
 
-def rows_draw(logits: jax.Array, mask: Any, key: jax.Array) -> tuple[jax.Array, jax.Array]:
+def rows_draw(logits: jax.Array, _: Any, key: jax.Array) -> tuple[jax.Array, jax.Array]:
     parts = [
         categorical_draw(logits[5 * i : 5 * i + 5], None, k) for i, k in enumerate(jax.random.split(key, 8))
     ]
     return jnp.stack([action for action, _ in parts]), sum(log_prob for _, log_prob in parts)  # type: ignore[return-value]
 
 
-def rows_score(logits: jax.Array, mask: Any, action: jax.Array) -> tuple[jax.Array, jax.Array]:
+def rows_score(logits: jax.Array, _: Any, action: jax.Array) -> tuple[jax.Array, jax.Array]:
     parts = [categorical_score(logits[5 * i : 5 * i + 5], None, action[i]) for i in range(8)]
     return sum(x for x, _ in parts), sum(x for _, x in parts)  # type: ignore[return-value]
 
@@ -84,13 +84,13 @@ def normal_log_prob(mean: jax.Array, log_std: jax.Array, x: jax.Array) -> jax.Ar
     return jnp.sum(-0.5 * ((x - mean) / jnp.exp(log_std)) ** 2 - log_std - 0.5 * math.log(2 * math.pi))
 
 
-def normal_draw(head: Any, mask: Any, key: jax.Array) -> tuple[jax.Array, jax.Array]:
+def normal_draw(head: Any, _: Any, key: jax.Array) -> tuple[jax.Array, jax.Array]:
     mean, log_std = head
     x = mean + jnp.exp(log_std) * jax.random.normal(key, mean.shape)
     return x, normal_log_prob(mean, log_std, x)
 
 
-def normal_score(head: Any, mask: Any, x: jax.Array) -> tuple[jax.Array, jax.Array]:
+def normal_score(head: Any, _: Any, x: jax.Array) -> tuple[jax.Array, jax.Array]:
     mean, log_std = head
     return normal_log_prob(mean, log_std, x), jnp.sum(log_std + 0.5 * math.log(2 * math.pi * math.e))
 
@@ -133,8 +133,8 @@ ROWS = {
 }
 
 
-def inputs_of(row: Row, batch: tuple[int, ...]) -> tuple[Any, Any, Any, Any]:
-    """Observations, masks or None, actions and keys, of a batch."""
+def inputs_of(row: Row, batch: tuple[int, ...]) -> tuple[Any, Any, Any]:
+    """Observations, masks or None, and keys, of a batch."""
     rng = np.random.default_rng(0)
     observation = jnp.asarray(rng.standard_normal((*batch, *row.config.observation_space.shape)), jnp.float32)
     mask = None
@@ -143,11 +143,11 @@ def inputs_of(row: Row, batch: tuple[int, ...]) -> tuple[Any, Any, Any, Any]:
         allowed[..., 0] = True
         mask = jnp.asarray(allowed)
     keys = jax.random.split(jax.random.key(1), batch)
-    return observation, mask, keys, None
+    return observation, mask, keys
 
 
 def losses(row: Row) -> dict[str, Callable[..., jax.Array]]:
-    """The clipped loss of a minibatch, `loss(policy, observations, masks, actions, log-probs, advantages)`."""
+    """The clipped loss of a minibatch: `(policy, observations, masks, actions, log-probs, advantages)`."""
 
     def ppo(score: Any, policy: Any, x: Any, mask: Any, action: Any, old: Any, gain: Any) -> jax.Array:
         value, log_prob, entropy = jax.vmap(partial(score, policy))(x, mask, action)
@@ -201,17 +201,17 @@ def contestants(row: Row, task: str) -> tuple[dict[str, Callable[..., Any]], tup
     kind, _, size = task.partition(" ")
     policy = pc.init(row.config, key=jax.random.key(0))
     if kind == "act,":
-        x, mask, _, _ = inputs_of(row, ())
+        x, mask, _ = inputs_of(row, ())
         return acts(row), (policy, x, mask)
     if kind == "population":
         members = jax.vmap(lambda key: pc.init(row.config, key=key))(jax.random.split(jax.random.key(0), 32))
-        x, mask, key, _ = inputs_of(row, (32, 16))
+        x, mask, key = inputs_of(row, (32, 16))
         over = {
             name: jax.jit(jax.vmap(jax.vmap(f, (None, 0, 0, 0)), (0, 0, 0, 0)))
             for name, f in draws(row).items()
         }
         return over, (members, x, mask, key)
-    x, mask, key, _ = inputs_of(row, (int(size),))
+    x, mask, key = inputs_of(row, (int(size),))
     drawn = {name: jax.jit(jax.vmap(f, (None, 0, 0, 0))) for name, f in draws(row).items()}
     if kind == "draw":
         return drawn, (policy, x, mask, key)
