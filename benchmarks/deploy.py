@@ -109,7 +109,10 @@ def other_converter(policy: Any, folder: Path, masked: bool) -> list[str]:
     shapes = [jax.ShapeDtypeStruct(x.shape, x.dtype) for x in inputs]
     # Traced first: it takes the checks of shapes in `act` for a part of the graph.
     traced: Callable[..., Any] = jax.extend.core.jaxpr_as_fun(jax.make_jaxpr(act)(*shapes))
-    model: Any = to_onnx(lambda *leaves: tuple(traced(*leaves)), inputs=shapes)
+    try:
+        model: Any = to_onnx(lambda *leaves: tuple(traced(*leaves)), inputs=shapes)
+    except NotImplementedError as error:
+        return ["-", "-", "-", str(error)]
     (folder / "other.onnx").write_bytes(model.SerializeToString())
     options: Any = onnxruntime.SessionOptions()
     options.intra_op_num_threads, options.log_severity_level = 1, 3

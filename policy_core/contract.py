@@ -290,6 +290,14 @@ class ExploringActorCritic(ActorCritic[Params, State, Observation, Action], Prot
 
     def explore(self, params: Params, state: State, *, key: Key) -> State:
         """The state for one more draw, its noise drawn anew if that is due. `key` itself draws the action."""
+
+
+@runtime_checkable
+class CriticActorCritic(ActorCritic[Params, State, Observation, Action], Protocol):
+    """A policy whose critic can be used without its actor. Optional: `surgery.critic_only` requires it."""
+
+    def critic_only(self, params: Params) -> tuple[Any, Any]:
+        """The pair without the params of the actor: same values; its `forward` returns a `NoActor`."""
         ...
 
 

@@ -35,9 +35,10 @@ SAMPLE = [name for name in CONFIGS if FULL or name in SOME or name not in ALL]
 WITH_MEMORY = [name for name in CONFIGS if getattr(CONFIGS[name], "memory", None) is not None]
 WITH_TIES = ("temperature", "autoregressive", "autoregressive bins", "bins")  # discrete parts that others see
 
-# 1e-5 else. Pixels up to 255 are summed unscaled; the mode of a Beta is a quotient of a - 1 and b - 1, which
-# near 0 have few digits in float32, here and in JAX.
-TOLERANCES = {"observe box uint8": 2e-5, "beta of rank 2": 1e-4}
+# 1e-5 else: over 1,000 observations sums in another order are further apart where inputs are up to 255 or 10
+# standard deviations, or kernels wide; the mode of a Beta is a quotient of a - 1 and b - 1, which near 0 have
+# few digits in float32, here and in JAX.
+TOLERANCES = {"observe box uint8": 2e-5, "embedded": 2e-5, "nature": 2e-5, "beta of rank 2": 1e-4}
 
 
 def others(graph: Any, mask: Any, seen: Any) -> Any:
@@ -137,7 +138,8 @@ def compare(name: str, steps: Steps, got: dict[str, Any]) -> None:
             check_close(key, got[key], want, most)
     assert (~same).sum() <= count // 200, "more than ties"
     rest = {**named(steps.states, "next_state"), "value": steps.values}
-    rest = {key: x for key, x in rest.items() if np.size(x)}  # a FrameStack(1) has a leaf of no numbers
+    # A FrameStack(1) has a leaf of no numbers; the noise that is kept is an input of its own, if there is one.
+    rest = {key: x for key, x in rest.items() if np.size(x) and "exploration" not in key}
     assert rest.keys() | actions.keys() <= got.keys()
     for key, want in rest.items():
         assert (got[key].shape, got[key].dtype) == (want.shape, want.dtype), key

@@ -117,6 +117,26 @@ def test_draws_have_the_law_of_jax(name, tmp_path):
             assert np.max(np.abs(apart[0] - apart[1])) < 2.5 * np.sqrt(2 / count), (key, column)
 
 
+@pytest.mark.parametrize("name", ["gSDE", "squashed gSDE"])
+def test_noise_that_is_kept_is_an_input(name, tmp_path):
+    policy = policy_of(CONFIGS[name])
+    lowered = lower(saved(policy, tmp_path / "file"), outputs=("action", "log_prob"), noise=True)
+    kept = {"gSDE": {"noise": None}, "squashed gSDE": {"noise/y/z": 2}}[name]
+    assert lowered.kept == kept
+    assert not any("exploration" in key for key in lowered.graph.inputs)
+    state, observation = pc.reset(policy), np.array([0.3, -0.2, 0.5], np.float32)
+    after, want = pc.act(policy, state, observation, key=jax.random.key(0))
+    matrices = [x for key, x in named(after, "state").items() if key.endswith("matrix")]
+    feeds = {"observation": observation, **replay.others_of(lowered, np.random.default_rng(0), True)}
+    feeds |= {**lowered.initial, **dict(zip(kept, map(np.asarray, matrices), strict=True))}
+    got = evaluate(lowered.graph, feeds)
+    for key, x in named(want, "action").items():
+        if x.dtype.kind == "f":  # the other parts are drawn from other numbers
+            check_close(key, got[key], x)
+    mode = pc.env_action(policy, pc.action_distribution(policy, state, observation)[1].mode())
+    assert not np.allclose(jax.tree.leaves(mode)[-1], jax.tree.leaves(want)[-1], atol=1e-3)
+
+
 def test_an_actor_has_nothing_that_the_critic_alone_sees(tmp_path):
     path = saved(policy_of(CONFIGS["privileged critic"]), tmp_path / "file")
     lowered = lower(path)

@@ -30,10 +30,11 @@ from exported import (
     steps_of,
 )
 from policy_core_adapters.exports import targets
-from policy_core_adapters.exports.graph import evaluate
+from policy_core_adapters.exports.graph import Graph, evaluate
 from policy_core_adapters.exports.lowering import ExportError, lower
 from policy_core_adapters.exports.metadata import unpacked
 from policy_core_adapters.exports.onnx import model_of
+from policy_core_adapters.exports.ops import OPS
 from policy_core_adapters.exports.replay import others_of
 from policy_core_adapters.exports.sampling import sample
 
@@ -115,7 +116,8 @@ def test_a_draw_is_that_of_the_graph(name, tmp_path):
     got, wanted = _run(lowered, "batch")(feeds), evaluate(lowered.graph, feeds)
     apart = np.zeros(COUNT, bool)
     for key in wanted:
-        apart |= ~np.isclose(got[key], wanted[key], rtol=1e-4, atol=1e-4).reshape(COUNT, -1).all(1)
+        least = 1e-4 + 1e-6 * np.abs(wanted[key]).max(initial=0)  # of a box of 1e6
+        apart |= ~np.isclose(got[key], wanted[key], rtol=1e-4, atol=least).reshape(COUNT, -1).all(1)
     assert apart.sum() <= COUNT // 100  # a uniform number at the edge of two categories
 
 
@@ -189,6 +191,169 @@ def test_the_replay_sees_another_policy(tmp_path):
     found = replay(lower(path), _run(other), calls=1)
     assert found.deviation > 0.1
     assert found.output == "next_state/shared"
+
+
+# EVERY OPERATION
+
+WEIGHTS = np.random.default_rng(5)
+
+
+def _of(*shape):
+    return WEIGHTS.standard_normal(shape).astype(np.float32)
+
+
+MOVES = {
+    "reshape": [((2, 3), {"shape": (3, 2)}), ((1,), {"shape": ()}), ((), {"shape": (1, 1)})],
+    "broadcast": [((1, 3), {"shape": (4, 3)})],
+    "transpose": [((2, 3, 4), {"axes": (-2, -1, -3)})],
+    "slice": [((4, 3), {"axis": -2, "start": 1, "stop": 3})],
+    "max_pool2d": [((5, 7, 2), {"window": 3, "stride": 2, "pads": (0, 1, 1, 1)})],
+    "mean_pool2d": [((5, 7, 2), {"window": 2})],
+    **{name: [((2, 3), {"axes": (-2,), "keep": False}), ((2, 3), {"axes": (-1, -2), "keep": True})] for name in ("sum", "mean", "max")},
+}  # fmt: skip
+UNARY = [
+    "abs",
+    "neg",
+    "exp",
+    "expm1",
+    "tanh",
+    "sigmoid",
+    "softplus",
+    "relu",
+    "leaky_relu",
+    "elu",
+    "selu",
+    "gelu",
+    "silu",
+]
+ROWS = ["softmax", "log_softmax", "cumsum", "argmax"]
+BINARY = ["add", "sub", "mul", "div", "minimum", "maximum", "less", "less_equal", "equal"]
+
+
+def _graphs():
+    """`(name, graph)` for every operation, with inputs x, y, z of floats, n of integers and b of bools."""
+
+    def made(name, build):
+        graph = Graph()
+        graph.output("y0", build(graph))
+        return name, graph.pruned()
+
+    for name in UNARY:
+        yield made(name, lambda g: g.op(name, g.input("x", (2, 3))))
+    for name in ("log", "log1p", "sqrt"):
+        yield made(name, lambda g: g.op(name, g.op("mul", g.input("x", (2, 3)), g.input("y", (2, 3)))))
+        yield made(name, lambda g: g.op(name, g.op("abs", g.op("mul", g.input("x", (2, 3)), 1e-6))))
+    yield made("expm1", lambda g: g.op("expm1", g.op("mul", g.input("x", (2, 3)), 1e-6)))
+    for name in ROWS:
+        yield made(name, lambda g: g.op(name, g.input("x", (2, 3))))
+    for name in BINARY:
+        yield made(name, lambda g: g.op(name, g.input("x", (2, 3)), g.input("y", (1, 3))))
+        yield made(name, lambda g: g.op(name, 0.5, g.input("x", (2, 3))))
+        yield made(name, lambda g: g.op(name, g.input("x", (2, 3)), g.constant(_of(3))))
+    for name in ("add", "sub", "mul", "minimum", "maximum", "less", "less_equal", "equal"):
+        yield made(name, lambda g: g.op(name, g.input("n", (3,), "int32"), g.constant(np.array([2, 1, 0]))))
+    yield made("clip", lambda g: g.op("minimum", g.op("maximum", g.input("x", (3,)), -0.5), 0.5))
+    yield made("mod", lambda g: g.op("mod", g.op("sub", g.input("n", (3,), "int32"), 5), 3))
+    yield made("floordiv", lambda g: g.op("floordiv", g.input("n", (3,), "int32"), 3))
+    for name in ("and", "or", "equal"):
+        yield made(
+            name, lambda g: g.op(name, g.input("b", (2, 3), "bool"), g.op("less", g.input("x", (2, 3)), 0.0))
+        )
+    yield made("not", lambda g: g.op("not", g.input("b", (2, 3), "bool")))
+    yield made("any", lambda g: g.op("any", g.input("b", (2, 3), "bool"), axes=(-1,), keep=True))
+    yield made("where", lambda g: g.op("where", g.input("b", (2, 3), "bool"), g.input("x", (2, 3)), -2e30))
+    yield made("where", lambda g: g.op("where", g.input("b", (3,), "bool"), g.input("n", (3,), "int32"), 7))
+    for dtype in ("float32", "int32", "int8", "uint8", "int16", "uint16", "uint32", "bool"):
+        yield made("cast", lambda g: g.op("cast", g.input("n", (3,), "int32"), dtype=dtype))
+    for name, cases in MOVES.items():
+        for shape, attributes in cases:
+            yield made(name, lambda g: g.op(name, g.input("x", shape), **attributes))
+    yield made("concat", lambda g: g.op("concat", g.input("x", (2, 3)), g.input("y", (1, 3)), axis=-2))
+    yield made("gather", lambda g: g.op("gather", g.input("x", (2, 3)), g.constant(np.array([2, 0, 2, 1]))))
+    yield made("take", lambda g: g.op("take", g.constant(_of(9, 2)), g.input("n", (3,), "int32")))
+    yield made("linear", lambda g: g.op("linear", g.input("x", (3,)), g.constant(_of(3, 4))))
+    yield made(
+        "linear", lambda g: g.op("linear", g.input("x", (2, 3)), g.constant(_of(3, 4)), g.constant(_of(4)))
+    )
+    yield made("matmul", lambda g: g.op("matmul", g.input("x", (2, 3, 4)), g.input("y", (2, 4, 1))))
+    yield made("layer_norm", lambda g: g.op("layer_norm", g.input("x", (2, 5)), epsilon=1e-3))
+    affine = _of(5), _of(5)
+    yield made(
+        "layer_norm", lambda g: g.op("layer_norm", g.input("x", (5,)), *map(g.constant, affine), epsilon=1e-6)
+    )
+    for pads in ((0, 0, 0, 0), (1, 2, 0, 1)):
+        yield made(
+            "conv2d",
+            lambda g: g.op(
+                "relu",
+                g.op(
+                    "conv2d",
+                    g.input("x", (6, 7, 2)),
+                    g.constant(_of(3, 2, 2, 4)),
+                    g.constant(_of(4)),
+                    stride=2,
+                    pads=pads,
+                ),
+            ),
+        )
+
+    def dequantized(g):
+        values = np.arange(-6, 6).reshape(3, 4)
+        kernel = g.op("dequantize", g.constant(values, "int8"), g.constant(np.abs(_of(4))))
+        return g.op("linear", g.input("x", (3,)), kernel)
+
+    yield made("dequantize", dequantized)
+
+    def cell(name, states, gates, biases):
+        def build(g):
+            held = [g.input(x, (4,)) for x in states]
+            kernels = g.constant(_of(3, gates * 4)), g.constant(_of(4, gates * 4))
+            made = g.ops(name, g.input("x", (3,)), *held, *kernels, *(g.constant(_of(n)) for n in biases))
+            return g.op("concat", *made, axis=-1)
+
+        return build
+
+    yield made("gru", cell("gru", ["y"], 3, (12, 4)))
+    yield made("lstm", cell("lstm", ["y", "z"], 4, (16,)))
+
+
+GRAPHS = list(_graphs())
+
+
+def test_every_operation_is_there():
+    assert {name for name, _ in GRAPHS} - {"clip"} == set(OPS)
+
+
+@pytest.mark.parametrize("batch", [None, "n"])
+@pytest.mark.parametrize(("name", "graph"), GRAPHS, ids=[f"{name}-{i}" for i, (name, _) in enumerate(GRAPHS)])
+def test_an_operation_computes_what_it_says(name, graph, batch):
+    from policy_core_adapters.exports.onnx import Printer
+
+    rng, front = np.random.default_rng(0), () if batch is None else (7,)
+    feeds = {
+        key: rng.standard_normal((*front, *x.shape)).astype(np.float32) for key, x in graph.inputs.items()
+    }
+    if name in ("log", "log1p", "sqrt"):  # of a square
+        feeds["y"] = feeds["x"]
+    for key, x in graph.inputs.items():
+        if x.dtype == "int32":
+            feeds[key] = rng.integers(0, 9, (*front, *x.shape), np.int32)
+        elif x.dtype == "bool":
+            feeds[key] = rng.random((*front, *x.shape)) < 0.5
+    feeds = {key: feeds[key] for key in graph.inputs}
+    nodes, constants, inputs, outputs = Printer(graph, batch).parts()
+    made = onnx.helper.make_graph(nodes, "one", inputs, outputs, constants)
+    model = onnx.helper.make_model(made, opset_imports=[onnx.helper.make_opsetid("", 17)])
+    model.ir_version = 8
+    onnx.checker.check_model(model, full_check=True)
+    session = onnxruntime.InferenceSession(model.SerializeToString(), providers=["CPUExecutionProvider"])
+    (got,), want = session.run(None, feeds), evaluate(graph, feeds)["y0"]
+    assert (got.shape, got.dtype) == (want.shape, want.dtype)
+    scale = np.abs(want).max() if want.dtype.kind == "f" else 1
+    assert np.all(np.abs(got.astype(np.float64) - want) <= 2e-6 * np.maximum(scale, np.abs(want))), (
+        got,
+        want,
+    )
 
 
 # 8 BITS

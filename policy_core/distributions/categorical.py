@@ -11,11 +11,12 @@ from policy_core._dtypes import as_int32
 from policy_core.contract import Key, Mask
 from policy_core.distributions.numerics import categorical as rows
 from policy_core.distributions.numerics.categorical_sampling import sample
-from policy_core.distributions.numerics.common import check_event, total
+from policy_core.distributions.numerics.common import check_event, takes_seed, total
 from policy_core.spaces import Discrete, MultiDiscrete
 from policy_core.spaces.masks import allowed, pad_rows
 
 
+@takes_seed
 class Categorical(NamedTuple):
     """A masked categorical distribution over a `Discrete`.
 
@@ -80,6 +81,7 @@ class Categorical(NamedTuple):
         return rows.clean(self.logits, self.mask)
 
 
+@takes_seed
 class MultiCategorical(NamedTuple):
     """An independent categorical distribution for each entry of a `MultiDiscrete`, in one batch.
 

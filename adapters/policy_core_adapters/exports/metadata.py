@@ -27,6 +27,8 @@ def metadata_of(lowered: Lowered) -> dict[str, str]:
     `policy_core.state`            name of an input to `{"dtype": ..., "start": ...}`, its value at the start
                                    of an episode as lists, JSON
     `policy_core.noise`            name of an input to "uniform" or "normal", JSON
+    `policy_core.kept_noise`       name of an input of noise to the number of draws that it is kept for, or
+                                   null for an episode; the others are new in each step, JSON
     `policy_core.masks`            path of a part of the action to "rows" or "joint", JSON
     `policy_core.self_test`        the self-test of the file, npz in base64, if it has one of at most 1 MiB
     """
@@ -39,6 +41,7 @@ def metadata_of(lowered: Lowered) -> dict[str, str]:
         "action_bounds": json.dumps(bounds_of(fields["action_space"], "action")),
         "state": json.dumps({name: _start(start) for name, start in lowered.initial.items()}),
         "noise": json.dumps(lowered.noise),
+        "kept_noise": json.dumps(lowered.kept),
         "masks": json.dumps(lowered.masks),
     }
     if lowered.self_test and sum(x.nbytes for x in lowered.self_test.values()) <= _LARGEST:

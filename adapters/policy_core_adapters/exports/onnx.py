@@ -43,7 +43,7 @@ def model_of(lowered: Lowered, *, batch: int | str | None = None) -> Any:
         ExportError: if `onnx` is not installed.
     """
     onnx = onnx_module()
-    printer = _Printer(lowered.graph, batch)
+    printer = Printer(lowered.graph, batch)
     nodes, initializers, inputs, outputs = printer.parts()
     graph = onnx.helper.make_graph(nodes, "policy_core", inputs, outputs, initializers)
     opset = onnx.helper.make_opsetid("", OPSET)
@@ -63,7 +63,7 @@ def onnx_module() -> Any:
     return onnx
 
 
-class _Printer:
+class Printer:
     """One graph, on its way to nodes of ONNX."""
 
     def __init__(self, graph: Graph, batch: int | str | None) -> None:

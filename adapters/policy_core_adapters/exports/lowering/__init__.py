@@ -11,7 +11,8 @@ Inputs and outputs have the names of the parts of what `act` takes and returns:
 - `is_first`: bool, the state is that of the start of an episode
 - `action_mask`, `action_mask/KEY/...`: bool, of a Discrete [n], of a MultiBinary, of each row of a
   MultiDiscrete (its number behind the path), or a joint one of a MultiDiscrete [*nvec]
-- `noise`, `noise/KEY/...`: independent numbers from which the action is drawn
+- `noise`, `noise/KEY/...`: independent numbers from which the action is drawn, new ones in each step but
+  for the matrix of a `GSDEHead`, which is kept (and is no part of the state here)
 - `action`, `policy_action`, `value`, `log_prob`, `distribution/...`: what was asked for
 - `next_state/OWNER/...`: the state to be given next
 """
@@ -49,6 +50,8 @@ class Lowered(NamedTuple):
     """Path to array, the steps in front; empty if the file has none."""
     int8: bool
     """Whether kernels are kept in 8 bits."""
+    kept: dict[str, int | None]
+    """Name of an input of noise that a `GSDEHead` keeps to the number of draws, or None for an episode."""
 
 
 def lower(
@@ -123,6 +126,7 @@ def lower(
         document.fingerprint,
         self_test,
         int8,
+        context.kept,
     )
 
 

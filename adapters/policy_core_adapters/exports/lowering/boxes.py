@@ -119,9 +119,14 @@ def _normal(head: Head) -> Chosen:
         env = c("mul", env, c.constant(factor))
     if np.any(offset):
         env = c("add", env, c.constant(offset))
+    return clipped(c, box, loc, log_std, action)._replace(env=_inside(c, box, env))
+
+
+def clipped(c: Context, box: Box, loc: Value, log_std: Value, action: Value) -> Chosen:
+    """What a normal chooses within the bounds."""
     return Chosen(
         action,
-        _inside(c, box, env),
+        _inside(c, box, action),
         lambda: _sum(c, _terms(c, action, loc, log_std)),
         _parameters(c, loc, log_std),
     )
@@ -131,7 +136,11 @@ def _squashed(head: Head) -> Chosen:
     c, box = head.context, box_of(head)
     only(head.fields, "SquashedNormalHead", "scale", "mean_bound")
     loc, log_std = _scaled(head, box)
-    action = _drawn(head, loc, log_std)
+    return squashed(c, box, loc, log_std, _drawn(head, loc, log_std))
+
+
+def squashed(c: Context, box: Box, loc: Value, log_std: Value, action: Value) -> Chosen:
+    """What a normal chooses that is squashed into the bounds."""
     # middle + half tanh u: off by what float32 loses of the width, as in a robot's own units it may be.
     half = 0.5 * box.safe_high - 0.5 * box.safe_low
     env = c("add", c("mul", c("tanh", action), _alike(c, half)), _alike(c, box.safe_low + half))
@@ -160,7 +169,7 @@ def _alike(c: Context, array: Any) -> Value:
 _TRIES = 8
 
 
-def beta_head(head: Head) -> Chosen:
+def _beta(head: Head) -> Chosen:
     """A Beta distribution between the bounds."""
     c, box, fields = head.context, box_of(head), head.fields
     only(fields, "BetaHead", "low", "high")
@@ -219,4 +228,5 @@ def _log_gamma(c: Context, a: Value, path: str) -> Value:
 BOX_HEADS: dict[str, Callable[[Head], Chosen]] = {
     "policy_core/NormalHead": _normal,
     "policy_core/SquashedNormalHead": _squashed,
+    "policy_core/BetaHead": _beta,
 }

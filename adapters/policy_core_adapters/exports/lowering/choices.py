@@ -7,8 +7,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from policy_core_adapters.exports.graph import Value
-from policy_core_adapters.exports.lowering.boxes import BOX_HEADS, beta_head
+from policy_core_adapters.exports.lowering.boxes import BOX_HEADS
 from policy_core_adapters.exports.lowering.context import Context, ExportError, under, unsupported
+from policy_core_adapters.exports.lowering.gsde import gsde_head
 from policy_core_adapters.exports.lowering.observations import dtype_of, real
 from policy_core_adapters.exports.lowering.parts import Chosen, Head
 from policy_core_adapters.numpy_runner.heads import index_form
@@ -83,11 +84,10 @@ def _box(head: Head) -> Chosen:
     if form is not head.space:
         chosen = _rows(head, Rows(list(form["fields"]["nvec"]), single=False), form, maskable=False)
         return chosen._replace(env=values_of(head.context, head.space, form, value, chosen.policy))
-    if head.box_head["type"] == "policy_core/BetaHead":
-        return beta_head(head)
-    if head.box_head["type"] not in BOX_HEADS:
+    heads = {**BOX_HEADS, "policy_core/GSDEHead": gsde_head}
+    if head.box_head["type"] not in heads:
         unsupported("box_head", head.box_head["type"])
-    return BOX_HEADS[head.box_head["type"]](head)
+    return heads[head.box_head["type"]](head)
 
 
 def values_of(c: Context, space: Any, form: Any, value: Callable[[Any], Any], index: Value) -> Value:

@@ -38,11 +38,12 @@ class Context:
         noise: bool,
         int8: bool,
     ) -> None:
-        self.graph, self.op = Graph(), None
+        self.graph = Graph()
         self.activations, self.mask_functions = activations, mask_functions
         self.masks, self.noise, self.int8 = masks, noise, int8
         self.masked: dict[str, str] = {}
         self.noises: dict[str, str] = {}
+        self.kept: dict[str, int | None] = {}
 
     def __call__(self, name: str, *operands: Operand, **attributes: Any) -> Value:
         """The output of a new node."""
