@@ -2,7 +2,7 @@
  * policy-core.js: reads, verifies and runs policy files in a browser, or anywhere else with JavaScript.
  *
  *     import { load } from "./policy-core.js";
- *     const policy = await load(await (await fetch("cartpole.msgpack")).arrayBuffer());
+ *     const policy = await load(await fetch("cartpole.msgpack"));
  *     let state = policy.reset(), action;
  *     [state, action] = policy.act(state, observation);                          // deterministic
  *     [state, action] = policy.act(state, observation, { random: Math.random }); // a draw
@@ -55,7 +55,7 @@ function fraction(x) {
 export function sha256(bytes) {
   const state = Int32Array.from(STARTS),
     w = new Int32Array(64);
-  const whole = bytes.length & ~63;
+  const whole = bytes.length - (bytes.length % 64);
   const tail = new Uint8Array(bytes.length - whole < 56 ? 64 : 128);
   tail.set(bytes.subarray(whole));
   tail[bytes.length - whole] = 0x80;
@@ -2545,11 +2545,11 @@ class Policy {
       if (all.length !== product(shape)) fail(`self_test: '${path}' has the shape ${shown(row.shape)}`);
       return shape.length ? all : all[0];
     };
-    const compare = (then, now, what) =>
-      list(then).forEach((x, i) => {
-        const y = list(now)[i],
-          off = Math.abs(x - y) / Math.max(1, Math.abs(x));
-        if (Object.is(x, y) || x === y) return; // infinities
+    const compare = (then, now, what) => {
+      const [a, b] = [list(then), list(now)];
+      if (a.length !== b.length) fail(`self_test: '${what}' has ${a.length} numbers, expected ${b.length}`);
+      a.forEach((x, i) => {
+        const off = x === b[i] || Object.is(x, b[i]) ? 0 : Math.abs(x - b[i]) / Math.max(1, Math.abs(x));
         deviation = Math.max(deviation, off);
         if (!(off <= tolerance)) {
           fail(
@@ -2558,12 +2558,11 @@ class Policy {
           );
         }
       });
-    const walk = (space, dist, then, now, f, path) =>
-      isJoint(space)
-        ? [...partsOf(space)].forEach(([key, part]) =>
-            walk(part, dist, then[key], now[key], f, `${path}/${key}`),
-          )
-        : f(space, then, now, path);
+    };
+    const compareParts = (space, then, now, path) => {
+      if (!isJoint(space)) return compare(then, now, path);
+      for (const [key, part] of partsOf(space)) compareParts(part, then[key], now[key], `${path}/${key}`);
+    };
     let state = policy.reset();
     for (let i = 0; i < Math.min(count, MOST_REPLAYED); i++) {
       const observation = elementOf(policy.observationSpace, "observation", i, false);
@@ -2576,14 +2575,7 @@ class Policy {
       const saved = elementOf(policy.actionSpace, "env_action", i, true);
       if (!parts.inEnvActions) {
         const action = elementOf(policy.actionSpace, "action", i, true);
-        walk(
-          policy.actionSpace,
-          distribution,
-          saved,
-          distribution.env(action),
-          (space, then, now, path) => compare(then, now, path),
-          "env_action",
-        );
+        compareParts(policy.actionSpace, saved, distribution.env(action), "env_action");
         compare(numbersOf(given("log_prob", true), [...index, i]), distribution.logProb(action), "log_prob");
       } else if (distribution.continuous) {
         compare(saved, distribution.env(distribution.mode()), "env_action");

@@ -15,8 +15,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from in_node import NODE
 from policy_core_adapters.exports import javascript
-from test_javascript import NODE
 
 import policy_core as pc
 

