@@ -30,7 +30,7 @@ Arrays = dict[str, Any]
 class Row(NamedTuple):
     """One line of the table: a config and the floor's own way to draw and to score."""
 
-    config: pc.ActorCriticConfig
+    config: Any
     draw: Callable[..., tuple[Any, jax.Array]]
     """`(head output, mask, key) -> action, log-prob`"""
     score: Callable[..., tuple[jax.Array, jax.Array]]
@@ -53,7 +53,8 @@ def head_of(params: Arrays, x: jax.Array) -> Any:
 
 def value_of(params: Arrays, x: jax.Array) -> jax.Array:
     head = params["critic"]["head"]
-    return (tower(params["critic"], x) @ head["kernel"] + head["bias"])[..., 0]
+    values: jax.Array = tower(params["critic"], x) @ head["kernel"] + head["bias"]
+    return values[..., 0]
 
 
 def categorical_draw(logits: jax.Array, mask: Any, key: jax.Array) -> tuple[jax.Array, jax.Array]:
@@ -177,7 +178,7 @@ def draws(row: Row) -> dict[str, Callable[..., Any]]:
     return {"floor": floor, "ours": ours}
 
 
-def acts(row: Row) -> dict[str, Callable[..., Any]]:
+def acts(row: Row) -> dict[str, Any]:
     """`act(policy, observation, mask)`, the mode of one observation."""
 
     def ours(policy: Any, x: Any, mask: Any) -> Any:
@@ -196,7 +197,7 @@ def acts(row: Row) -> dict[str, Callable[..., Any]]:
 TASKS = ("act, 1", "draw 64", "draw 4096", "gradient 64", "gradient 4096", "population 32 x 16")
 
 
-def contestants(row: Row, task: str) -> tuple[dict[str, Callable[..., Any]], tuple[Any, ...]]:
+def contestants(row: Row, task: str) -> tuple[dict[str, Any], tuple[Any, ...]]:
     """The two functions of a task, jitted, and their arguments."""
     kind, _, size = task.partition(" ")
     policy = pc.init(row.config, key=jax.random.key(0))
@@ -243,7 +244,7 @@ def check(row: Row) -> None:
         )
 
 
-def ratio(both: dict[str, Callable[..., Any]], arguments: tuple[Any, ...], seconds: float) -> float:
+def ratio(both: dict[str, Any], arguments: tuple[Any, ...], seconds: float) -> float:
     """Time of ours over that of the floor: the ratio of medians of rounds taken in turn."""
     calls: dict[str, int] = {}
     for name, f in both.items():

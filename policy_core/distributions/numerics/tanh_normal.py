@@ -73,7 +73,8 @@ def tanh_normal_entropy(
     loc: Float[Array, "*shape"], log_std: Float[Array, "*std_shape"]
 ) -> Float[Array, "*shape"]:
     """Differential entropy of tanh(loc + exp(log_std) noise), entry by entry (nats)."""
-    return _entropy_and_slopes(loc, log_std)[0]
+    entropy: Array = _entropy_and_slopes(loc, log_std)[0]
+    return entropy
 
 
 @tanh_normal_entropy.defjvp
