@@ -290,6 +290,7 @@ class ExploringActorCritic(ActorCritic[Params, State, Observation, Action], Prot
 
     def explore(self, params: Params, state: State, *, key: Key) -> State:
         """The state for one more draw, its noise drawn anew if that is due. `key` itself draws the action."""
+        ...
 
 
 @runtime_checkable
