@@ -6,5 +6,5 @@
 
 `python -m benchmarks.defaults` trains what is not in `build/defaults.jsonl`, a line a batch of seeds, and
 adds it there; from that file it writes the section "The defaults" and its picture. With `--setting` and
-`--network` it trains some of it, and writes nothing else. Everything takes 40 minutes of a processor.
+`--network` it trains some of it, and writes nothing else. Everything takes 16 minutes of a processor.
 """
