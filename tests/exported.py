@@ -1,5 +1,6 @@
 """What the tests of exports share: policies in files, and what JAX does with them, step by step."""
 
+import importlib.metadata
 import os
 from typing import Any, NamedTuple
 
@@ -174,6 +175,25 @@ def saved(policy: Any, path: Any, self_test: bool = False) -> Any:
     """The path of a file with a policy."""
     pc.save(path, policy, self_test=self_test)
     return path
+
+
+def install_command(monkeypatch: Any) -> None:
+    """The command `export` as an entry point, whatever the metadata of the installed package says."""
+    from policy_core_adapters.exports.command import add
+
+    class Point:
+        name = "export"
+
+        @staticmethod
+        def load() -> Any:
+            return add
+
+    others = importlib.metadata.entry_points  # JAX asks for its own
+
+    def points(*, group: str) -> Any:
+        return [Point] if group == "policy_core.commands" else others(group=group)
+
+    monkeypatch.setattr("importlib.metadata.entry_points", points)
 
 
 __all__ = ["ALL", "BOUNDED", "REFUSED", "policy_of"]

@@ -1,5 +1,6 @@
 """Policies in C act as they do in JAX; each operation is what it is in NumPy."""
 
+import json
 import re
 import shutil
 import subprocess
@@ -21,6 +22,7 @@ from exported import (
     WITH_TIES,
     check_close,
     compare,
+    install_command,
     named,
     policy_of,
     saved,
@@ -31,8 +33,10 @@ from policy_core_adapters.exports.graph import Graph, evaluate
 from policy_core_adapters.exports.lowering import ExportError, lower
 from policy_core_adapters.exports.ops import OPS
 from policy_core_adapters.exports.quantize import quantized
+from policy_core_adapters.exports.targets import export
 
 import policy_core as pc
+from policy_core.__main__ import main
 
 pytestmark = [
     pytest.mark.usefixtures("unchecked"),
@@ -256,8 +260,9 @@ def random_graph(seed: int) -> tuple[Graph, dict[str, np.ndarray]]:
             case 4:
                 new = graph.op("reshape", graph.op("transpose", a, axes=(-1, -2)), shape=(2, 4))
             case 5:
-                row = graph.op("slice", a, axis=-2, start=1, stop=2)
-                new = graph.op("add", graph.op("tanh", row), b)
+                start = int(rng.integers(2))
+                row = graph.op("slice", a, axis=-2, start=start, stop=start + 1)
+                new = graph.op("add", graph.op("tanh", row) if rng.random() < 0.3 else row, b)
             case 6:
                 new = graph.op("linear", a, graph.constant(some(4, 4, seed=seed)))
             case 7:
@@ -484,3 +489,51 @@ def test_is_first_is_an_argument_and_a_file_may_have_no_self_test(tmp_path: Path
     source = c_source.write(lower(tmp_path / "file"))
     assert source.self_test == 0
     assert "main" not in source.source
+
+
+# THE COMMAND -----------------------------------------------------------------------------------
+
+
+def test_the_command_writes_compiles_replays_and_measures(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    install_command(monkeypatch)
+    path = saved(policy_of(CONFIGS["every memory"]), tmp_path / "file", self_test=True)
+    command = ["export", str(path), "--c", "-o", str(tmp_path / "walker.c")]
+    assert main(command) == 0
+    printed = capsys.readouterr().out
+    assert f"{tmp_path / 'walker.c'}, {tmp_path / 'walker.h'}: " in printed
+    assert re.search(r"compiled \d,\d+ bytes of code and constants, \d+ bytes of RAM\n", printed)
+    found = re.search(
+        r"over 8 steps within (\S+) .* self-test, 0 discrete numbers differ .* (\S+) us a call", printed
+    )
+    assert found is not None, printed
+    assert 0 < float(found[1]) < 1e-5
+    assert 0 < float(found[2]) < 100
+    assert main([*command, "--json", "--tolerance", "0"]) == 1
+    result = json.loads(capsys.readouterr().out)
+    assert (result["target"], result["replay"]["against"], result["replay"]["steps"]) == ("c", "self-test", 8)
+    assert main([*command[:-1], str(tmp_path / "1a.c")]) == 2
+    assert "prefix: got '1a', expected a letter" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("name", ["two memories", "observe nested", "act box int8", "no frames"])
+def test_a_target_in_c_is_called_with_masks_noise_and_8_bits(name: str, tmp_path: Path) -> None:
+    path = saved(policy_of(CONFIGS[name]), tmp_path / "file", self_test=True)
+    for options in ({"masks": "rows", "noise": True}, {"int8": 1.0}):
+        replayed = export(path, tmp_path / "a", "c", calls=1, **options).replay
+        assert replayed is not None
+        assert (replayed.against, replayed.differing) == ("graph", 0)
+        assert replayed.deviation < 1e-5
+
+
+def test_a_compiler_may_be_missing_or_refuse(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    path = saved(policy_of(CONFIGS["act box"]), tmp_path / "file", self_test=True)
+    monkeypatch.setenv("CC", "no such compiler")
+    report = export(path, tmp_path / "a.c", "c")
+    assert report.replay is None
+    assert report.missing == "there is no C compiler `cc`, and none in the variable CC"
+    assert (tmp_path / "a.c").exists()
+    monkeypatch.setenv("CC", "false")
+    with pytest.raises(ExportError, match=r"compiler: .*false -std=c99 -O2 .* failed"):
+        export(path, tmp_path / "a.c", "c")

@@ -13,6 +13,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from policy_core_adapters.exports import stablehlo
+from policy_core_adapters.exports.lowering import ExportError
+from policy_core_adapters.exports.targets import export
 
 import policy_core as pc
 from policy_core.files.policies import read_document
@@ -152,6 +154,39 @@ def test_a_population_needs_a_name_for_its_axis() -> None:
         stablehlo.export(policy_of(config, 2))
     with pytest.raises(pc.errors.StructureError, match=r"got a population of \(2, 3\), expected one axis"):
         stablehlo.export(policy_of(config, 2, 3), population="members")
+
+
+@pytest.mark.parametrize("name", ["privileged critic", "act nested"])
+@pytest.mark.parametrize("options", [{}, {"batch": "n"}, {"batch": 2}], ids=["one", "any", "two"])
+def test_the_target_is_replayed(name: str, options: dict[str, Any], tmp_path: Path) -> None:
+    pc.save(tmp_path / "policy", policy_of(cases.CONFIGS[name]))
+    for out in ("policy.jax", "policy.mlir"):
+        masks = "rows" if name == "act nested" else "none"
+        report = export(tmp_path / "policy", tmp_path / out, "stablehlo", masks=masks, calls=1, **options)
+        assert report.replay is not None
+        assert (report.replay.against, report.replay.steps, report.replay.differing) == ("self-test", 8, 0)
+        assert report.replay.deviation < 1e-5
+    text = (tmp_path / "policy.mlir").read_text()
+    assert "stablehlo.dot_general" in text
+    read = jax.export.deserialize((tmp_path / "policy.jax").read_bytes())
+    assert read.platforms == ("cpu", "cuda", "tpu")
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        ({"outputs": ("action", "value")}, "outputs: got .*StableHLO is that of `act`"),
+        ({"noise": True}, "noise: the target stablehlo has none"),
+        ({"int8": 1.0}, "int8: the target stablehlo has none"),
+        ({"masks": {"": "joint"}}, "masks: got .* expected 'none' or 'rows'"),
+        ({"prefix": "a"}, "prefix: the target stablehlo has no such option"),
+    ],
+)
+def test_the_target_says_what_it_has_not(options: dict[str, Any], text: str, tmp_path: Path) -> None:
+    config = cases.config(pc.MultiDiscrete((2, 3)))
+    pc.save(tmp_path / "policy", policy_of(config))
+    with pytest.raises(ExportError, match=text):
+        export(tmp_path / "policy", tmp_path / "out", "stablehlo", **options)
 
 
 def test_the_example_runs() -> None:

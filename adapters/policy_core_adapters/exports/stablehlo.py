@@ -4,12 +4,19 @@ Lowered for CPUs, CUDA and TPUs at once, with an axis of any length for a batch,
 population. The program holds its params as constants, or takes them where it is one of a population.
 """
 
-from typing import Any
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import jax
 import numpy as np
 
 import policy_core as pc
+from policy_core_adapters.exports.lowering import ExportError, Lowered
+from policy_core_adapters.exports.replay import Call
+from policy_core_adapters.numpy_runner.networks import Array
+
+if TYPE_CHECKING:
+    from policy_core_adapters.exports.targets import Asked
 
 PLATFORMS = ("cpu", "cuda", "tpu")
 
@@ -103,6 +110,79 @@ def export(
 
     function = jax.jit(alone if population is None else of_population, keep_unused=True)
     return jax.export.export(function, platforms=platforms)(*inputs[:-1], **inputs[-1])
+
+
+def write_file(lowered: Lowered, path: Path, asked: "Asked", batch: int | str | None) -> Call:
+    """Write `act` to a file, and call what is read back: a text if the file is `.mlir`, else serialized.
+
+    A text is lowered for CPUs alone, as IREE takes it.
+
+    Raises:
+        ExportError: for outputs, draws and kernels that it has not, or if flatbuffers is not installed.
+    """
+    outputs = tuple(asked.options.get("outputs", ("action",)))
+    masks = asked.options.get("masks", "none")
+    if outputs != ("action",):
+        raise ExportError(f"outputs: got {outputs}, but StableHLO is that of `act`; trace another function")
+    if lowered.noise or asked.int8:
+        raise ExportError(
+            f"{'int8' if asked.int8 else 'noise'}: the target stablehlo has none; `stablehlo.export(policy, "
+            "key=True)` draws the action by a key"
+        )
+    if masks not in ("none", "rows"):
+        raise ExportError(f"masks: got {masks!r}, expected 'none' or 'rows' for the target stablehlo")
+    member = asked.options.get("member", ())
+    policy = pc.load(asked.file, member=member) if member != () else pc.load(asked.file)
+    text = path.suffix == ".mlir"
+    platforms = ("cpu",) if text else PLATFORMS
+    exported = export(policy, batch=batch, action_mask=masks == "rows", platforms=platforms)
+    if text:
+        path.write_text(exported.mlir_module())
+    else:
+        try:
+            path.write_bytes(exported.serialize())
+        except ImportError as error:
+            raise ExportError(
+                "flatbuffers is not installed, with which JAX serializes: install it"
+            ) from error
+        exported = jax.export.deserialize(bytearray(path.read_bytes()))
+    count = batch if isinstance(batch, int) else None if batch is None else 1
+    return _call_of(exported, count)
+
+
+def _call_of(exported: Any, count: int | None) -> Call:
+    """One step of what was read back, from and to the names of a graph."""
+    (state, observation), given = jax.tree.unflatten(exported.in_tree, list(exported.in_avals))
+
+    program = jax.jit(exported.call)
+
+    def call(feeds: dict[str, Array]) -> dict[str, Array]:
+        def filled(tree: Any, root: str) -> Any:
+            def leaf(path: Any, struct: Any) -> Any:
+                name = "/".join([root, *(str(_key(entry)) for entry in path)])
+                x = feeds.get(
+                    name, np.zeros(struct.shape[count is not None :], struct.dtype)
+                )  # of the critic
+                return (
+                    np.asarray(x, struct.dtype) if count is None else np.repeat(np.asarray(x)[None], count, 0)
+                )
+
+            return jax.tree_util.tree_map_with_path(leaf, tree)
+
+        more = {name: filled(tree, name) for name, tree in given.items()}
+        after, action = program(filled(state, "state"), filled(observation, "observation"), **more)
+        made = {}
+        for root, tree in (("next_state", after), ("action", action)):
+            for path, x in jax.tree_util.tree_flatten_with_path(tree)[0]:
+                name = "/".join([root, *(str(_key(entry)) for entry in path)])
+                made[name] = np.asarray(x if count is None else x[0])
+        return made
+
+    return call
+
+
+def _key(entry: Any) -> Any:
+    return entry.key if hasattr(entry, "key") else entry.idx
 
 
 def _struct(leaf: Any, axes: int) -> Any:
