@@ -72,6 +72,7 @@ docs: $(VENV)/has-docs  ## Build the site into build/site; a broken link is an e
 
 bench: $(VENV)/has-bench  ## Measure latency, compile time and speed against peers
 	$(RUN)python benchmarks/latency.py
+	$(RUN)python benchmarks/floor.py
 	$(RUN)python benchmarks/categorical.py
 	$(RUN)python benchmarks/squashed_entropy.py
 	$(RUN)python benchmarks/memory.py

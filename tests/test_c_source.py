@@ -260,8 +260,9 @@ def random_graph(seed: int) -> tuple[Graph, dict[str, np.ndarray]]:
             case 4:
                 new = graph.op("reshape", graph.op("transpose", a, axes=(-1, -2)), shape=(2, 4))
             case 5:
-                row = graph.op("slice", a, axis=-2, start=1, stop=2)
-                new = graph.op("add", graph.op("tanh", row), b)
+                start = int(rng.integers(2))
+                row = graph.op("slice", a, axis=-2, start=start, stop=start + 1)
+                new = graph.op("add", graph.op("tanh", row) if rng.random() < 0.3 else row, b)
             case 6:
                 new = graph.op("linear", a, graph.constant(some(4, 4, seed=seed)))
             case 7:
