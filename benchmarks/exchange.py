@@ -8,6 +8,7 @@ float32.
 With a name as argument, only the files of that library.
 """
 
+import importlib
 import sys
 import tempfile
 from collections.abc import Iterator
@@ -21,9 +22,9 @@ sys.path.append(str(Path(__file__).parents[1] / "tests"))  # where the fixtures 
 
 
 def main() -> None:
-    import elsewhere  # pyright: ignore[reportMissingImports]
-    import test_imports_robots as robots  # pyright: ignore[reportMissingImports]
-    import test_imports_sb3 as models  # pyright: ignore[reportMissingImports]
+    elsewhere: Any = importlib.import_module("elsewhere")
+    robots: Any = importlib.import_module("test_imports_robots")
+    models: Any = importlib.import_module("test_imports_sb3")
 
     def cases() -> Iterator[tuple[str, Any, Any, Any, Any]]:
         for name in models.NAMES:
