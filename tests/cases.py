@@ -172,6 +172,10 @@ CONFIGS = {
         memory=pc.memory.FrameStack(3, fill="first"),
         value_head=pc.RegressionHead(objectives=2, symlog=True, scale=3.0),
     ),
+    "PopArt values": config(pc.Discrete(3), value_head=pc.heads.PopArtHead(objectives=2)),
+    "normalized value": config(
+        pc.Discrete(3), value_head=pc.heads.PopArtHead(preserve=False, max_count=50.0, epsilon=0.1)
+    ),
     "layer norm": config(
         pc.Discrete(3),
         actor=pc.MLP((8, 8), layer_norm=True, epsilon=1e-6, bias=False, activation="relu"),

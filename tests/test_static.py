@@ -254,6 +254,10 @@ ALTERNATIVES: list[tuple[Any, dict[str, list[Any]]]] = [
     ),
     (pc.RegressionHead(), {"objectives": [1, 2], "scale": [2], "symlog": [True]}),
     (
+        pc.heads.PopArtHead(),
+        {"objectives": [1, 2], "preserve": [False], "max_count": [9, math.inf], "epsilon": [0.5]},
+    ),
+    (
         pc.TwoHotHead(low=0.0, high=1.0),
         {"low": [-1], "high": [2], "bins": [3], "symlog": [True], "objectives": [1], "gain": [1]},
     ),

@@ -76,7 +76,7 @@ CHECKS: dict[str, Check] = {
     "clip": lambda x: _real(x) and x > 0,
     "horizon": lambda x: _positive(x) and x >= 2,
     **dict.fromkeys(("layer_norm", "learned_start", "residual", "symlog", "bias"), _flag),
-    **dict.fromkeys(("full_std", "squash", "learn_features"), _flag),
+    **dict.fromkeys(("full_std", "squash", "learn_features", "preserve"), _flag),
     **dict.fromkeys(("activation", "kernel_init"), _text),
     **dict.fromkeys(("actor_keys", "critic_keys"), _or_none(_many(_text))),
     **dict.fromkeys(("observation_space", "action_space", "encoder", "box_head", "discrete_head"), _config),
