@@ -24,10 +24,12 @@ PACKAGE := $(if $(findstring :,$(ENV)),$(firstword $(subst :, ,$(ENV))))
 demo: $(VENV)/has-demo $(PACKAGE:%=$(VENV)/has-%)  ## Train five CartPole policies, save them, evaluate the file in a fresh process
 	$(RUN)python examples/demo.py $(if $(ENV),--env $(ENV))
 
-# Left to `test-more`: other people's environments and trainers, every config on eight devices, several processes.
-MORE := bare_install brax campaigns devices environment_training grid_worlds gymnasium gymnasium_training gymnax \
-	hosts jaxmarl jumanji multi_agent orbax pettingzoo pgx population_example scaling \
-	trainer_brax trainer_lerax trainer_purejaxrl trainer_rejax
+# Left to `test-more`: other people's environments, trainers and runtimes, every config on eight devices,
+# several processes, and what runs in node, in Chromium and by a C compiler.
+MORE := bare_install brax c_source campaigns demo_page devices environment_training grid_worlds gymnasium \
+	gymnasium_training gymnax hosts imports_brax imports_flax iree javascript jaxmarl jumanji multi_agent onnx \
+	orbax pettingzoo pgx population_example scaling trainer_brax trainer_lerax trainer_purejaxrl \
+	trainer_rejax
 PAGES := environments trainers
 test: $(VENV)/has-test  ## Run the tests, all but the slowest
 	$(RUN)python -m pytest -n $(WORKERS) --dist worksteal $(MORE:%=--ignore=tests/test_%.py)

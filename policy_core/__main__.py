@@ -3,9 +3,15 @@
 Exit codes: 0 for a good answer; 1 if a file fails its self-test, is of another config than asked,
 or two files differ; 2 if a file is missing, damaged or no policy file, or the command is wrong.
 `--json` prints one JSON object instead of tables.
+
+More commands come from entry points of the group `policy_core.commands`, such as those of the adapters:
+`NAME = "module:function"`, where `function(parser)` adds arguments and sets the defaults `run`, from the
+options to `(result, exit code)`, and `show`, which prints the result. The first line of its docstring is
+the help text.
 """
 
 import argparse
+import importlib.metadata
 import json
 import math
 import os
@@ -29,7 +35,8 @@ from policy_core.files.rows import Row
 
 def main(arguments: list[str] | None = None) -> int:
     """Run a command and return its exit code."""
-    options = _parser().parse_args(arguments)
+    given = sys.argv[1:] if arguments is None else arguments
+    options = _parser(given).parse_args(given)
     try:
         result, code = options.run(options)
     except (PolicyError, OSError) as error:
@@ -49,21 +56,22 @@ def main(arguments: list[str] | None = None) -> int:
     return int(code)
 
 
-def _parser() -> argparse.ArgumentParser:
+def _parser(given: Sequence[str]) -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="policy-core",
-        description="Look into policy files.",
+        description="Look into policy files, and take them to other programs.",
         epilog="Exit codes: 0 for a good answer; 1 if a self-test fails or two files differ; 2 if a file is "
         "missing, damaged or no policy file, or the command is wrong.",
     )
     parser.add_argument("--version", action="version", version=f"policy_core {_version()}")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    for name, run, show, paths, text in (
+    own: tuple[tuple[str, Any, Any, tuple[str, ...], str], ...] = (
         ("inspect", _inspect, _show_inspect, ("file",), "show what a file holds"),
         ("verify", _verify, _show_verify, ("file",), "check a file and run its self-test"),
         ("diff", _diff, _show_diff, ("a", "b"), "compare two files: config fields and params"),
         ("member", _member, _show_member, ("file",), "take one policy out of the file of a population"),
-    ):
+    )
+    for name, run, show, paths, text in own:
         command = commands.add_parser(name, help=text, description=text)
         for path in paths:
             command.add_argument(path, type=Path, metavar=path.upper())
@@ -74,6 +82,14 @@ def _parser() -> argparse.ArgumentParser:
         if name == "verify":
             command.add_argument("--tolerance", type=float, default=1e-3, help="1e-3 by default")
         command.set_defaults(run=run, show=show)
+    if given and given[0] in {name for name, *_ in own}:
+        return parser  # and nobody else's module is imported
+    for point in sorted(importlib.metadata.entry_points(group="policy_core.commands"), key=lambda p: p.name):
+        add = point.load()
+        text = (add.__doc__ or "").partition("\n")[0].rstrip(".")
+        command = commands.add_parser(point.name, help=text, description=text)
+        command.add_argument("--json", action="store_true", help="print one JSON object")
+        add(command)
     return parser
 
 

@@ -288,6 +288,20 @@ class CriticActorCritic(ActorCritic[Params, State, Observation, Action], Protoco
         ...
 
 
+@runtime_checkable
+class ExploringActorCritic(ActorCritic[Params, State, Observation, Action], Protocol):
+    """A policy with noise in its state, which lasts for several steps. Optional.
+
+    `act` and `action_and_value` call `explore` before `forward` where they are given a key, so that the
+    distribution that `forward` returns may draw with the noise in the state. Its density must not depend
+    on it: it is that over all draws of the noise.
+    """
+
+    def explore(self, params: Params, state: State, *, key: Key) -> State:
+        """The state for one more draw, its noise drawn anew if that is due. `key` itself draws the action."""
+        ...
+
+
 Policy: TypeAlias = tuple[Params, ActorCritic[Params, State, Observation, Action]]
 """A plain tuple `(params, config)`. As a pytree its leaves are those of `params`."""
 
@@ -425,6 +439,35 @@ class Head(Protocol):
 
     def policy_action(self, space: Any, env_action: Any) -> Any:
         """A policy action mapped to `env_action`, clamped to what the distribution can represent."""
+        ...
+
+
+@runtime_checkable
+class ExploringHead(Head, Protocol):
+    """A head with noise that lasts for several steps, which is kept in the state of the policy. Optional.
+
+    What `distribution` returns is that over all draws of the noise. Where the noise is kept, it is
+    replaced by what `with_noise` returns, whose density must be the same.
+    """
+
+    def initial_noise(self, space: Any, params: Any) -> Any:
+        """What is in the state as long as no noise has been drawn: a pytree of arrays."""
+        ...
+
+    def draw_noise(self, space: Any, noise: Any, *, key: Key) -> Any:
+        """The noise for one more draw, drawn anew where that is due. `key` is consumed."""
+        ...
+
+    def with_noise(
+        self,
+        space: Any,
+        params: Any,
+        features: Features,
+        temperature: Temperature,
+        distribution: Distribution,
+        noise: Any,
+    ) -> Distribution:
+        """The distribution that draws with this noise, or as before if none has been drawn."""
         ...
 
 

@@ -8,7 +8,15 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PyTree
 
 from policy_core.configs import static
-from policy_core.contract import ActorCritic, CriticActorCritic, DetachableActorCritic, Key, Mask, Space
+from policy_core.contract import (
+    ActorCritic,
+    CriticActorCritic,
+    DetachableActorCritic,
+    ExploringActorCritic,
+    Key,
+    Mask,
+    Space,
+)
 from policy_core.distributions.numerics.common import takes_seed
 from policy_core.errors import StructureError
 from policy_core.functions.sequence import forward_sequence
@@ -154,6 +162,11 @@ class InEnvActions:
             policy, state, observations, is_first=is_first, action_masks=action_masks
         )
         return state, EnvActions(base, self.config), value
+
+    def explore(self, params: PyTree, state: PyTree, *, key: Key) -> PyTree:
+        """That of the config; the state itself if it does not implement `ExploringActorCritic`."""
+        config = self.config
+        return config.explore(params, state, key=key) if isinstance(config, ExploringActorCritic) else state
 
     def env_action(self, action: PyTree) -> PyTree:
         """The action itself."""

@@ -96,6 +96,14 @@ CONFIGS = {
     "beta": config(BOUNDED, box_head=pc.BetaHead()),
     "beta of rank 2": config(SPACES["box of rank 2"], box_head=pc.BetaHead(low=0.1)),
     "bins": config(BOUNDED, box_head=pc.BinsHead(5)),
+    "gSDE": config(SPACES["box mixed bounds"], box_head=pc.heads.GSDEHead(), memory=pc.MinGRU(4)),
+    "squashed gSDE": config(
+        SPACES["nested"],
+        box_head=pc.heads.GSDEHead(
+            log_std=0.5, positive="expln", full_std=False, squash=True, learn_features=True, resample_every=2
+        ),
+        temperature=1.5,
+    ),
     "autoregressive": AUTOREGRESSIVE,
     "temperature": config(SPACES["nested"], box_head=pc.BinsHead(3), temperature=0.7),
     "temperature of a normal": config(SPACES["box"], temperature=2.0),

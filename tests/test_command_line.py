@@ -215,3 +215,45 @@ def test_whoever_reads_may_stop_early(folder):
         ["bash", "-c", command], cwd=ROOT, capture_output=True, text=True, timeout=60, check=False
     )
     assert (result.returncode, result.stderr) == (0, "")
+
+
+def test_a_command_of_an_entry_point_runs_and_is_imported_only_when_it_may_be_needed(
+    folder, capsys, monkeypatch
+):
+    loaded = []
+
+    class Point:
+        name = "weigh"
+
+        def load(self) -> Any:
+            loaded.append(self.name)
+            return weigh
+
+    def weigh(parser: Any) -> None:
+        """Weigh a file.
+
+        In bytes.
+        """
+        parser.add_argument("file", type=Path)
+        parser.set_defaults(
+            run=lambda options: ({"bytes": options.file.stat().st_size}, 3),
+            show=lambda result: print(f"{result['bytes']} bytes"),
+        )
+
+    def points(*, group: str) -> list[Point]:
+        return [Point()] if group == "policy_core.commands" else []
+
+    monkeypatch.setattr("importlib.metadata.entry_points", points)
+    assert main(["verify", str(folder / "good")]) == 0
+    assert loaded == []
+    capsys.readouterr()
+    size = (folder / "good").stat().st_size
+    assert main(["weigh", str(folder / "good")]) == 3
+    assert capsys.readouterr().out == f"{size} bytes\n"
+    assert main(["weigh", "--json", str(folder / "good")]) == 3
+    assert json.loads(capsys.readouterr().out) == {"bytes": size}
+    assert main(["weigh", str(folder / "absent")]) == 2
+    assert "absent" in capsys.readouterr().err
+    with pytest.raises(SystemExit):
+        main(["--help"])
+    assert "Weigh a file\n" in capsys.readouterr().out

@@ -240,9 +240,9 @@ def test_images_with_their_channels_first(tmp_path):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"use_sde": True}, r"^use_sde: the policy explores by gSDE"),
+        ({"use_sde": True}, r"^use_sde: log_std has the shape \(2,\), expected \(features, 2\)"),
         ({"more": dense("mlp_extractor.other", 2, 2)}, r"^the leaf 'mlp_extractor.other.bias' has no place in the"),
-        ({"more": {"features_extractor.mine.weight": np.ones(2)}}, r"^features_extractor_class: an extractor of its"),
+        ({"more": {"features_extractor.mine.weight": np.ones(2)}}, r"^features_extractor_class: the leaf 'feat"),
         ({"without": "value_net.bias"}, r"^the leaf 'value_net.bias' is missing"),
         ({"action_space": sb3_space("Dict", spaces={})}, r"^action_space: a Dict space is not known here"),
         ({"action_space": {"n": 2}}, r"^action_space: it is not a space of gym"),
@@ -293,6 +293,7 @@ def test_a_training_checkpoint_of_rsl_rl(tmp_path):
         "actor_obs_normalizer._std": np.float32([[1, 2, 0]]), "actor_obs_normalizer._var": np.float32([[1, 4, 0]]),
         "actor_obs_normalizer.count": np.float32(50),
     }  # fmt: skip
+    leaves |= {name.replace("actor_", "critic_"): leaf for name, leaf in leaves.items() if "_obs_" in name}
     state = {"model_state_dict": {name: _Tensor(leaf) for name, leaf in leaves.items()}, "iter": 3}
     (tmp_path / "file").write_bytes(torch_file(state))
     found = rsl_rl.load(tmp_path / "file", activation="tanh")
@@ -350,8 +351,9 @@ def _close(got: Any, expected: Any, tolerance: float = 2e-6) -> None:
 def test_real_files_of_stable_baselines(name, tmp_path):
     path = REAL / "sb3" / f"{name}.zip"
     statistics = REAL / "sb3" / f"{name}.vecnormalize.pkl"
+    found = sb3.load(path, statistics if statistics.exists() else None)
     exploring = name in ("ppo_MountainCarContinuous-v0", "ppo_Pendulum-v1")  # by gSDE
-    found = sb3.load(path, statistics if statistics.exists() else None, deterministic_only=exploring)
+    assert isinstance(found.policy[1].box_head, pc.heads.GSDEHead) == exploring
     expected = np.load(f"{path}.reference.npz")
     observations, policy = jnp.asarray(expected["raw"]), found.policy
     masks = jnp.asarray(expected["mask"]) if "mask" in expected.files else None
@@ -361,24 +363,48 @@ def test_real_files_of_stable_baselines(name, tmp_path):
     @jax.jit
     @lambda f: jax.vmap(f, in_axes=(0, 0, None if masks is None else 0))
     def outputs(observation: Any, action: Any, mask: Any) -> Any:
-        _, chosen = pc.act(policy, (), observation, action_mask=mask)
-        return chosen, *pc.evaluate_action(policy, (), observation, action, action_mask=mask)[1:]
+        state = pc.reset(policy)
+        _, chosen = pc.act(policy, state, observation, action_mask=mask)
+        return chosen, *pc.evaluate_action(policy, state, observation, action, action_mask=mask)[1:]
 
     chosen, value, log_prob, entropy = outputs(observations, drawn, masks)
     _close(chosen, expected["predict"])
     _close(value, expected["value"])
-    if not exploring:
+    if exploring:  # the density is narrow, and float32 of either library is off by 3e-6
+        exact = _exact_log_prob(policy, expected["raw"], expected["sample"])
+        assert np.abs(log_prob - exact).max() <= 3 * np.abs(expected["log_prob"] - exact).max()
+    else:
         _close(log_prob, expected["log_prob"])
-        _close(entropy, expected["entropy"])
+    _close(entropy, expected["entropy"])
     pc.save(tmp_path / "file", policy, metadata=found.metadata)
     runner = numpy_runner.load(tmp_path / "file")
     for i in range(20):
         mask = None if masks is None else np.asarray(masks[i])
-        _close(runner.act((), np.asarray(observations[i]), action_mask=mask)[1], expected["predict"][i], 5e-6)
+        _close(
+            runner.act(runner.reset(), np.asarray(observations[i]), action_mask=mask)[1],
+            expected["predict"][i],
+            5e-6,
+        )
 
 
 def _exact(layer: Any, x: Any) -> Any:
     return x @ np.float64(layer["kernel"]) + np.float64(layer["bias"])
+
+
+def _exact_log_prob(policy: Any, x: Any, action: Any) -> Any:
+    """That of gSDE as Stable-Baselines3 has it, in float64."""
+    params, config = policy
+    x = np.float64(x)
+    if config.normalize is not None:
+        mean, variance = (np.float64(params["normalize"][name]).sum(0) for name in ("mean", "variance"))
+        x = (x - mean) / np.sqrt(variance + config.normalize.epsilon)
+        x = np.clip(x, -config.normalize.clip, config.normalize.clip)
+    for layer in params["actor"]["tower"].values():
+        x = {"tanh": np.tanh, "relu": lambda x: np.maximum(x, 0)}[config.actor.activation](_exact(layer, x))
+    head = params["actor"]["head"]
+    variance = x**2 @ np.exp(np.float64(head["log_std"])) ** 2 + 1e-6
+    squares = (np.float64(action) - _exact(head, x)) ** 2 / variance
+    return -0.5 * np.sum(squares + np.log(2 * np.pi * variance), -1)
 
 
 @real

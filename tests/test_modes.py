@@ -113,6 +113,19 @@ def test_a_scan_of_ones_own_may_start_from_a_reset_under_a_shard_map(name: str) 
     jax.eval_shape(manual()(without), policy_of(config, 2), observations)  # by the params
 
 
+def test_noise_that_is_kept_is_drawn_under_a_shard_map() -> None:
+    config = cases.config(pc.Box(shape=(2,)), box_head=pc.heads.GSDEHead(resample_every=2))
+
+    def rollout(policy: Any, observations: Any, key: Any) -> Any:
+        step = lambda state, inputs: pc.act(policy, state, inputs[0], key=inputs[1])
+        keys = jax.random.split(key, TIME)
+        return jax.lax.scan(step, pc.reset(policy, key=key), (observations, keys))
+
+    observations, keys = observations_of(config, 2, TIME), jax.eval_shape(lambda: jax.random.split(KEY, 2))
+    jax.eval_shape(manual()(rollout), [policy_of(config)], observations, keys)
+    jax.eval_shape(manual()(evaluated), [policy_of(config)], observations, actions_of(config, 2, TIME))
+
+
 def test_a_sequence_of_a_policy_with_nothing_but_forward_goes_under_a_shard_map() -> None:
     config = Counting(space=pc.Discrete(3))
     batch = observations_of(config, 2, TIME), structs(lambda: jnp.zeros((), jnp.int32), 2, TIME)

@@ -267,6 +267,11 @@ ALTERNATIVES: list[tuple[Any, dict[str, list[Any]]]] = [
          "clip": [5]},
     ),
     (pc.SquashedNormalHead(), {"scale": [pc.Scale(std="state")], "mean_bound": [2]}),
+    (
+        pc.heads.GSDEHead(),
+        {"log_std": [-1, 5e-324], "positive": ["expln"], "full_std": [False], "squash": [True],
+         "learn_features": [True], "resample_every": [1, 8], "epsilon": [1e-8]},
+    ),
     (pc.BetaHead(), {"low": [0.5], "high": [100.0]}),
     (pc.BinsHead(), {"bins": [12]}),
     (

@@ -10,7 +10,7 @@ from jaxtyping import Array, Bool, PyTree
 
 from policy_core._dtypes import wide_float
 from policy_core.actor_critic.detach import detached
-from policy_core.actor_critic.plan import BranchName, Keys, Plan, action_head, check_keys, plan_branches
+from policy_core.actor_critic.plan import BranchName, Keys, Plan, action_head, check_sharing, plan_branches
 from policy_core.checks.structure import check_structure
 from policy_core.configs import added, set_field, static
 from policy_core.contract import (
@@ -30,6 +30,7 @@ from policy_core.distributions import NoActor
 from policy_core.encoders import default_encoder
 from policy_core.errors import ConfigError
 from policy_core.heads import Autoregressive, NormalHead, RegressionHead
+from policy_core.heads.composite import explores
 from policy_core.networks import MLP
 from policy_core.normalize import Normalize
 
@@ -73,7 +74,7 @@ class ActorCriticConfig:
             ("separate"), or only the actor has one ("actor"). The state always has all of
             them, and `act` keeps the critic's up to date.
         box_head: the head for actions that are boxes of floats: `NormalHead`,
-            `SquashedNormalHead`, `BetaHead`, `BinsHead`, or one of your own.
+            `SquashedNormalHead`, `BetaHead`, `BinsHead`, `heads.GSDEHead`, or one of your own.
         autoregressive: which parts of a `Dict` or `Tuple` action depend on which others; None
             for independent ones.
         temperature: None, or the initial value of a scalar leaf of the params that flattens
@@ -150,7 +151,7 @@ class ActorCriticConfig:
             set_field(self, "encoder", default_encoder(self.observation_space))
         if self.normalize is not None:
             self.normalize.check_space(self.observation_space)
-        self._check_sharing()
+        check_sharing(self)
         _ = self.plan  # raises ConfigError now, not in `init`, if the parts do not fit together
 
     @functools.cached_property
@@ -167,7 +168,8 @@ class ActorCriticConfig:
             self.memory_sharing,
             self.encoder_sharing,
         )
-        return Plan(*branches, action_head(self.action_space, self.box_head, self.autoregressive))
+        head = action_head(self.action_space, self.box_head, self.autoregressive)
+        return Plan(*branches, head, self.actor is not None and explores(head))
 
     @functools.cached_property
     def _policy_space(self) -> Space:
@@ -221,28 +223,50 @@ class ActorCriticConfig:
         return params
 
     def initial_state(self, params: Params, *, key: Key | None = None) -> PyTree:
-        """The states of the memories by branch, `shared` or `actor` and `critic`; `()` without a memory."""
+        """The states of the memories by branch, `shared` or `actor` and `critic`; `()` without a memory.
+
+        And `exploration`, the noise of an `ExploringHead`, drawn if there is a `key`, which is consumed.
+        """
         dtype = wide_float(self.compute_dtype)
 
         def widened(leaf: Array) -> Array:
             return leaf.astype(dtype) if jnp.issubdtype(leaf.dtype, jnp.floating) else leaf
 
-        states = {
+        states: dict[str, Any] = {
             branch.name: branch.memory.initial_state(branch.params(params)["memory"])
             for branch in self.plan.memories
         }
+        if self.plan.explores:
+            states["exploration"] = self._initial_noise(params)
+            if key is not None:
+                states = self.explore(params, states, key=key)
         return jax.tree.map(widened, states or ())
+
+    def explore(self, params: Params, state: PyTree, *, key: Key) -> PyTree:
+        """The state with the noise of its head for one more draw; the state itself for other heads."""
+        if not self.plan.explores:
+            return state
+        key = jax.random.fold_in(key, 2**32 - 1)  # `key` itself draws the action
+        head: Any = self.plan.head
+        return {**state, "exploration": head.draw_noise(self.action_space, state["exploration"], key=key)}
+
+    def _initial_noise(self, params: Params) -> PyTree:
+        head: Any = self.plan.head
+        return head.initial_noise(self.action_space, params["actor"]["head"])
 
     def forward(
         self, params: Params, state: PyTree, observation: PyTree, *, action_mask: Mask = None
     ) -> tuple[PyTree, Distribution, ValuePrediction | None]:
         """One step: encoders, memories, then towers and heads."""
-        states, features = {}, self._encode(params, observation)
+        states: dict[str, Any] = {}
+        features = self._encode(params, observation)
         for branch in self.plan.memories:
             memory, x = branch.params(params)["memory"], features[branch.tower]
             states[branch.name], y = branch.memory.step(memory, state[branch.name], x)
             features.update(branch.to_towers(y))
-        return states or state, *self._decide(params, features, action_mask)
+        if self.plan.explores:
+            states["exploration"] = state["exploration"]
+        return states or state, *self._decide(params, features, action_mask, states.get("exploration"))
 
     def forward_sequence(
         self,
@@ -256,13 +280,18 @@ class ActorCriticConfig:
         """`forward` over the time axis: a scan of the memories; all other layers are batched."""
         # `is_first` is mapped too, for an observation without leaves has no time axis.
         features = jax.vmap(lambda x, _: self._encode(params, x))(observations, is_first)
-        states = {}
+        states: dict[str, Any] = {}
         for branch in self.plan.memories:
             memory, xs = branch.params(params)["memory"], features[branch.tower]
             states[branch.name], ys = branch.memory.sequence(memory, state[branch.name], xs, is_first)
             features.update(branch.to_towers(ys))
-        decide: Any = jax.vmap(lambda features, mask: self._decide(params, features, mask))
-        return states or state, *decide(features, action_masks)
+        noise = None
+        if self.plan.explores:  # gone from the first reset on: no key is here to draw it anew
+            first, kept, over = self._initial_noise(params), state["exploration"], jnp.cumsum(is_first) > 0
+            noise = jax.vmap(lambda over: jax.tree.map(lambda a, b: jnp.where(over, a, b), first, kept))(over)
+            states["exploration"] = jax.tree.map(lambda x: x[-1], noise)
+        decide: Any = jax.vmap(lambda *inputs: self._decide(params, *inputs))
+        return states or state, *decide(features, action_masks, noise)
 
     def _encode(self, params: Params, observation: PyTree) -> dict[str, Features]:
         """The features for each tower, or for the memory in front of it."""
@@ -279,7 +308,7 @@ class ActorCriticConfig:
         return features
 
     def _decide(
-        self, params: Params, features: dict[str, Features], action_mask: Mask
+        self, params: Params, features: dict[str, Features], action_mask: Mask, noise: PyTree
     ) -> tuple[Distribution, ValuePrediction | None]:
         """The outputs of the towers and heads."""
         temperature = params.get("temperature")
@@ -292,6 +321,11 @@ class ActorCriticConfig:
             distribution = self.plan.head.distribution(
                 self.action_space, actor["head"], tower, action_mask, temperature
             )
+            if noise is not None:
+                head: Any = self.plan.head
+                distribution = head.with_noise(
+                    self.action_space, actor["head"], tower, temperature, distribution, noise
+                )
         if self.critic is None:
             return distribution, None
         critic = params["critic"]
@@ -335,40 +369,6 @@ class ActorCriticConfig:
     def critic_only(self, params: Params) -> tuple[Params, "ActorCriticConfig"]:
         """The pair that `value` needs, whose observation space is the view of the critic."""
         return detached(self, params, "critic")
-
-    def _check_sharing(self) -> None:
-        """Raise `ConfigError` for unknown keys, or a trunk or memory shared between different views."""
-        sharing = {self.memory_sharing, self.encoder_sharing}
-        if self.critic is None and (self.critic_keys is not None or "separate" in sharing):
-            raise ConfigError(
-                "ActorCriticConfig.critic: None has no critic_keys, and no memory or encoder of its own"
-            )
-        if self.actor is None and (
-            self.critic is None or sharing != {"shared"} or (self.actor_keys or self.critic_keys) is not None
-        ):
-            raise ConfigError(
-                "ActorCriticConfig.actor: None needs a critic, which has no keys, and no memory or encoder "
-                "of its own"
-            )
-        apart = []
-        for name in ("actor_keys", "critic_keys"):
-            if (keys := getattr(self, name)) is not None:
-                check_keys(keys, self.observation_space, f"ActorCriticConfig.{name}")
-                set_field(self, name, tuple(sorted(keys)))
-                apart.append(name)
-        if self.encoder_sharing == "separate":
-            if apart:
-                raise ConfigError(
-                    f"ActorCriticConfig.encoder_sharing: with {apart[0]} encoders are separate; leave it out"
-                )
-            apart.append("encoder_sharing")
-        if apart and (
-            self.trunk is not None or (self.memory is not None and self.memory_sharing == "shared")
-        ):
-            raise ConfigError(
-                f"ActorCriticConfig.{apart[0]}: actor and critic have different inputs and cannot share a "
-                'trunk or a memory; use trunk=None and memory_sharing="separate" or "actor"'
-            )
 
     def _check_precision(self) -> None:
         """Raise `ConfigError` for float64 without x64: JAX would silently use float32."""

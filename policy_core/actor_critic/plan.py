@@ -11,6 +11,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias, TypeVar, cast
 
+from policy_core.configs import set_field
 from policy_core.contract import Encoder, Head, Memory, Network, Space
 from policy_core.encoders import Parts
 from policy_core.errors import ConfigError
@@ -92,12 +93,14 @@ class Plan:
         memories: the branches with a memory.
         in_sizes: input dimension of each tower.
         head: the head for the action space.
+        explores: whether noise of the head is kept in the state.
     """
 
     encoders: tuple[EncoderBranch, ...]
     memories: tuple[MemoryBranch, ...]
     in_sizes: Mapping[str, int]
     head: Head
+    explores: bool
 
 
 def plan_branches(
@@ -160,6 +163,41 @@ def check_keys(keys: tuple[str, ...], space: Space, name: str) -> None:
     if not keys or not set(keys) <= set(names) or len(set(keys)) != len(keys):
         raise ConfigError(
             f"{name}: got {keys}, expected names of a Dict observation, each once; there are {names}"
+        )
+
+
+def check_sharing(config: Any) -> None:
+    """Raise `ConfigError` for unknown keys, or a trunk or memory shared between different views."""
+    own = config.critic_keys is not None or "separate" in (config.memory_sharing, config.encoder_sharing)
+    if config.critic is None and own:
+        raise ConfigError(
+            "ActorCriticConfig.critic: None has no critic_keys, and no memory or encoder of its own"
+        )
+    keys_or_none = config.actor_keys or config.critic_keys
+    sharing = {config.memory_sharing, config.encoder_sharing}
+    if config.actor is None and (config.critic is None or keys_or_none is not None or sharing != {"shared"}):
+        raise ConfigError(
+            "ActorCriticConfig.actor: None needs a critic, which has no keys, and no memory or encoder "
+            "of its own"
+        )
+    apart = []
+    for name in ("actor_keys", "critic_keys"):
+        if (keys := getattr(config, name)) is not None:
+            check_keys(keys, config.observation_space, f"ActorCriticConfig.{name}")
+            set_field(config, name, tuple(sorted(keys)))
+            apart.append(name)
+    if config.encoder_sharing == "separate":
+        if apart:
+            raise ConfigError(
+                f"ActorCriticConfig.encoder_sharing: with {apart[0]} encoders are separate; leave it out"
+            )
+        apart.append("encoder_sharing")
+    if apart and (
+        config.trunk is not None or (config.memory is not None and config.memory_sharing == "shared")
+    ):
+        raise ConfigError(
+            f"ActorCriticConfig.{apart[0]}: actor and critic have different inputs and cannot share a "
+            'trunk or a memory; use trunk=None and memory_sharing="separate" or "actor"'
         )
 
 

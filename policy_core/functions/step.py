@@ -30,6 +30,7 @@ from policy_core.contract import (
     ActorCriticOf,
     Config,
     Distribution,
+    ExploringActorCritic,
     Key,
     Mask,
     Observation,
@@ -131,7 +132,8 @@ def reset(
 
     Args:
         policy: the pair.
-        key: consumed, for policies whose first state is random; None for the deterministic one.
+        key: consumed, for policies whose first state is random; None for the deterministic one. The noise
+            of a `GSDEHead` is drawn here if there is a key, else by the first draw.
         batch: axes in front of each leaf, such as `(32,)` for as many environments. With a key, each state
             has one of its own.
 
@@ -242,8 +244,7 @@ def act(
         >>> int(action)
         1
     """
-    state, distribution, _ = _forward(policy, state, observation, action_mask, is_first)
-    check_key(key)
+    state, distribution, _ = _forward(policy, state, observation, action_mask, is_first, key)
     action = distribution.mode() if key is None else distribution.sample(key=key)
     return state, policy[1].env_action(action)
 
@@ -282,8 +283,7 @@ def action_and_value(
         >>> action.shape == value.shape == log_prob.shape == ()
         True
     """
-    state, distribution, value = _forward(policy, state, observation, action_mask, is_first)
-    check_key(key)
+    state, distribution, value = _forward(policy, state, observation, action_mask, is_first, key)
     if key is None:
         action = distribution.mode()
         return state, action, value_of(value), distribution.log_prob(action)
@@ -438,7 +438,16 @@ def policy_action(policy: Policy[Params, State, Observation, Action], env_action
     return config.policy_action(env_action)
 
 
-def _forward(policy: Policy, state: Any, observation: Any, action_mask: Mask, is_first: Any) -> Any:
+def _forward(
+    policy: Policy,
+    state: Any,
+    observation: Any,
+    action_mask: Mask,
+    is_first: Any,
+    key: Key | None = None,
+) -> Any:
+    """`forward` of the config, for a draw with `key` if there is one."""
+    check_key(key)
     params, config = pair(policy)
     check_params(params, config)
     check_inputs(config, observation, action_mask)
@@ -448,6 +457,8 @@ def _forward(policy: Policy, state: Any, observation: Any, action_mask: Mask, is
         state = jax.tree.map(
             lambda first, old: jnp.where(is_first, first, old), config.initial_state(params), state
         )
+    if key is not None and isinstance(config, ExploringActorCritic):
+        state = config.explore(params, state, key=key)
     return config.forward(params, state, observation, action_mask=action_mask)
 
 

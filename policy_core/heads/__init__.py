@@ -1,6 +1,7 @@
 """Heads: from features to a distribution over the action space, and to a prediction of the return.
 
 discrete, continuous        heads of discrete spaces and of boxes
+gsde                        a head of boxes, whose noise is kept
 scale                       standard deviations
 composite, autoregressive   heads of independent parts, and of parts that depend on others
 value                       heads of the critic
@@ -12,6 +13,7 @@ from policy_core.heads.continuous import BetaHead as BetaHead
 from policy_core.heads.continuous import NormalHead as NormalHead
 from policy_core.heads.continuous import SquashedNormalHead as SquashedNormalHead
 from policy_core.heads.discrete import BinsHead as BinsHead
+from policy_core.heads.gsde import GSDEHead as GSDEHead
 from policy_core.heads.scale import Scale as Scale
 from policy_core.heads.value import CategoricalValue as CategoricalValue
 from policy_core.heads.value import HLGaussHead as HLGaussHead

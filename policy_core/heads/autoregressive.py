@@ -15,7 +15,7 @@ from policy_core.contract import Features, Head, Key, Mask, Network, Space, Temp
 from policy_core.distributions import AutoregressiveJoint
 from policy_core.distributions.graph import Graph
 from policy_core.errors import ConfigError
-from policy_core.heads.composite import JointHead
+from policy_core.heads.composite import JointHead, explores
 from policy_core.networks import MLP
 from policy_core.spaces.composite import Name, like, parts_of
 
@@ -204,6 +204,10 @@ def autoregressive_head(space: Space, head: Head, dependence: Autoregressive) ->
         )
     if sum(math.prod(leaf.shape) for leaf in jax.tree.leaves(space.struct())) > _MOST_NUMBERS:
         raise ConfigError(f"Autoregressive: for an action of more than {_MOST_NUMBERS} numbers")
+    if explores(head):
+        raise ConfigError(
+            "Autoregressive: got a head whose noise is kept, such as GSDEHead, which is for independent parts"
+        )
     spaces = parts_of(head.policy_space(space))
     return AutoregressiveHead(
         head, dependence, Graph(spaces=tuple(spaces.items()), parents=dependence.parents)

@@ -6,7 +6,7 @@ from typing import Any
 
 import jax
 
-from policy_core.contract import Features, Head, Key, Mask, Space, Temperature
+from policy_core.contract import ExploringHead, Features, Head, Key, Mask, Space, Temperature
 from policy_core.distributions import Joint
 from policy_core.errors import ConfigError
 from policy_core.heads.discrete import BinsHead, LogitsHead
@@ -37,6 +37,13 @@ def head_of(space: Space, box_head: Head) -> Head:
         f"action_space: got {type(space).__name__}, expected a space of policy_core; for another "
         "space write a config of your own"
     )
+
+
+def explores(head: Head) -> bool:
+    """Whether a head, or that of a part, is an `ExploringHead`."""
+    if isinstance(head, JointHead):
+        return any(explores(part) for part in head.heads.values())
+    return isinstance(head, ExploringHead)
 
 
 @dataclass(frozen=True)
@@ -79,6 +86,41 @@ class JointHead:
             return self.heads[name].distribution(space, params[str(name)], features, part_mask, temperature)
 
         return Joint(like(space, {name: part(name, inner) for name, inner in parts_of(space).items()}))
+
+    def initial_noise(self, space: Any, params: Any) -> dict[str, Any]:
+        """That of each part with an `ExploringHead`, by key or index."""
+        return {
+            str(name): head.initial_noise(part, params[str(name)])
+            for name, part, head in self._exploring(space)
+        }
+
+    def draw_noise(self, space: Any, noise: dict[str, Any], *, key: Key) -> dict[str, Any]:
+        """That of each part with an `ExploringHead`; `key` is consumed."""
+        parts = self._exploring(space)
+        return {
+            str(name): head.draw_noise(part, noise[str(name)], key=key)
+            for key, (name, part, head) in zip(jax.random.split(key, len(parts)), parts, strict=True)
+        }
+
+    def with_noise(
+        self,
+        space: Any,
+        params: Any,
+        features: Features,
+        temperature: Temperature,
+        distribution: Joint,
+        noise: dict[str, Any],
+    ) -> Joint:
+        """The distribution of all parts, where those of an `ExploringHead` have their noise."""
+        parts = {name: distribution.parts[name] for name in parts_of(space)}
+        for name, part, head in self._exploring(space):
+            at = str(name)
+            parts[name] = head.with_noise(part, params[at], features, temperature, parts[name], noise[at])
+        return Joint(like(space, parts))
+
+    def _exploring(self, space: Any) -> list[tuple[Name, Space, Any]]:
+        parts = parts_of(space).items()
+        return [(name, part, self.heads[name]) for name, part in parts if explores(self.heads[name])]
 
     def env_action(self, space: Any, action: Any) -> Any:
         """The environment action of each part."""

@@ -22,9 +22,6 @@ def main(arguments: list[str] | None = None) -> int:
     parser.add_argument("-o", "--out", type=Path, required=True, help="the policy file to write")
     parser.add_argument("--statistics", type=Path, help="the file of VecNormalize.save, of sb3")
     parser.add_argument("--activation", help="of the layers, where the file does not say")
-    parser.add_argument(
-        "--deterministic-only", action="store_true", help="take a policy of sb3 that explores by gSDE"
-    )
     options = parser.parse_args(arguments)
     try:
         found = _load(options)
@@ -41,9 +38,9 @@ def main(arguments: list[str] | None = None) -> int:
 
 def _load(options: argparse.Namespace) -> Imported:
     if options.kind == "sb3":
-        return sb3.load(options.file, options.statistics, deterministic_only=options.deterministic_only)
-    if options.statistics is not None or options.deterministic_only:
-        raise pc.errors.FileError(f"--statistics and --deterministic-only are of sb3, not of {options.kind}")
+        return sb3.load(options.file, options.statistics)
+    if options.statistics is not None:
+        raise pc.errors.FileError(f"--statistics is of sb3, not of {options.kind}")
     load = {"rsl_rl": rsl_rl.load, "rl_games": rl_games.load, "brax": brax.load}[options.kind]
     return (
         load(options.file)

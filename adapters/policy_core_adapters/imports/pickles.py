@@ -24,6 +24,7 @@ import policy_core as pc
 _MOST_OPCODES = 10**7
 _MOST_BYTES = 2**32  # that a zip may say to hold
 _DEEPEST = 100
+_MOST_STRANGERS = 1000  # each of which is a class of a kilobyte
 
 # Opcodes that no pickle of data needs: names of the registry of extensions, buffers outside of the file, and
 # the forms of protocol 0 that name classes in text.
@@ -34,12 +35,14 @@ _CLASSES = re.compile(
     r"(gym|gymnasium)\.spaces(\.\w+)? (Box|Discrete|MultiDiscrete|MultiBinary|Dict|Tuple)"
     r"|(gym|gymnasium)\.utils\.seeding (RandomNumberGenerator|RandomState)"
     r"|numpy\.random\._pickle (__randomstate_ctor|__generator_ctor|__bit_generator_ctor)"
+    r"|numpy\.random\.bit_generator (SeedSequence|__pyx_unpickle_SeedSequence)"
     r"|numpy\.random\.(_mt19937 MT19937|_pcg64 PCG64|mtrand RandomState|_generator Generator)"
     r"|stable_baselines3\.common\.running_mean_std RunningMeanStd"
     r"|stable_baselines3\.common\.vec_env\.vec_normalize VecNormalize"
     r"|torch\.nn\.modules\.activation \w+|torch\.nn\.modules\.linear Identity|torch\.optim\.\w+ \w+"
     r"|torch device|brax\.training\.acme\.running_statistics (RunningStatisticsState|NestedMeanStd)"
-    r"|brax\.training\.types UInt64|dotmap DotMap|flax\.core\.frozen_dict FrozenDict"
+    r"|brax\.training\.acme\.running_statistics NormalizationMode|brax\.training\.types UInt64"
+    r"|dotmap DotMap|flax\.core\.frozen_dict FrozenDict"
     r"|__torch__(\.\w+)* \w+"
 )
 _STORAGES = {
@@ -58,12 +61,14 @@ class Object(NamedTuple):
     state: Any
 
 
-def load(data: bytes, storages: Callable[[str], bytes] | None = None) -> Any:
+def load(data: bytes, storages: Callable[[str], bytes] | None = None, *, strangers: bool = False) -> Any:
     """The value of a pickle, as plain data.
 
     Args:
         data: the pickle.
         storages: the bytes of a storage of torch by its key; None if there are none.
+        strangers: whether names that are not on the list become an `Object`, too, so that one can say what
+            they are. They are no more run than the others.
 
     Raises:
         FileError: for a name that is not on the list, with the name, and for whatever is no pickle of data.
@@ -71,6 +76,8 @@ def load(data: bytes, storages: Callable[[str], bytes] | None = None) -> Any:
     _check_opcodes(data)
     unpickler = _Unpickler(io.BytesIO(data))
     unpickler.storages = storages
+    unpickler.strangers = _MOST_STRANGERS if strangers else 0
+    unpickler.named = {}
     try:
         return _plain(unpickler.load(), {}, 0)
     except pc.errors.FileError:
@@ -160,6 +167,8 @@ def _check_opcodes(data: bytes) -> None:
 
 class _Unpickler(pickle.Unpickler):
     storages: Callable[[str], bytes] | None = None
+    strangers: int
+    named: dict[str, type]
 
     def find_class(self, module: str, name: str) -> Any:
         """What stands for a name; nothing is imported."""
@@ -168,11 +177,15 @@ class _Unpickler(pickle.Unpickler):
             return _Callable(_FUNCTIONS[full])
         if module in ("torch", "torch.storage") and name in _STORAGES:
             return _Storage(np.dtype(f"<{_STORAGES[name]}" if _STORAGES[name] != "?" else "?"))
-        if _CLASSES.fullmatch(full):
-            return type("_Named", (_Instance,), {"name": f"{module}.{name}"})
-        raise pc.errors.FileError(
-            f"pickle: it asks for {module}.{name}, which is not on the list of what is harmless"
-        )
+        if full not in self.named:
+            if not _CLASSES.fullmatch(full):
+                if not self.strangers:
+                    raise pc.errors.FileError(
+                        f"pickle: it asks for {module}.{name}, which is not on the list of what is harmless"
+                    )
+                self.strangers -= 1
+            self.named[full] = type("_Named", (_Instance,), {"name": f"{module}.{name}"})
+        return self.named[full]
 
     def persistent_load(self, pid: Any) -> Any:
         """A storage of torch: `("storage", type, key, location, number of entries)`."""
@@ -229,6 +242,9 @@ class _Instance:
 
     def __init__(self, *_: Any, **__: Any) -> None:
         pass
+
+    def __call__(self, *_: Any, **__: Any) -> "_Instance":  # of a class or function that came with its code
+        return self
 
     def __setstate__(self, state: Any) -> None:
         self.state = state
@@ -361,6 +377,7 @@ def _plain(value: Any, done: dict[int, Any], depth: int) -> Any:
         result = [inner(item) for item in value]
         result = tuple(result) if isinstance(value, tuple) else result
     elif isinstance(value, _Instance):
+        done[id(value)] = Object(value.name, (), None), value  # for one that is in itself
         result = Object(value.name, inner(value.args), inner(value.state))  # type: ignore[attr-defined]
     elif isinstance(value, type) and issubclass(value, _Instance):
         result = Object(value.name, (), None)

@@ -84,6 +84,38 @@ class Source:
         biases = [f"{name}.bias_{kind}_l{layer}" for kind in ("ih", "hh")]
         self.put(f"{path}/input/bias", sum(self.take(bias, "") for bias in biases), *biases)
 
+    def gru(self, path: str, name: str, layer: int = 0) -> None:
+        """A layer of a GRU of torch: the biases of r and z are added, that of n behind r stays apart."""
+        for part, kind in (("input", "ih"), ("recurrent", "hh")):
+            weight = f"{name}.weight_{kind}_l{layer}"
+            self.put(f"{path}/{part}/kernel", self.take(weight, "").T, weight)
+        names = [f"{name}.bias_{kind}_l{layer}" for kind in ("ih", "hh")]
+        of_input, of_state = (self.take(bias, "") for bias in names)
+        gates = 2 * len(of_state) // 3
+        both = np.concatenate([of_input[:gates] + of_state[:gates], of_input[gates:]])
+        self.put(f"{path}/input/bias", both, *names)
+        self.put(f"{path}/recurrent/bias", of_state[gates:])
+
+    def memory(self, path: str, name: str) -> Any:
+        """An LSTM or a GRU of torch, of any number of layers; the config of the memory."""
+        cells: list[Any] = []
+        while f"{name}.weight_hh_l{len(cells)}" in self:
+            rows, size = self.left[f"{name}.weight_hh_l{len(cells)}"].shape
+            if rows not in (3 * size, 4 * size):
+                raise pc.errors.FileError(
+                    f"{name}: it has {rows / size:g} gates, expected those of a GRU or LSTM"
+                )
+            cells.append(pc.GRU(size) if rows == 3 * size else pc.LSTM(size))
+        for i, cell in enumerate(cells):
+            layer = path if len(cells) == 1 else f"{path}/layer_{i}"
+            (self.gru if isinstance(cell, pc.GRU) else self.lstm)(layer, name, i)
+        return cells[0] if len(cells) == 1 else pc.Stack(tuple(cells))
+
+    def statistics(self, path: str, mean: Any, variance: Any, count: float) -> None:
+        """Running statistics of an observation, for `Normalize`."""
+        for part, pair in pc.Normalize.statistics(mean, variance, count).items():
+            self.put(f"{path}/{part}", pair)
+
     def finish(self, config: Any, metadata: dict[str, str]) -> Imported:
         """The policy, once every leaf has been taken.
 

@@ -4,7 +4,7 @@ import hashlib
 import math
 import os
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -20,6 +20,15 @@ _NOT_NEEDED = {
     "hidden_state": "not needed: state of the exported module", "cell_state": "not needed: likewise",
 }  # fmt: skip
 _EPSILON = 0.01  # of rsl-rl's EmpiricalNormalization
+_STD = (math.log(1e-6), math.log(1e6))  # the range to which versions from 4 on clip the log-std
+
+
+class _Names(NamedTuple):
+    """What the parts of one network are called in a file; "" for what it has not."""
+
+    layers: str
+    memory: str
+    statistics: str
 
 
 def load(path: str | os.PathLike[str], *, activation: str = "elu") -> Imported:
@@ -28,6 +37,10 @@ def load(path: str | os.PathLike[str], *, activation: str = "elu") -> Imported:
     Actions are those of the module: the raw ones, which the robot multiplies by its scale and adds to its
     default pose; `NormalHead(offset=, factor=, clip=)` does that in the policy. A TorchScript file has no
     critic, and no standard deviation: the deterministic action is what comes over.
+
+    Where the critic of a checkpoint sees something else than the actor (it has other inputs, or statistics of
+    its own), observations are a `Dict` of "policy" and "critic", as Isaac Lab calls them, of which each sees
+    its part; `pc.actor_only` leaves the critic behind.
 
     Args:
         path: the file.
@@ -42,46 +55,95 @@ def load(path: str | os.PathLike[str], *, activation: str = "elu") -> Imported:
     """
     content = Path(path).read_bytes()
     value = load_torch(content)
-    metadata = {"imported from": "rsl-rl", "sha256": hashlib.sha256(content).hexdigest()}
+    metadata = {
+        "imported from": "rsl-rl", "version": "not in the file",
+        "sha256": hashlib.sha256(content).hexdigest(),
+    }  # fmt: skip
     if isinstance(value, Object) and value.name.startswith("__torch__."):
         metadata["module"] = value.name.removeprefix("__torch__.")
         return _exported(value, metadata)
-    state = value.get("model_state_dict") if isinstance(value, dict) else None
-    if not isinstance(state, dict):
-        raise pc.errors.FileError("the file is neither TorchScript nor a checkpoint with a model_state_dict")
-    return _checkpoint(state, activation, metadata)
+    leaves = _leaves(value) if isinstance(value, dict) else {}
+    if not leaves:
+        raise pc.errors.FileError(
+            "the file is neither TorchScript nor a checkpoint with a model_state_dict or an actor_state_dict"
+        )
+    source = Source(leaves)
+    return _policy(source, activation, _named(source, "actor"), _named(source, "critic"), metadata)
+
+
+def _leaves(value: dict[str, Any]) -> dict[str, Any]:
+    """The arrays of a checkpoint: of versions up to 3 together, after that by network."""
+    parts = {
+        "": "model_state_dict", "actor.": "actor_state_dict", "critic.": "critic_state_dict",
+        "actor_obs_normalizer.": "obs_norm_state_dict",
+        "critic_obs_normalizer.": "privileged_obs_norm_state_dict",
+    }  # fmt: skip
+    return {
+        f"{front}{name}": leaf
+        for front, key in parts.items()
+        if isinstance(state := value.get(key), dict)
+        for name, leaf in state.items()
+        if isinstance(leaf, np.ndarray)
+    }
+
+
+def _named(source: Source, network: str) -> _Names | None:
+    """The names of the parts of the actor or the critic; None if there is none."""
+    if source.layers(f"{network}.mlp"):
+        names = _Names(f"{network}.mlp", f"{network}.rnn.rnn", f"{network}.obs_normalizer")
+    elif source.layers(network):
+        names = _Names(network, f"memory_{network[0]}.rnn", f"{network}_obs_normalizer")
+    else:
+        return None
+    return _present(source, names)
+
+
+def _present(source: Source, names: _Names) -> _Names:
+    return names._replace(
+        memory=names.memory if f"{names.memory}.weight_ih_l0" in source else "",
+        statistics=names.statistics if f"{names.statistics}._mean" in source else "",
+    )
 
 
 def _exported(module: Object, metadata: dict[str, str]) -> Imported:
+    """An actor as TorchScript: its parts are `actor` and `normalizer`, from version 4 on `mlp` and so on."""
+    state = module.state if isinstance(module.state, dict) else {}
     leaves: dict[str, Any] = {}
     _collect(module, "", leaves)
     source = Source(leaves)
     for name in list(source.left):
         if name in _NOT_NEEDED:
             source.take(name, _NOT_NEEDED[name])
-    actor = module.state.get("actor") if isinstance(module.state, dict) else None
+    layers = "mlp" if "mlp" in state else "actor"
+    actor = state.get(layers)
     if not isinstance(actor, Object) or not isinstance(actor.state, dict):
         raise pc.errors.FileError(f"module: {module.name} has no actor that is a Sequential")
-    names = {inner.name.rpartition(".")[2] for inner in actor.state.values() if isinstance(inner, Object)} - {
-        "Linear"
-    }
+    names = {_kind(inner) for inner in actor.state.values() if isinstance(inner, Object)} - {"Linear"}
     if len(names) > 1 or not names <= set(_ACTIVATIONS):
         raise pc.errors.FileError(
             f"actor: it has the modules {sorted(names)}, expected linear layers and one activation"
         )
     activation = _ACTIVATIONS[names.pop()] if names else "identity"
-    normalizer = module.state.get("normalizer")
-    kind = normalizer.name.rpartition(".")[2] if isinstance(normalizer, Object) else "Identity"
-    if kind not in ("Identity", "EmpiricalNormalization"):
-        raise pc.errors.FileError(f"normalizer: {kind} is not known here")
-    statistics = "normalizer" if kind == "EmpiricalNormalization" else ""
-    memory = module.state.get("memory", module.state.get("rnn"))
-    if memory is not None and not (isinstance(memory, Object) and memory.name.endswith(".LSTM")):
+    output = _kind(state.get("deterministic_output"))
+    if output not in ("Identity", "_IdentityDeterministicOutput"):
         raise pc.errors.FileError(
-            f"memory: {getattr(memory, 'name', memory)} is not known here, expected an LSTM"
+            f"deterministic_output: {output} is not known here; expected the mean as it is"
         )
-    name = "memory" if "memory" in module.state else "rnn"
-    return _policy(source, activation, name if memory is not None else "", statistics, None, metadata)
+    name = "obs_normalizer" if "obs_normalizer" in state else "normalizer"
+    normalizer = state.get(name)
+    if (kind := _kind(normalizer)) not in ("Identity", "EmpiricalNormalization"):
+        raise pc.errors.FileError(f"{name}: {kind} is not known here")
+    epsilon = normalizer.state.get("eps", _EPSILON) if isinstance(normalizer, Object) else _EPSILON
+    rnn = "memory" if "memory" in state else "rnn"
+    if _kind(state.get(rnn)) not in ("Identity", "LSTM", "GRU"):
+        raise pc.errors.FileError(f"{rnn}: {_kind(state[rnn])} is not known here, expected an LSTM or a GRU")
+    parts = _present(source, _Names(layers, rnn, name))
+    return _policy(source, activation, parts, None, metadata, exported=True, epsilon=float(epsilon))
+
+
+def _kind(module: Any) -> str:
+    """The name of the class of a module; that of none is "Identity"."""
+    return module.name.rpartition(".")[2] if isinstance(module, Object) else "Identity"
 
 
 def _collect(module: Object, front: str, leaves: dict[str, Any]) -> None:
@@ -93,82 +155,104 @@ def _collect(module: Object, front: str, leaves: dict[str, Any]) -> None:
             _collect(value, f"{front}{name}.", leaves)
 
 
-def _checkpoint(state: dict[str, Any], activation: str, metadata: dict[str, str]) -> Imported:
-    source = Source({str(name): leaf for name, leaf in state.items() if isinstance(leaf, np.ndarray)})
-    memory = "memory_a.rnn" if "memory_a.rnn.weight_ih_l0" in source else ""
-    statistics = "actor_obs_normalizer" if "actor_obs_normalizer._mean" in source else ""
-    return _policy(source, activation, memory, statistics, "critic", metadata)
-
-
 def _policy(
     source: Source,
     activation: str,
-    memory: str,
-    statistics: str,
-    critic: str | None,
+    actor: _Names | None,
+    critic: _Names | None,
     metadata: dict[str, str],
+    *,
+    exported: bool = False,
+    epsilon: float = _EPSILON,
 ) -> Imported:
-    fields: dict[str, Any] = {"critic": None, "memory_sharing": "shared"}
-    if memory:
-        fields["memory"] = pc.LSTM(source.left[f"{memory}.weight_hh_l0"].shape[1])
-        fields["memory_sharing"] = "actor"
-        inputs = source.left[f"{memory}.weight_ih_l0"].shape[1]
-        _memory(source, "actor/memory", memory)
-    else:
-        if not (layers := source.layers("actor")):
-            raise pc.errors.FileError(
-                f"actor: there are no layers actor.0, ...; there are {sorted(source.left)[:20]}"
-            )
-        inputs = source.left[f"{layers[0]}.weight"].shape[1]
-    fields["actor"] = pc.MLP(source.mlp("actor/tower", "actor", "actor/head"), activation=activation)
-    outputs = len(source.params["actor/head/bias"])
-    fields["observation_space"] = pc.Box(shape=(inputs,))
-    fields["action_space"] = pc.Box(shape=(outputs,))
-    scale = pc.Scale(std="fixed", log_std=0.0)
-    if "std" in source:
-        scale = pc.Scale(positive="identity")
-        source.put("actor/head/scale", source.take("std", ""), "std")
-    elif "log_std" in source:
-        scale = pc.Scale()
-        source.put("actor/head/scale", source.take("log_std", ""), "log_std")
-    fields["box_head"] = pc.NormalHead(scale)
-    if critic is not None and source.layers(critic):
-        _critic(source, fields, critic, inputs, activation)
-    if statistics:
-        _statistics(source, fields, statistics)
+    if actor is None or not source.layers(actor.layers):
+        raise pc.errors.FileError(
+            f"actor: there are no layers actor.0, ...; there are {sorted(source.left)[:20]}"
+        )
+    networks = {"actor": actor} | ({"critic": critic} if critic is not None else {})
+    apart = critic is not None and _see_apart(source, actor, critic)
+    spaces = {"policy" if owner == "actor" else owner: pc.Box(shape=(_inputs(source, names),))
+              for owner, names in networks.items()}  # fmt: skip
+    fields: dict[str, Any] = {
+        "observation_space": pc.Dict(spaces) if apart else spaces["policy"],
+        "critic": None,
+    }
+    if apart:
+        fields |= {"actor_keys": ("policy",), "critic_keys": ("critic",)}
+    _statistics(source, fields, networks, apart, epsilon)
+    for owner, names in networks.items():
+        if names.memory:
+            fields["memory_sharing"] = "separate" if owner == "critic" else "actor"
+            memory = source.memory(f"{owner}/memory", names.memory)
+            if fields.setdefault("memory", memory) != memory:
+                raise pc.errors.FileError(f"memory: actor and critic have {fields['memory']} and {memory}")
+        widths = source.mlp(f"{owner}/tower", names.layers, f"{owner}/head")
+        fields[owner] = pc.MLP(widths, activation=activation)
+    fields["action_space"] = pc.Box(shape=(len(source.params["actor/head/bias"]),))
+    fields["box_head"] = pc.NormalHead(_scale(source, exported))
     return source.finish(pc.ActorCriticConfig(**fields), metadata)
 
 
-def _critic(source: Source, fields: dict[str, Any], critic: str, inputs: int, activation: str) -> None:
-    seen = source.left[f"{source.layers(critic)[0]}.weight"].shape[1]
-    recurrent = "memory_c.rnn.weight_ih_l0" in source
-    seen = source.left["memory_c.rnn.weight_ih_l0"].shape[1] if recurrent else seen
-    if seen != inputs:
-        raise pc.errors.FileError(
-            f"critic: it has {seen} inputs and the actor {inputs}; which of them are the actor's is not in "
-            "the file"
+def _inputs(source: Source, names: _Names) -> int:
+    name = f"{names.memory}.weight_ih_l0" if names.memory else f"{source.layers(names.layers)[0]}.weight"
+    return int(source.left[name].shape[1])
+
+
+def _see_apart(source: Source, actor: _Names, critic: _Names) -> bool:
+    """Whether the critic sees something else than the actor."""
+    if _inputs(source, actor) != _inputs(source, critic) or bool(actor.statistics) != bool(critic.statistics):
+        return True
+    return bool(actor.statistics) and any(
+        not np.array_equal(
+            source.left[f"{actor.statistics}.{part}"], source.left[f"{critic.statistics}.{part}"]
         )
-    if recurrent:
-        fields["memory_sharing"] = "separate"
-        _memory(source, "critic/memory", "memory_c.rnn")
-    fields["critic"] = pc.MLP(source.mlp("critic/tower", critic, "critic/head"), activation=activation)
+        for part in ("_mean", "_std")
+    )
 
 
-def _memory(source: Source, path: str, name: str) -> None:
-    if f"{name}.weight_ih_l1" in source:
-        raise pc.errors.FileError(f"{name}: an LSTM of several layers is not known here")
-    source.lstm(path, name)
+def _scale(source: Source, exported: bool) -> Any:
+    """The standard deviation of actions: a number of each, or its logarithm."""
+    forms = {
+        "std": pc.Scale(positive="identity"),
+        "log_std": pc.Scale(),
+        "actor.distribution.std_param": pc.Scale(positive="identity", low=_STD[0], high=_STD[1]),
+        "actor.distribution.log_std_param": pc.Scale(low=_STD[0], high=_STD[1]),
+    }
+    for name, scale in forms.items():
+        if name in source:
+            source.put("actor/head/scale", source.take(name, "").ravel(), name)
+            return scale
+    if not exported:
+        raise pc.errors.FileError(
+            f"std: the checkpoint has none of {', '.join(forms)}; a distribution whose std depends on the "
+            "observation, or that is no normal one, is not known here"
+        )
+    return pc.Scale(std="fixed", log_std=0.0)
 
 
-def _statistics(source: Source, fields: dict[str, Any], name: str) -> None:
+def _statistics(
+    source: Source, fields: dict[str, Any], networks: dict[str, _Names], apart: bool, epsilon: float
+) -> None:
     """`EmpiricalNormalization`: (x - mean) / (std + 0.01)."""
-    fields["normalize"] = pc.Normalize(clip=math.inf, epsilon=_EPSILON, form="std")
-    mean, std = (source.take(f"{name}.{part}", f"normalize/{to}").ravel()
-                 for part, to in (("_mean", "mean"), ("_std", "variance")))  # fmt: skip
-    if f"{name}._var" in source:
-        source.take(f"{name}._var", "not needed: the square of _std")
-    count = 1.0
-    if f"{name}.count" in source:
-        count = float(source.take(f"{name}.count", "normalize/count").ravel()[0])
-    for part, pair in pc.Normalize.statistics(mean, np.square(std.astype(np.float64)), count).items():
-        source.put(f"normalize/{part}", pair)
+    keys = []
+    for owner, names in networks.items():
+        if not (name := names.statistics):
+            continue
+        key = "policy" if owner == "actor" else owner
+        path = f"normalize/{key}" if apart else "normalize"
+        again = owner == "critic" and not apart
+        mean, std = (
+            source.take(
+                f"{name}.{part}", "not needed: those of the actor" if again else f"{path}/{to}"
+            ).ravel()
+            for part, to in (("_mean", "mean"), ("_std", "variance"))
+        )
+        if f"{name}._var" in source:
+            source.take(f"{name}._var", "not needed: the square of _std")
+        count = source.take(f"{name}.count", f"{path}/count") if f"{name}.count" in source else 1.0
+        if not again:
+            keys.append(key)
+            source.statistics(path, mean, np.square(std.astype(np.float64)), float(np.ravel(count)[0]))
+    if keys:
+        names_ = tuple(sorted(keys)) if apart and len(keys) < len(networks) else None
+        fields["normalize"] = pc.Normalize(clip=math.inf, epsilon=epsilon, form="std", keys=names_)

@@ -1,7 +1,7 @@
 """Policies of Stable-Baselines3 and sb3-contrib: `load("ppo.zip", "vecnormalize.pkl")`, without torch.
 
-PPO, A2C, TRPO, MaskablePPO and RecurrentPPO of versions 1.0 to 2.9, with `MlpPolicy`, `MlpLstmPolicy` or
-`CnnPolicy`, for `Discrete`, `MultiDiscrete`, `MultiBinary` and `Box` actions.
+PPO, A2C, TRPO, MaskablePPO and RecurrentPPO of versions 1.0 to 2.9, with `MlpPolicy`, `CnnPolicy`,
+`MultiInputPolicy` or their recurrent forms, for `Discrete`, `MultiDiscrete`, `MultiBinary` and `Box` actions.
 """
 
 import base64
@@ -17,41 +17,41 @@ import policy_core as pc
 from policy_core_adapters.imports.pickles import Object, load_torch, open_zip, read_member
 from policy_core_adapters.imports.pickles import load as load_pickle
 from policy_core_adapters.imports.report import Imported, Source
+from policy_core_adapters.imports.sb3_features import class_name, extractor_of, space_of, statistics_of
 
 _ACTIVATIONS = {
     "ReLU": "relu", "Tanh": "tanh", "ELU": "elu", "LeakyReLU": "leaky_relu", "SELU": "selu", "SiLU": "silu",
     "Sigmoid": "sigmoid", "Softplus": "softplus", "Identity": "identity",
 }  # fmt: skip
 _POLICIES = {
-    "ActorCriticPolicy", "ActorCriticCnnPolicy", "MaskableActorCriticPolicy", "MaskableActorCriticCnnPolicy",
-    "RecurrentActorCriticPolicy", "RecurrentActorCriticCnnPolicy",
+    f"{front}{kind}Policy" for front in ("", "Maskable", "Recurrent", "MultiInput", "MaskableMultiInput",
+                                         "RecurrentMultiInput") for kind in ("ActorCritic", "ActorCriticCnn")
 }  # fmt: skip
 
 PathLike = str | os.PathLike[str]
 
 
-def load(
-    path: PathLike, vecnormalize: PathLike | None = None, *, deterministic_only: bool = False
-) -> Imported:
+def load(path: PathLike, vecnormalize: PathLike | None = None) -> Imported:
     """The policy in a zip of Stable-Baselines3, with its observation statistics.
 
     Deterministic actions, log-probabilities, entropies and values are those of the original. The environment
-    action is clipped to the bounds, as `predict` of SB3 does. Images have their channels last here; SB3 has
-    them first, so transpose what `VecTransposeImage` transposed.
+    action is clipped to the bounds, as `predict` of SB3 does. Images that go through a `NatureCNN` have their
+    channels last here, those of stacked frames too; SB3 has them first, so leave out `VecTransposeImage`.
+    Anything else is as the model sees it, an image of an `MlpPolicy` too. gSDE becomes a `GSDEHead`, whose
+    matrix is drawn once an episode where SB3 draws it once a rollout; the density of a squashed one
+    (`squash_output`) is that within the bounds of the action, where that of SB3 is within -1 and 1.
 
     Args:
         path: the zip.
         vecnormalize: the file of `VecNormalize.save`, or None. Its observation statistics become `Normalize`;
             those of rewards are not needed to act.
-        deterministic_only: whether to accept a policy that explores by gSDE, whose deterministic actions and
-            values come over, and whose noise, log-probabilities and entropies do not.
 
     Returns:
         The policy, a report of every leaf, and metadata to save with it.
 
     Raises:
-        FileError: for a file that is damaged, or asks for anything that is not data; for a policy with an
-            extractor of its own, gSDE, or whatever else is not known here, by its name.
+        FileError: for a file that is damaged, or asks for anything that is not data; for a policy class or an
+            extractor of one's own, or whatever else is not known here, by its name.
     """
     content = Path(path).read_bytes()
     archive = open_zip(content)
@@ -59,37 +59,46 @@ def load(
         data = json.loads(read_member(archive, "data"))
     except (ValueError, RecursionError) as error:
         raise pc.errors.FileError(f"data: it is no JSON: {error}") from error
-    source = Source(_arrays(load_torch(read_member(archive, "policy.pth"))))
     if not isinstance(data, dict):
         raise pc.errors.FileError("data: it is not that of a model of Stable-Baselines3")
-    keywords = _value(data, "policy_kwargs") or {}
-    observation_space = _space(_value(data, "observation_space"), "observation_space")
-    action_space = _space(_value(data, "action_space"), "action_space")
+    policy_class = _policy_class(data)
+    source = Source(_arrays(load_torch(read_member(archive, "policy.pth"))))
+    keywords = _value(data, "policy_kwargs", strangers=True) or {}
+    if not isinstance(keywords, dict):
+        raise pc.errors.FileError("policy_kwargs: they are no dict")
+    seen = _value(data, "observation_space")
+    observation_space = space_of(seen, "observation_space")
+    action_space = space_of(_value(data, "action_space"), "action_space")
     fields: dict[str, Any] = {"observation_space": observation_space, "action_space": action_space}
     if data.get("use_sde"):
-        if not deterministic_only:
+        if keywords.get("sde_net_arch") is not None:
             raise pc.errors.FileError(
-                "use_sde: the policy explores by gSDE, which no head here has; give deterministic_only=True "
-                "to take its deterministic actions and values"
+                "sde_net_arch: features of its own for the noise of gSDE are not known here"
             )
-        source.take("log_std", "not carried over: the noise of gSDE; actions are the deterministic ones")
-        fields["box_head"] = pc.NormalHead(pc.Scale(std="fixed", log_std=-20.0))
-        if keywords.get("squash_output"):
-            raise pc.errors.FileError("squash_output: gSDE with squashed actions is not known here")
+        fields["box_head"] = _gsde(source, data, keywords, action_space)
     elif isinstance(action_space, pc.Box):
         fields["box_head"] = pc.NormalHead()
         source.put("actor/head/scale", source.take("log_std", "").reshape(action_space.shape), "log_std")
     activation = _activation(keywords)
-    fields["encoder"] = _encoder(source, fields, keywords)
+    extractor_of(source, fields, seen, keywords)
     _towers(source, fields, activation)
     if vecnormalize is not None:
-        fields |= _statistics(source, load_pickle(Path(vecnormalize).read_bytes()), observation_space)
-    version = _text(archive, "_stable_baselines3_version")
+        fields |= statistics_of(source, load_pickle(Path(vecnormalize).read_bytes()), observation_space)
+    version = read_member(archive, "_stable_baselines3_version").decode("utf-8", "replace").strip()[:100]
     metadata = {
-        "imported from": "Stable-Baselines3", "version": version, "policy class": _class_name(data),
+        "imported from": "Stable-Baselines3", "version": version, "policy class": policy_class,
         "sha256": hashlib.sha256(content).hexdigest(),
     }  # fmt: skip
     return source.finish(pc.ActorCriticConfig(**fields), metadata)
+
+
+def leaves(path: PathLike) -> dict[str, np.ndarray[Any, Any]]:
+    """The weights in a zip of Stable-Baselines3 by their names, for a policy that `load` does not know.
+
+    Raises:
+        FileError: for a file that is damaged, or asks for anything that is not data.
+    """
+    return _arrays(load_torch(read_member(open_zip(Path(path).read_bytes()), "policy.pth")))
 
 
 def _arrays(state: Any) -> dict[str, Any]:
@@ -98,54 +107,36 @@ def _arrays(state: Any) -> dict[str, Any]:
     return {str(name): leaf for name, leaf in state.items()}
 
 
-def _value(data: dict[str, Any], name: str) -> Any:
+def _value(data: dict[str, Any], name: str, strangers: bool = False) -> Any:
     """An entry of the JSON: pickled, or as it is."""
     entry = data.get(name)
     if isinstance(entry, dict) and ":serialized:" in entry:
         try:
-            return load_pickle(base64.b64decode(entry[":serialized:"], validate=True))
-        except ValueError as error:
+            return load_pickle(base64.b64decode(entry[":serialized:"], validate=True), strangers=strangers)
+        except (TypeError, ValueError) as error:
             raise pc.errors.FileError(f"{name}: {error}") from error
     return entry
 
 
-def _class_name(data: dict[str, Any]) -> str:
-    entry = data.get("policy_class")
-    module = entry.get("__module__", "") if isinstance(entry, dict) else ""
-    return str(module)[:200]
-
-
-def _text(archive: Any, name: str) -> str:
-    return read_member(archive, name).decode("utf-8", "replace").strip()[:100]
-
-
-def _space(value: Any, name: str) -> Any:
-    """A space of gym or gymnasium, from its state."""
-    if not isinstance(value, Object) or not isinstance(value.state, dict):
-        raise pc.errors.FileError(f"{name}: it is not a space of gym or gymnasium")
-    kind, state = value.name.rpartition(".")[2], value.state
-    if kind == "Box":
-        low, high = np.asarray(state["low"], np.float64), np.asarray(state["high"], np.float64)
-        return pc.Box.of(_open(low), _open(high), _dtype(state.get("dtype"), np.asarray(state["low"]).dtype))
-    if kind == "Discrete":
-        return pc.Discrete(int(state["n"]), start=int(state.get("start", 0)))
-    if kind == "MultiDiscrete":
-        sizes = np.asarray(state["nvec"])
-        return pc.MultiDiscrete(tuple(sizes.ravel().tolist()), shape=tuple(sizes.shape))
-    if kind == "MultiBinary":
-        shape = state["n"]
-        return pc.MultiBinary(tuple(np.ravel(shape).tolist()))
-    raise pc.errors.FileError(f"{name}: a {kind} space is not known here")
-
-
-def _open(bound: np.ndarray[Any, Any]) -> np.ndarray[Any, Any]:
-    """Bounds at the end of float32, which mean none, as infinite ones."""
-    return np.where(np.abs(bound) >= float(np.finfo(np.float32).max), np.copysign(np.inf, bound), bound)
-
-
-def _dtype(value: Any, default: Any) -> Any:
-    name = str(value if isinstance(value, np.dtype | str) else default)
-    return name if name in ("float32", "float64", "float16", "uint8", "int32", "int64", "int8") else "float32"
+def _policy_class(data: dict[str, Any]) -> str:
+    """The name of the policy's class, which is one of Stable-Baselines3 or its contrib."""
+    value = _value(data, "policy_class", strangers=True)
+    module = (
+        value.name
+        if isinstance(value, Object)
+        else value.get("__module__")
+        if isinstance(value, dict)
+        else value
+    )
+    name = class_name(value) if isinstance(value, Object) else "ActorCriticPolicy"
+    if not str(module).startswith(("stable_baselines3.", "sb3_contrib.")) or name not in _POLICIES:
+        name = name if isinstance(value, Object) else str(module)[:100]
+        raise pc.errors.FileError(
+            f"policy_class: {name} is no actor-critic of Stable-Baselines3; if it computes what one of them "
+            "does, save the same weights with that class, else give sb3.leaves(path) under the paths of a "
+            "config of yours to pc.surgery.from_leaves"
+        )
+    return name
 
 
 def _activation(keywords: Any) -> str:
@@ -160,61 +151,22 @@ def _activation(keywords: Any) -> str:
     return _ACTIVATIONS[name]
 
 
-_CNN = [f"cnn.{i}.{kind}" for i in (0, 2, 4) for kind in ("weight", "bias")]
-_CNN += [f"linear.0.{kind}" for kind in ("weight", "bias")]
-
-
-def _encoder(source: Source, fields: dict[str, Any], keywords: dict[str, Any]) -> Any:
-    """The features extractor: none but a flattening, or the CNN of Mnih et al. 2015."""
-    names = [name for name in source.left if "features_extractor." in name]
-    if not names:
-        return pc.Flatten()
-    fronts = {name.partition("features_extractor.")[0] for name in names}
-    kinds = {name.partition("features_extractor.")[2] for name in names}
-    if kinds == set(_CNN) and fronts <= {"", "pi_", "vf_"}:
-        return _nature(source, fields, fronts, keywords)
-    extractor = keywords.get("features_extractor_class")
-    own = extractor.name if isinstance(extractor, Object) else "an extractor of its own"
-    raise pc.errors.FileError(
-        f"features_extractor_class: {own} has the leaf {min(names)!r}, which is not known here; make a "
-        "config that has such an encoder, and give its leaves to pc.surgery.from_leaves"
-    )
-
-
-def _nature(source: Source, fields: dict[str, Any], fronts: set[str], keywords: dict[str, Any]) -> Any:
-    """`NatureCNN` of SB3: channels first, and pixels that are divided by 255."""
-    if keywords.get("normalize_images") is False:
+def _gsde(source: Source, data: dict[str, Any], keywords: dict[str, Any], space: Any) -> Any:
+    """The head of a policy that explores by gSDE."""
+    log_std, full = source.take("log_std", ""), bool(keywords.get("full_std", True))
+    columns = space.flat_size if full else 1
+    if log_std.ndim != 2 or log_std.shape[1] != columns:
         raise pc.errors.FileError(
-            "normalize_images: the policy takes pixels up to 255, which is not known here"
+            f"use_sde: log_std has the shape {log_std.shape}, expected (features, {columns})"
         )
-    channels, height, width = fields["observation_space"].shape
-    fields["observation_space"] = pc.Box(low=0, high=255, shape=(height, width, channels), dtype="uint8")
-    sides = [height, width]
-    for side, stride in ((8, 4), (4, 2), (3, 1)):
-        sides = [(n - side) // stride + 1 for n in sides]
-    separate = keywords.get("share_features_extractor") is False
-    owners = {"pi_": "actor/encoder", "vf_": "critic/encoder"} if separate else {"": "encoder"}
-    if separate:
-        fields["encoder_sharing"] = "separate"
-    size = 0
-    for front, path in owners.items():
-        name = f"{front}features_extractor"
-        for i in range(3):
-            layer = f"{name}.cnn.{2 * i}"
-            kernel = source.take(f"{layer}.weight", "").transpose(
-                2, 3, 1, 0
-            )  # [out, in, h, w] -> [h, w, in, out]
-            source.put(f"{path}/convolution_{i}/kernel", kernel, f"{layer}.weight")
-            source.put(f"{path}/convolution_{i}/bias", source.take(f"{layer}.bias", ""), f"{layer}.bias")
-        weight = source.take(f"{name}.linear.0.weight", "")  # of pixels in the order (channels, h, w)
-        size = len(weight)
-        kernel = weight.reshape(size, -1, *sides).transpose(2, 3, 1, 0).reshape(-1, size)
-        source.put(f"{path}/linear/kernel", kernel, f"{name}.linear.0.weight")
-        source.put(f"{path}/linear/bias", source.take(f"{name}.linear.0.bias", ""), f"{name}.linear.0.bias")
-    for front in fronts - owners.keys():
-        for kind in _CNN:
-            source.take(f"{front}features_extractor.{kind}", "not needed: another name of one that is shared")
-    return pc.NatureCNN(size=size)
+    source.put("actor/head/log_std", log_std, "log_std")
+    every = data.get("sde_sample_freq", -1)
+    return pc.heads.GSDEHead(
+        full_std=full,
+        positive="expln" if keywords.get("use_expln") else "exp",
+        squash=bool(keywords.get("squash_output")),
+        resample_every=every if type(every) is int and every > 0 else None,
+    )
 
 
 def _towers(source: Source, fields: dict[str, Any], activation: str) -> None:
@@ -260,26 +212,3 @@ def _memories(source: Source, fields: dict[str, Any]) -> None:
         front = "memory" if fields["memory_sharing"] == "shared" else f"{owner}/memory"
         for i in range(len(sizes[owner])):
             source.lstm(front if len(cells) == 1 else f"{front}/layer_{i}", name, i)
-
-
-def _statistics(source: Source, value: Any, space: Any) -> dict[str, Any]:
-    """The observation statistics of a VecNormalize."""
-    state = value.state if isinstance(value, Object) and value.name.endswith(".VecNormalize") else None
-    if not isinstance(state, dict):
-        raise pc.errors.FileError("vecnormalize: it is not the file of VecNormalize.save")
-    if not state.get("norm_obs", True):
-        return {}
-    statistics = state.get("obs_rms")
-    if not isinstance(statistics, Object) or not isinstance(statistics.state, dict):
-        raise pc.errors.FileError("vecnormalize: statistics of a Dict observation are not known here")
-    moments = statistics.state
-    if np.shape(moments["mean"]) != space.shape or not space.is_float:
-        raise pc.errors.FileError(
-            f"vecnormalize: statistics of shape {np.shape(moments['mean'])} for an observation space {space}"
-        )
-    made = pc.Normalize.statistics(moments["mean"], moments["var"], float(moments["count"]))
-    for name, pair in made.items():
-        source.put(f"normalize/{name}", pair)
-        source.report[f"vecnormalize {name}"] = f"normalize/{name}"
-    source.report["vecnormalize ret_rms"] = "not needed: statistics of rewards"
-    return {"normalize": pc.Normalize(clip=float(state["clip_obs"]), epsilon=float(state["epsilon"]))}

@@ -7,7 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from policy_core_adapters.numpy_runner.heads import Choice, choice_of, index_form
+from policy_core_adapters.numpy_runner.choices import Choice
+from policy_core_adapters.numpy_runner.heads import choice_of, index_form
 from policy_core_adapters.numpy_runner.networks import Array, few, only
 from policy_core_adapters.numpy_runner.spaces import flat_size_of, flatten_of, parts_of
 

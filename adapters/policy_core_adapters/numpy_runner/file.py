@@ -26,6 +26,7 @@ _SIZES = {
     )), 1),
 }  # fmt: skip
 _KINDS = {"float16": "<f2", "bfloat16": "<u2", "float32": "<f4", "float64": "<f8"}  # of params
+_INTEGERS = {f"{sign}int{8 * n}": f"<{'u' if sign else 'i'}{n}" for sign in ("", "u") for n in (1, 2, 4, 8)}
 
 
 class Row(NamedTuple):
@@ -44,6 +45,9 @@ class Document(NamedTuple):
     batch: tuple[int, ...]
     leaves: list[Row]
     content: Blocks
+    fingerprint: str = ""
+    """In hexadecimal digits."""
+    self_test: tuple[Row, ...] = ()
 
 
 class Leaves(dict[str, Any]):
@@ -85,14 +89,16 @@ def read(file: BinaryIO, whole: bool) -> Document:
         raise ValueError("fingerprint: it is not that of the config in the file")
     _skip_metadata(_after(reader, "metadata"))
     batch = _shape(_after(reader, "batch"), 16, "batch")
-    leaves, _, _ = (list(_rows(_after(reader, name), name)) for name in ("leaves", "self_test", "extra"))
+    leaves, self_test, _ = (
+        list(_rows(_after(reader, name), name)) for name in ("leaves", "self_test", "extra")
+    )
     inner = Reader(memoryview(config))
     content = inner.value()
     if reader.position != len(data) or inner.position != len(config):
         raise ValueError("file, config: bytes too many")
     if not isinstance(content, dict):
         raise ValueError("config: it is not one")
-    return Document(content, batch, leaves, data)
+    return Document(content, batch, leaves, data, bytes(fingerprint).hex(), tuple(self_test))
 
 
 def params_of(document: Document, member: tuple[int, ...]) -> Leaves:
@@ -110,14 +116,17 @@ def params_of(document: Document, member: tuple[int, ...]) -> Leaves:
             if parent not in holder:
                 holder[parent] = Leaves(params.unused, f"{holder.path}{parent}/")
             holder = dict.__getitem__(holder, parent)
-        holder[last] = _array(document.content, row, member)
+        if row.dtype not in _KINDS:
+            raise ValueError(f"leaves: {row.path!r} is {row.dtype}, which no policy of this runner has")
+        holder[last] = array_of(document.content, row, member)
     return params
 
 
-def _array(data: Blocks, row: Row, member: tuple[int, ...]) -> Array:
-    """The numbers of a leaf, or of a member in it, which alone are read."""
-    if row.dtype not in _KINDS:
-        raise ValueError(f"leaves: {row.path!r} is {row.dtype}, which no policy of this runner has")
+def array_of(data: Blocks, row: Row, member: tuple[int, ...]) -> Array:
+    """The numbers of a row, or of a member in it, which alone are read; bfloat16 as float32."""
+    kind = {**_KINDS, **_INTEGERS, "bool": "?"}.get(row.dtype)
+    if kind is None:
+        raise ValueError(f"leaves: {row.path!r} is {row.dtype}, which NumPy has not")
     shape = row.shape[len(member) :]
     size = math.prod(shape) * _SIZES[row.dtype]
     index = int(np.ravel_multi_index(member, row.shape[: len(member)])) if member else 0
@@ -127,7 +136,7 @@ def _array(data: Blocks, row: Row, member: tuple[int, ...]) -> Array:
         pieces.append(data[start + max(first, 0) : min(start + max(last, 0), stop)])
         first, last = first - (stop - start), last - (stop - start)
     content = pieces[0] if len(pieces) == 1 else b"".join(pieces)
-    array = np.frombuffer(content, _KINDS[row.dtype]).reshape(shape)
+    array = np.frombuffer(content, kind).reshape(shape)
     return (array.astype(np.uint32) << 16).view(np.float32) if row.dtype == "bfloat16" else array
 
 

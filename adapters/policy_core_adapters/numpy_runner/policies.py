@@ -8,8 +8,9 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from policy_core_adapters.numpy_runner.autoregressive import MaskFunction, dependent
+from policy_core_adapters.numpy_runner.choices import Choice
 from policy_core_adapters.numpy_runner.encoders import encoder_of
-from policy_core_adapters.numpy_runner.heads import Choice, choice_of
+from policy_core_adapters.numpy_runner.heads import choice_of
 from policy_core_adapters.numpy_runner.memory import Memory, memory_of
 from policy_core_adapters.numpy_runner.networks import NETWORKS, Array, find, only, shaped
 from policy_core_adapters.numpy_runner.runner import Runner

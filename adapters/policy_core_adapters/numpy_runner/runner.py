@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from policy_core_adapters.numpy_runner.heads import Choice
+from policy_core_adapters.numpy_runner.choices import Choice
 from policy_core_adapters.numpy_runner.memory import Memory
 from policy_core_adapters.numpy_runner.networks import Array
 
@@ -35,8 +35,9 @@ class Runner:
         self._memories = memories or {}
 
     def reset(self) -> Any:
-        """The state at the start of an episode; `()` for a policy without memory."""
-        return {owner: memory.initial for owner, memory in self._memories.items()} or ()
+        """The state at the start of an episode; `()` for a policy without memory and kept noise."""
+        noise = {} if self._choice.noise is None else {"exploration": self._choice.noise.initial}
+        return {**{owner: memory.initial for owner, memory in self._memories.items()}, **noise} or ()
 
     def act(
         self,
@@ -62,7 +63,10 @@ class Runner:
             return state, self._choice.mode(features, action_mask)
         if not hasattr(rng, "standard_normal"):  # isinstance would import numpy.random
             raise TypeError(f"rng: got {type(rng).__name__}, expected a numpy.random.Generator")
-        return state, self._choice.sample(features, action_mask, rng)
+        if (noise := self._choice.noise) is None:
+            return state, self._choice.sample(features, action_mask, rng)
+        drawn = noise.draw(state["exploration"], rng)
+        return {**state, "exploration": drawn}, noise.sample(features, action_mask, rng, drawn)
 
     def value(self, state: Any, observation: Any, *, is_first: bool | None = None) -> tuple[Any, Any]:
         """The next state, and the value of an observation: a float, or an array `[objectives]`."""
@@ -72,17 +76,17 @@ class Runner:
     def _advance(self, state: Any, observation: Any, is_first: bool | None) -> tuple[Any, Array, Array]:
         """The next state, and the features of actor and critic."""
         seen = self._features(observation)
-        if not self._memories:
+        names = [*self._memories, *([] if self._choice.noise is None else ["exploration"])]
+        if not names:
             return state, *seen
         if is_first:
             state = self.reset()
-        if not isinstance(state, dict) or state.keys() != self._memories.keys():
+        if not isinstance(state, dict) or set(state) != set(names):
             raise ValueError(
-                "state: expected the state returned by `reset` or the last call, with "
-                f"{list(self._memories)}, got "
+                f"state: expected the state returned by `reset` or the last call, with {names}, got "
                 f"{list(state) if isinstance(state, dict) else type(state).__name__}"
             )
-        states, (actor, critic) = {}, seen
+        states, (actor, critic) = dict(state), seen
         for owner, memory in self._memories.items():
             states[owner], y = memory.step(state[owner], seen[owner == "critic"])
             actor = actor if owner == "critic" else y
