@@ -44,6 +44,8 @@ def _actor_critic(c: Context, fields: Any, params: Any, request: Request) -> Non
     more = "encoder_sharing param_dtype compute_dtype"
     only(fields, "ActorCriticConfig", *known.split(), *added.split(), *more.split())
     _check_dtypes(fields, params)
+    if fields["actor"] is None:
+        raise ExportError("actor: the policy has no actor, so it cannot act; it was made by critic_only")
     valued = "value" in request.outputs
     if valued and fields["critic"] is None:
         raise ExportError("outputs: the value was asked for, and the policy has no critic")
