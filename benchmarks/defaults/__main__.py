@@ -12,13 +12,17 @@ import numpy as np
 from benchmarks.defaults.settings import (
     DEFAULTS,
     FIRST_GAIN,
+    GAINS,
+    HEAD_GAIN,
     HEADS,
-    LECUN_TOWERS,
     LERAX_OWN,
     MOUNTAIN,
     NETWORKS,
+    ORTHOGONAL,
     REJAX_OWN,
+    RELU,
     SETTINGS,
+    WIDER,
     Setting,
 )
 from benchmarks.defaults.train import ended_by_chance, run
@@ -38,21 +42,18 @@ EVERYTHING: dict[str, tuple[Setting, dict[str, dict[str, Any]]]] = {
 }
 # What is trained for the page: setting, networks, seeds. Fewer where a seed takes longer.
 PLAN: list[tuple[str, list[str], range]] = [
-    ("PureJaxRL, CartPole", [DEFAULTS, LECUN_TOWERS, REJAX_OWN, "relu", "128 x 128"], range(25)),
+    ("PureJaxRL, CartPole", [ORTHOGONAL, DEFAULTS, REJAX_OWN, RELU, WIDER], range(25)),
     (
         "rejax, CartPole",
-        [
-            DEFAULTS, LECUN_TOWERS, REJAX_OWN, FIRST_GAIN, "`actor_gain=1`", "`gain=1`, `actor_gain=1`",
-            "relu",
-        ],
+        [ORTHOGONAL, DEFAULTS, REJAX_OWN, FIRST_GAIN, HEAD_GAIN, GAINS, RELU],
         range(25),
     ),
-    ("rejax, CartPole", [DEFAULTS, REJAX_OWN], range(25, 65)),
-    ("Lerax, CartPole", [DEFAULTS, REJAX_OWN, "relu"], range(25)),
+    ("rejax, CartPole", [ORTHOGONAL, REJAX_OWN], range(25, 65)),
+    ("Lerax, CartPole", [ORTHOGONAL, REJAX_OWN, RELU], range(25)),
     ("Lerax, CartPole", [LERAX_OWN], range(16)),
-    ("PureJaxRL, Catch", [DEFAULTS, LECUN_TOWERS], range(16)),
-    ("rejax, Acrobot", [DEFAULTS, LECUN_TOWERS], range(12)),
-    ("ours, Pendulum", [DEFAULTS, LECUN_TOWERS, REJAX_OWN], range(10)),
+    ("PureJaxRL, Catch", [ORTHOGONAL, DEFAULTS], range(16)),
+    ("rejax, Acrobot", [ORTHOGONAL, DEFAULTS], range(12)),
+    ("ours, Pendulum", [ORTHOGONAL, DEFAULTS, REJAX_OWN], range(10)),
     (CAR, list(HEADS), range(5)),
 ]  # fmt: skip
 
@@ -131,8 +132,8 @@ def train(path: Path, setting: str, network: str, seeds: range) -> None:
 # THE PAGE ------------------------------------------------------------------------------------
 
 COLORS = {
-    DEFAULTS: "black",
-    LECUN_TOWERS: "tab:blue",
+    ORTHOGONAL: "black",
+    DEFAULTS: "tab:blue",
     REJAX_OWN: "tab:cyan",
     "relu": "tab:red",
 }
@@ -147,12 +148,12 @@ def shown(cell: Cell, reference: Cell) -> str:
 
 
 def returns_table(cells: Cells, settings: list[str], networks: list[str]) -> str:
-    """A row for each network, a column for each setting, and the time, in that of the defaults."""
+    """A row for each network, a column for each setting, and the time, in that of orthogonal kernels."""
     rows = []
     for network in networks:
         found = {name: cells[name, network] for name in settings if (name, network) in cells}
-        texts = [shown(found[name], cells[name, DEFAULTS]) if name in found else "" for name in settings]
-        ratio = np.median([cell.seconds / cells[name, DEFAULTS].seconds for name, cell in found.items()])
+        texts = [shown(found[name], cells[name, ORTHOGONAL]) if name in found else "" for name in settings]
+        ratio = np.median([cell.seconds / cells[name, ORTHOGONAL].seconds for name, cell in found.items()])
         rows.append([network, *texts, f"{ratio:.2f}"])
     return markdown(("network", *settings, "time"), rows, "<" + ">" * (len(settings) + 1))
 
@@ -198,7 +199,7 @@ def rules_table(settings: list[str]) -> str:
 
 def plot(path: Path, cells: Cells) -> None:
     """Learning curves: means of the seeds, with their standard errors."""
-    settings = [name for name in SETTINGS if (name, LECUN_TOWERS) in cells or (name, REJAX_OWN) in cells]
+    settings = [name for name in SETTINGS if (name, DEFAULTS) in cells or (name, REJAX_OWN) in cells]
     with figure(path, len(settings), (4.6, 3.1)) as panels:
         for panel, name in zip(panels, settings, strict=True):
             for network, color in COLORS.items():
@@ -212,7 +213,7 @@ def plot(path: Path, cells: Cells) -> None:
                     steps,
                     mean,
                     color=color,
-                    lw=1.8 if network == DEFAULTS else 1.3,
+                    lw=1.8 if network == ORTHOGONAL else 1.3,
                     label=network.replace("`", ""),
                 )
                 panel.fill_between(steps, mean - error, mean + error, color=color, alpha=0.2, lw=0)
@@ -233,17 +234,17 @@ def cars_table(cells: Cells) -> str:
 
 def page(cells: Cells) -> str:
     """The section, as Markdown."""
-    settings = [name for name in SETTINGS if (name, DEFAULTS) in cells]
+    settings = [name for name in SETTINGS if (name, ORTHOGONAL) in cells]
     networks = [name for name in NETWORKS if any(network == name for _, network in cells)]
     chances = [ended_by_chance(MOUNTAIN, std, 999) for std in (1.0, 4.0)]
 
-    rejax = {name: cells["rejax, CartPole", name] for name in (DEFAULTS, LECUN_TOWERS)}
+    rejax = {name: cells["rejax, CartPole", name] for name in (ORTHOGONAL, DEFAULTS)}
     fell = [f"{100 * cell.fell():.0f} %" for cell in rejax.values()]
-    acrobot = cells["rejax, Acrobot", DEFAULTS].ends
+    acrobot = cells["rejax, Acrobot", ORTHOGONAL].ends
     stuck = int((acrobot < -400).sum())
 
-    both = [name for name in settings if (name, LECUN_TOWERS) in cells]
-    above = [cells[name, LECUN_TOWERS].above(cells[name, DEFAULTS]) for name in both]
+    both = [name for name in settings if (name, DEFAULTS) in cells]
+    above = [cells[name, DEFAULTS].above(cells[name, ORTHOGONAL]) for name in both]
 
     def of(network: str) -> str:
         return f"{rejax[network].mean:.0f}"
@@ -256,13 +257,14 @@ def page(cells: Cells) -> str:
 
 Written by `python -m benchmarks.defaults`, which trains everything here again.
 
-Is there a network that one should rather have, without more thought, than the defaults: two towers of
-64 x 64 with tanh, orthogonal kernels times sqrt(2), and `actor_gain=0.01`? One
+Which network should one have without more thought? Towers of 64 x 64 with tanh and `actor_gain=0.01` are
+compared here: with `lecun_normal` kernels, which are the defaults, and with orthogonal kernels times
+sqrt(2), which many PPOs have, and these defaults had before. One
 [PPO](../benchmarks/defaults/train.py), with what distinguishes that of other libraries as
 [options](../benchmarks/defaults/settings.py), trains each network; it is written from their sources, and is
 not their code. A figure is the return of the training episodes in the last tenth of training: the mean
-over seeds (its standard error; the number of seeds). **Bold** is above the defaults by {SURE} standard
-errors, *italic* is below. The time is that of the processors for a seed, in that of the defaults.
+over seeds (its standard error; the number of seeds). **Bold** is above orthogonal kernels by {SURE} standard
+errors, *italic* is below. The time is that of the processors for a seed, in that of orthogonal kernels.
 
 {returns_table(cells, settings, networks)}
 
@@ -270,28 +272,26 @@ errors, *italic* is below. The time is that of the processors for a seed, in tha
 
 - **The first layer decides.** Entries of an orthogonal kernel with fewer inputs than outputs have the
   variance gain^2 / outputs, those of `lecun_normal` gain^2 / inputs. For the four numbers of CartPole the
-  standard deviation is {math.sqrt(2 / 64):.2f} with the defaults and {math.sqrt(1 / 4):.2f} with
-  `lecun_normal` and a gain of 1; from 64 inputs on the gain is all they differ in. Orthogonal kernels do as
-  well once the first is scaled likewise ("`gain=4` of the first layer"); `actor_gain=1` does not, nor does
-  `gain=1` for all layers.
+  standard deviation is {math.sqrt(2 / 64):.2f} and {math.sqrt(1 / 4):.2f}; from 64 inputs on the gain is
+  all they differ in. Orthogonal kernels do as well once the first is scaled likewise
+  ("`gain=4`, then `gain=1`"); with `actor_gain=1` they do not, nor with `gain=1` for all layers.
 - **What is lost is the end, at a constant learning rate.** In PPO of rejax the mean return of all of
-  training is {whole(DEFAULTS)} with the defaults and {whole(LECUN_TOWERS)} with `lecun_normal`, but
-  {of(DEFAULTS)} and {of(LECUN_TOWERS)} in the last tenth: {fell[0]} and {fell[1]} of the seeds end more than
+  training is {whole(ORTHOGONAL)} with orthogonal kernels and {whole(DEFAULTS)} with `lecun_normal`, but
+  {of(ORTHOGONAL)} and {of(DEFAULTS)} in the last tenth: {fell[0]} and {fell[1]} of the seeds end more than
   a fifth below the best twentieth of their training. On Acrobot {stuck} of {len(acrobot)} seeds never leave
-  -500 with the defaults. Where the rate is annealed, in PureJaxRL and `examples/ppo.py`, no difference
+  -500 with orthogonal kernels. Where the rate is annealed, in PureJaxRL and `examples/ppo.py`, no difference
   is certain.
 - **No activation is best everywhere:** relu is worse in two of the rules, and better in that of Lerax.
   Towers of 128 x 128 are better in that of PureJaxRL, at three times the time.
-- **What to write** for a few small numbers, not normalized, and a constant rate:
-  `pc.MLP(kernel_init="lecun_normal", gain=1.0)` for both towers. It costs nothing, and is above the defaults
+- **So the defaults are `lecun_normal` with a gain of 1.** They cost nothing, and are above orthogonal kernels
   in {sum(x > 0 for x in above)} of {len(above)} settings, for sure in {sum(x > SURE for x in above)}.
-  `actor_gain` may stay.
-- **Why the defaults stay, for now:** the figures of these pages are of them, and policies with images and
-  memories, or of wide observations, where the two kernels differ little, were not compared.
+  To choose otherwise: `pc.MLP(kernel_init="orthogonal", gain=math.sqrt(2))`.
+- **Not compared:** images, memories, and wide observations, where the two kernels differ little. The other
+  sections of this page were measured with orthogonal kernels, and their configs say so.
 
-In Lerax itself, with 4 x 128 steps, that rate and its own CartPole, 50 to 80 seeds gave 389 (13) with the
-defaults, 462 (12) with `lecun_normal` and gains of 1, 482 (9) with relu, and 481 (6) with its own deeper
-network, which takes one and a half times as long.
+In Lerax itself, with 4 x 128 steps, that rate and its own CartPole, 50 to 80 seeds gave 389 (13) with
+orthogonal kernels, 462 (12) with `lecun_normal` and gains of 1, 482 (9) with relu, and 481 (6) with its own
+deeper network, which takes one and a half times as long.
 
 The settings, each with a clip range of 0.2, advantages normalized in each minibatch, and a value
 coefficient of 0.5:
@@ -302,10 +302,10 @@ coefficient of 0.5:
 
 On MountainCarContinuous standing still is worth 0, and the flag 100 less the fuel. Actions independent of
 everything, with a standard deviation of 1, reach it in {100 * chances[0]:.0f} % of the episodes, with 4,
-clipped to the box, in {100 * chances[1]:.0f} %. Most policies of the defaults learn to save fuel before they
-have found it: the velocity, at most 0.07, hardly moves their outputs. Normalized observations cure that,
-by the config alone. A wider normal, `NormalHead(Scale(log_std=log(4)))` for a box of half-width 1, is not
-needed; alone it burns the fuel.
+clipped to the box, in {100 * chances[1]:.0f} %. Most policies with orthogonal kernels learn to save
+fuel before they have found it: the velocity, at most 0.07, hardly moves their outputs. Normalized
+observations cure that, by the config alone. A wider normal, `NormalHead(Scale(log_std=log(4)))` for a
+box of half-width 1, is not needed; alone it burns the fuel.
 
 {cars_table(cells)}
 

@@ -81,36 +81,41 @@ MOUNTAIN = Setting(
 # NETWORKS ------------------------------------------------------------------------------------
 
 register_initializer("flax_lecun_normal", jax.nn.initializers.lecun_normal())  # which is truncated
-LECUN: dict[str, Any] = {"kernel_init": "flax_lecun_normal", "gain": 1.0}
 
 
-def towers(hidden: tuple[int, ...] = (64, 64), **fields: Any) -> dict[str, Any]:
+def orthogonal(hidden: tuple[int, ...] = (64, 64), gain: float = math.sqrt(2), **fields: Any) -> pc.MLP:
+    return pc.MLP(hidden, kernel_init="orthogonal", gain=gain, **fields)
+
+
+def alike(tower: Any) -> dict[str, Any]:
     """Actor and critic alike."""
-    return {"actor": pc.MLP(hidden, **fields), "critic": pc.MLP(hidden, **fields)}
+    return {"actor": tower, "critic": tower}
 
 
 def relu(*hidden: int, last: str = "relu") -> pc.MLP:
     return pc.MLP(hidden, activation=last)
 
 
-DEFAULTS, LERAX_OWN = "the defaults", "Lerax's own"
-LECUN_TOWERS = "lecun_normal, `gain=1`"
-FIRST_GAIN = "`gain=4` of the first layer, then `gain=1`"
-REJAX_OWN = "lecun_normal, `gain=1`, `actor_gain=1` (rejax's own)"
-WIDE_FIRST = Sequential((pc.MLP((64,), gain=4.0), pc.MLP((64,), gain=1.0)))  # 4 is sqrt(64 / 4 inputs)
+ORTHOGONAL, LERAX_OWN = "orthogonal, `gain=sqrt(2)`", "Lerax's own"
+LECUN = pc.MLP((64, 64), kernel_init="flax_lecun_normal", gain=1.0)  # the defaults, but for the tails
+DEFAULTS = "the defaults: lecun_normal, `gain=1`"
+HEAD_GAIN, GAINS = f"{ORTHOGONAL}, `actor_gain=1`", "orthogonal, `gain=1`, `actor_gain=1`"
+RELU, WIDER = f"{ORTHOGONAL}, relu", f"{ORTHOGONAL}, 128 x 128"
+FIRST_GAIN = "orthogonal, `gain=4`, then `gain=1`"
+REJAX_OWN = "the defaults with `actor_gain=1` (rejax's own)"
+WIDE_FIRST = Sequential((orthogonal((64,), 4.0), orthogonal((64,), 1.0)))  # 4 is sqrt(64 / 4 inputs)
 NETWORKS: dict[str, dict[str, Any]] = {
-    DEFAULTS: {},
-    LECUN_TOWERS: towers(**LECUN),
-    REJAX_OWN: {**towers(**LECUN), "actor_gain": 1.0},
-    FIRST_GAIN: {"actor": WIDE_FIRST, "critic": WIDE_FIRST},
-    "`actor_gain=1`": {"actor_gain": 1.0},
-    "`gain=1`, `actor_gain=1`": {**towers(gain=1.0), "actor_gain": 1.0},
-    "relu": towers(activation="relu"),
-    "silu": towers(activation="silu"),
-    "tanh actor, relu critic": {"critic": relu(64, 64)},
-    "128 x 128": towers((128, 128)),
-    "64 x 64 x 64": towers((64, 64, 64)),
-    "trunk of 64 x 64 for both": {"trunk": pc.MLP(), "actor": pc.MLP(()), "critic": pc.MLP(())},
+    DEFAULTS: alike(LECUN),
+    ORTHOGONAL: alike(orthogonal()),
+    REJAX_OWN: {**alike(LECUN), "actor_gain": 1.0},
+    FIRST_GAIN: alike(WIDE_FIRST),
+    HEAD_GAIN: {**alike(orthogonal()), "actor_gain": 1.0},
+    GAINS: {**alike(orthogonal(gain=1.0)), "actor_gain": 1.0},
+    RELU: alike(orthogonal(activation="relu")),
+    f"{ORTHOGONAL}, silu": alike(orthogonal(activation="silu")),
+    WIDER: alike(orthogonal((128, 128))),
+    f"{ORTHOGONAL}, 64 x 64 x 64": alike(orthogonal((64, 64, 64))),
+    f"{ORTHOGONAL}, a trunk for both": {"trunk": orthogonal(), **alike(pc.MLP(()))},
     LERAX_OWN: {
         "trunk": Sequential((relu(64, 64), relu(16, last="identity"))),
         "actor": Sequential((relu(64), relu(16, last="identity"))),
@@ -119,10 +124,10 @@ NETWORKS: dict[str, dict[str, Any]] = {
 }
 WIDE = pc.NormalHead(pc.Scale(log_std=math.log(4.0)))
 HEADS: dict[str, dict[str, Any]] = {  # for the mountain car, whose box is [-1, 1]
-    DEFAULTS: {},
-    "`normalize=Normalize()`": {"normalize": pc.Normalize()},
-    "`log_std=log(4)`": {"box_head": WIDE},
-    "both": {"box_head": WIDE, "normalize": pc.Normalize()},
+    ORTHOGONAL: alike(orthogonal()),
+    "`normalize=Normalize()`": {**alike(orthogonal()), "normalize": pc.Normalize()},
+    "`log_std=log(4)`": {**alike(orthogonal()), "box_head": WIDE},
+    "both": {**alike(orthogonal()), "box_head": WIDE, "normalize": pc.Normalize()},
 }
 
 
