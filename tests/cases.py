@@ -128,6 +128,9 @@ CONFIGS = {
         memory=pc.Stack((pc.MinGRU(4), pc.LSTM(4, layer_norm=True, learned_start=True)), residual=True),
         memory_sharing="separate",
     ),
+    "memory with a skip": config(
+        pc.Discrete(3), memory=pc.Stack((pc.GRU(4), pc.MinGRU(2)), skip="concat"), memory_sharing="actor"
+    ),
     "privileged critic": config(
         pc.Discrete(3),
         pc.Dict({"x": OBSERVATION, "truth": pc.Box(shape=(2,))}),

@@ -2,12 +2,15 @@
 
 from typing import Any
 
+import environments
 import jax
 import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
 from cases import OBSERVATION, config
+from policy_core_adapters.environment import with_previous
+from small_ppo import TINY, train
 
 import policy_core as pc
 
@@ -150,6 +153,28 @@ def test_a_critic_of_large_returns_learns_with_it():
     assert error(pc.RegressionHead(), wide) > 0.9
     assert error(POPART(preserve=False), far) < 0.1
     assert error(pc.RegressionHead(), far) > 10
+
+
+@pytest.mark.usefixtures("lenient")
+@pytest.mark.filterwarnings("default")
+def test_the_example_trainer_trains_it_with_kept_noise_and_the_previous_action():
+    env = with_previous(environments.hybrid())
+    made = pc.ActorCriticConfig(
+        observation_space=env.observation_space,
+        action_space=env.action_space,
+        actor=pc.MLP((8,)),
+        critic=pc.MLP((8,)),
+        box_head=pc.heads.GSDEHead(),
+        value_head=POPART(),
+        memory=pc.Stack((pc.MinGRU(4),), skip="concat"),
+    )
+    hyper = TINY._replace(num_updates=3)
+    (params, _), _ = train(env, made, hyper)
+    statistics = params["critic"]["head"]["statistics"]
+    assert float(statistics["count"].sum()) == hyper.num_updates * hyper.num_envs * hyper.num_steps
+    start = pc.init(made, key=jax.random.key(0))[0]["actor"]["head"]["force"]["log_std"]
+    assert not np.array_equal(params["actor"]["head"]["force"]["log_std"], start)
+    assert all(bool(jnp.all(jnp.isfinite(leaf))) for leaf in jax.tree.leaves(params))
 
 
 def test_what_cannot_be_is_refused():

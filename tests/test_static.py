@@ -345,7 +345,7 @@ ALTERNATIVES: list[tuple[Any, dict[str, list[Any]]]] = [
     (pc.WindowAttention(4), {"size": [8], "window": [31], "heads": [2]}),
     (
         pc.Stack((pc.GRU(4), pc.LSTM(4))),
-        {"layers": [(pc.LSTM(4), pc.GRU(4)), (pc.GRU(4),)], "residual": [True]},
+        {"layers": [(pc.LSTM(4), pc.GRU(4)), (pc.GRU(4),)], "residual": [True], "skip": ["concat"]},
     ),
     (
         pc.ActorCriticConfig(

@@ -100,6 +100,7 @@ CHECKS: dict[str, Check] = {
     "GSDEHead.positive": _one_of("exp", "expln"),
     "GSDEHead.log_std": _finite,
     "resample_every": _or_none(_whole(1)),
+    "skip": _one_of("none", "concat"),
     "bounding": _one_of("clip", "tanh"),
     "form": _one_of("variance", "std"),
     "fill": _one_of("zeros", "first"),
