@@ -116,7 +116,7 @@ def other_converter(policy: Any, folder: Path, masked: bool) -> list[str]:
         (folder / "other.onnx").write_bytes(model.SerializeToString())
         session: Any = onnxruntime.InferenceSession(str(folder / "other.onnx"), options)
     except Exception as error:  # whatever it raises for what it does not carry, or onnxruntime for its model
-        return ["-", "-", "-", str(error).strip().splitlines()[0][:120]]
+        return ["-", "-", "-", f"{type(error).__name__}: {str(error).strip()[-60:]}"]
     feeds = {x.name: np.zeros(s.shape, s.dtype) for x, s in zip(session.get_inputs(), shapes, strict=True)}
     times = []
     for _ in range(2000):
