@@ -28,14 +28,14 @@ demo: $(VENV)/has-demo $(PACKAGE:%=$(VENV)/has-%)  ## Train five CartPole polici
 # several processes, and what runs in node, in Chromium and by a C compiler.
 MORE := bare_install brax c_source campaigns demo_page devices environment_training grid_worlds gymnasium \
 	gymnasium_training gymnax hosts imports_brax imports_flax iree javascript jaxmarl jumanji multi_agent onnx \
-	orbax pettingzoo pgx population_example scaling
+	orbax pettingzoo pgx population_example scaling trainer_brax trainer_lerax trainer_purejaxrl trainer_rejax
+PAGES := deploy environments trainers
 test: $(VENV)/has-test  ## Run the tests, all but the slowest
 	$(RUN)python -m pytest -n $(WORKERS) --dist worksteal $(MORE:%=--ignore=tests/test_%.py)
 
-test-more: $(VENV)/has-test $(VENV)/has-test-more  ## Run the slowest tests: environments of other packages, eight devices
+test-more: $(VENV)/has-test $(VENV)/has-test-more  ## Run the slowest tests: environments and trainers of other packages, eight devices
 	$(RUN)python -m pytest -n $(WORKERS) --dist worksteal $(MORE:%=tests/test_%.py) \
-		'tests/test_docs.py::test_code_of_a_page_runs_and_prints_what_follows_it[docs/environments.md]' \
-		'tests/test_docs.py::test_code_of_a_page_runs_and_prints_what_follows_it[docs/deploy.md]'
+		$(PAGES:%='tests/test_docs.py::test_code_of_a_page_runs_and_prints_what_follows_it[docs/%.md]')
 
 # A part of the tests on versions newer than constraints.txt has, in an environment of its own without gymnax,
 # which the newest jax may break. Where there is no newer Python it succeeds, and says that nothing was run.
@@ -72,6 +72,7 @@ docs: $(VENV)/has-docs  ## Build the site into build/site; a broken link is an e
 
 bench: $(VENV)/has-bench  ## Measure latency, compile time and speed against peers
 	$(RUN)python benchmarks/latency.py
+	$(RUN)python benchmarks/floor.py
 	$(RUN)python benchmarks/categorical.py
 	$(RUN)python benchmarks/squashed_entropy.py
 	$(RUN)python benchmarks/memory.py

@@ -49,6 +49,8 @@ export interface Policy {
   readonly metadata: Record<string, string>;
   /** The axes of the population that the policy is a member of. */
   readonly batch: number[];
+  /** How many observations of the self-test were replayed, and how far off the outputs were; null if left out. */
+  readonly selfTest: { observations: number; deviation: number } | null;
   reset(): State;
   /** The mode, or a draw if there is a `random`, which gives numbers in [0, 1). */
   act(state: State, observation: Element, options?: Options & { random?: () => number }): [State, Action];

@@ -2,7 +2,7 @@
  * policy-core.js: reads, verifies and runs policy files in a browser, or anywhere else with JavaScript.
  *
  *     import { load } from "./policy-core.js";
- *     const policy = await load(await (await fetch("cartpole.msgpack")).arrayBuffer());
+ *     const policy = await load(await fetch("cartpole.msgpack"));
  *     let state = policy.reset(), action;
  *     [state, action] = policy.act(state, observation);                          // deterministic
  *     [state, action] = policy.act(state, observation, { random: Math.random }); // a draw
@@ -55,7 +55,7 @@ function fraction(x) {
 export function sha256(bytes) {
   const state = Int32Array.from(STARTS),
     w = new Int32Array(64);
-  const whole = bytes.length & ~63;
+  const whole = bytes.length - (bytes.length % 64);
   const tail = new Uint8Array(bytes.length - whole < 56 ? 64 : 128);
   tail.set(bytes.subarray(whole));
   tail[bytes.length - whole] = 0x80;
@@ -609,6 +609,15 @@ export const CLASSES = {
   SquashedNormalHead: { scale: isConfig, mean_bound: meanBound },
   BetaHead: { low: isReal, high: isReal },
   BinsHead: { bins: whole(2) },
+  GSDEHead: {
+    log_std: finite,
+    positive: oneOf("exp", "expln"),
+    full_std: isFlag,
+    squash: isFlag,
+    learn_features: isFlag,
+    resample_every: orNone(whole(1)),
+    epsilon: isPositive,
+  },
   Autoregressive: { parents: pairs(isName, many(isName)), network: isConfig, masks: pairs(isName, isText) },
   RegressionHead: { objectives: orNone(whole(1)), scale: isPositive, symlog: isFlag },
   TwoHotHead: {
@@ -667,6 +676,15 @@ export const DEFAULTS = {
   Discrete: { start: 0 },
   FrameStack: { fill: "zeros" },
   GRU: { layer_norm: false, learned_start: false },
+  GSDEHead: {
+    log_std: -2,
+    positive: "exp",
+    full_std: true,
+    squash: false,
+    learn_features: false,
+    resample_every: null,
+    epsilon: 1e-6,
+  },
   HLGaussHead: { bins: 101, sigma: 0.75, objectives: null, gain: 0 },
   ImpalaCNN: { channels: [16, 32, 32], blocks: 2, size: 256 },
   LSTM: { layer_norm: false, learned_start: false },
@@ -1630,20 +1648,33 @@ function choiceOf(head) {
       key,
       choiceOf({ ...head, space: part, at: head.at.at(key) }),
     ]);
-    return (x, mask) => {
+    const choose = (x, mask) => {
       const rows = partMasks(space, mask);
       return joint(
         space,
         parts.map(([key, choice]) => [key, choice(x, rows(key))]),
       );
     };
+    return Object.assign(choose, { noise: jointNoise(parts) });
   }
   if (kind !== "Box") return HEADS["policy_core/LogitsHead"](head);
   const data = isFloat(space) ? head.boxHead : { type: "policy_core/BinsHead", fields: { bins: 2 } };
   const choice = find(HEADS, data, "head")({ ...head, fields: data.fields });
-  return (x, mask) => {
+  const choose = (x, mask) => {
     if (mask !== null) fail("actionMask: got a mask for a Box, which cannot be masked; leave it out");
     return choice(x, null);
+  };
+  return Object.assign(choose, { noise: choice.noise });
+}
+
+/** The noise that parts of an action keep in the state, by name; undefined if none does. */
+function jointNoise(parts) {
+  const kept = parts.filter(([, { noise }]) => noise);
+  if (!kept.length) return undefined;
+  const each = (f) => Object.fromEntries(kept.map(([key, { noise }]) => [key, f(noise, key)]));
+  return {
+    initial: () => each((noise) => noise.initial()),
+    draw: (old, random) => each((noise, key) => noise.draw(old?.[key], random)),
   };
 }
 
@@ -1657,7 +1688,7 @@ function partMasks(space, mask) {
   ) {
     fail(`actionMask: expected one for each of the parts ${brief(keys)}, null for none`);
   }
-  return (key) => mask[key];
+  return (key) => mask[key] ?? null;
 }
 
 function joint(space, parts) {
@@ -1668,7 +1699,7 @@ function joint(space, parts) {
     );
   return {
     mode: () => all((part) => part.mode()),
-    sample: (random) => all((part) => part.sample(random)),
+    sample: (random, noise) => all((part, key) => part.sample(random, noise?.[key])),
     env: (action) => all((part, key) => part.env(action[key])),
     logProb: (action) => parts.reduce((sum, [key, part]) => sum + part.logProb(action[key]), 0),
     show: () => ({ kind: "joint", parts: all((part) => part.show()) }),
@@ -1913,6 +1944,17 @@ function ofNormal(box, split, finish, correction, kind) {
   };
 }
 
+/** From before the squash to a box, and the logarithm of the derivative of that. */
+function squashed(box) {
+  const squash = (u, i) => (box.bounded[i] ? box.between(i, sigmoid(2 * u), sigmoid(-2 * u)) : u);
+  const correction = (u, i) => {
+    if (!box.bounded[i]) return 0;
+    const slope = 2 * (Math.LN2 - Math.abs(u) - Math.log1p(Math.exp(-2 * Math.abs(u)))); // log(1 - tanh(u)^2)
+    return slope + Math.log(box.high[i] - box.low[i]) - Math.LN2;
+  };
+  return [squash, correction];
+}
+
 export const HEADS = {
   "policy_core/LogitsHead": (head) =>
     ({ Discrete: categorical, MultiBinary: bernoulli, MultiDiscrete: multiCategorical })[kindOf(head.space)](
@@ -1940,14 +1982,57 @@ export const HEADS = {
 
   "policy_core/SquashedNormalHead"(head) {
     const [box, split] = scaled(head);
-    const squash = (u, i) => (box.bounded[i] ? box.between(i, sigmoid(2 * u), sigmoid(-2 * u)) : u);
-    const correction = (u, i) =>
-      box.bounded[i] // log(1 - tanh(u)^2), and the half of the width
-        ? 2 * (Math.LN2 - Math.abs(u) - Math.log1p(Math.exp(-2 * Math.abs(u)))) +
-          Math.log(box.high[i] - box.low[i]) -
-          Math.LN2
-        : 0;
-    return ofNormal(box, split, squash, correction, "squashed normal");
+    return ofNormal(box, split, ...squashed(box), "squashed normal");
+  },
+
+  /** Its noise is a linear function of the features, by a matrix that is kept in the state for many draws. */
+  "policy_core/GSDEHead"(head) {
+    const { fields, inputs, context } = head,
+      size = flatSize(head.space),
+      columns = fields.full_std ? size : 1;
+    const layer = linear(head.at, inputs, size, context),
+      box = new Box(head.space, context.wide);
+    const std = Float64Array.from(head.at.leaf("log_std", [inputs, columns]), (raw) =>
+      fields.positive === "exp" || raw <= 0 ? Math.exp(raw) : 1 + Math.log1p(raw + fields.epsilon),
+    );
+    const heat = Math.sqrt(head.temperature ?? 1),
+      every = fields.resample_every;
+    const of = (i, j) => std[i * columns + (fields.full_std ? j : 0)];
+    const split = (x) => {
+      const logStd = new Float64Array(size);
+      for (let j = 0; j < size; j++) {
+        let variance = fields.epsilon;
+        for (let i = 0; i < inputs; i++) variance += (x[i] * of(i, j)) ** 2;
+        logStd[j] = 0.5 * Math.log(variance) + Math.log(heat);
+      }
+      return [layer(x), logStd];
+    };
+    const finish = fields.squash ? squashed(box) : [(u) => u, () => 0];
+    const base = ofNormal(box, split, ...finish, fields.squash ? "squashed normal" : "normal");
+    const choose = (x) => {
+      const free = base(x);
+      const sample = (random, noise) => {
+        if (!noise) return free.sample(random);
+        const action = layer(x);
+        for (let i = 0, k = 0; i < inputs; i++) {
+          for (let j = 0; j < size; j++) action[j] += heat * x[i] * of(i, j) * noise.matrix[k++];
+        }
+        return box.shape.length ? action : action[0];
+      };
+      return { ...free, sample };
+    };
+    const noise = {
+      initial: () => ({ matrix: context.array(inputs * size), age: -1 }),
+      draw: (old, random) => {
+        const matrix = held(old?.matrix, inputs * size),
+          due = old.age < 0 || (every !== null && old.age >= every);
+        return {
+          matrix: due ? matrix.map(() => normal(random)) : matrix,
+          age: (due ? 0 : old.age) + (every === null ? 0 : 1),
+        };
+      },
+    };
+    return Object.assign(choose, { noise });
   },
 
   "policy_core/BetaHead"(head) {
@@ -2286,6 +2371,7 @@ export const POLICIES = {
       memories,
       value,
       choice: (x, mask) => choice(actor.apply(x), mask),
+      noise: choice.noise ?? null,
       hasCritic: fields.critic !== null,
       dependent: fields.autoregressive !== null,
       inEnvActions: false,
@@ -2378,18 +2464,20 @@ class Policy {
 
   /** The state at the start of an episode; null for a policy without memory. */
   reset() {
-    const { memories } = this.#parts;
-    return memories.length
-      ? Object.fromEntries(memories.map(([owner, { initial }]) => [owner, initial()]))
-      : null;
+    const { memories, noise } = this.#parts;
+    const all = [...memories, ...(noise ? [["exploration", noise]] : [])];
+    return all.length ? Object.fromEntries(all.map(([owner, { initial }]) => [owner, initial()])) : null;
   }
 
   /** [next state, environment action]: the mode, or a draw if there is a `random`, such as Math.random. */
   act(state, observation, { random = null, actionMask = null, isFirst = false } = {}) {
     const [next, distribution] = this.#decide(state, observation, actionMask, isFirst);
-    if (random !== null && typeof random !== "function")
-      fail(`random: got ${brief(random)}, expected a function`);
-    return [next, distribution.env(random === null ? distribution.mode() : distribution.sample(random))];
+    if (random === null) return [next, distribution.env(distribution.mode())];
+    if (typeof random !== "function") fail(`random: got ${brief(random)}, expected a function`);
+    const { noise } = this.#parts;
+    if (!noise) return [next, distribution.env(distribution.sample(random))];
+    const exploration = noise.draw(next.exploration, random);
+    return [{ ...next, exploration }, distribution.env(distribution.sample(random, exploration))];
   }
 
   /** [next state, value]: a number, or an array of them for several objectives. */
@@ -2411,20 +2499,16 @@ class Policy {
 
   #advance(state, observation, isFirst) {
     let [actor, critic] = this.#parts.features(observation);
-    const { memories } = this.#parts,
-      next = {};
-    if (!memories.length) return [state, actor, critic];
+    const { memories, noise } = this.#parts;
+    const names = [...memories.map(([owner]) => owner), ...(noise ? ["exploration"] : [])];
+    if (!names.length) return [state, actor, critic];
     const seen = { shared: actor, actor, critic },
       before = isFirst ? this.reset() : state;
-    if (
-      !isConfig(before) ||
-      !same(
-        Object.keys(before),
-        memories.map(([owner]) => owner),
-      )
-    ) {
-      fail("state: expected the state returned by `reset` or the last call");
+    const good = isConfig(before) && Object.keys(before).length === names.length;
+    if (!good || names.some((name) => !Object.hasOwn(before, name))) {
+      fail(`state: expected the state returned by \`reset\` or the last call, with ${names.join(", ")}`);
     }
+    const next = { ...before };
     for (const [owner, memory] of memories) {
       let y;
       [next[owner], y] = memory.step(before[owner], seen[owner]);
@@ -2436,7 +2520,8 @@ class Policy {
 
   /** Replays the self-test of the file: see `load`. */
   static verify(policy, rows, index, tolerance) {
-    if (!rows.size || index.some((_, axis) => policy.batch[axis] === 0)) return 0;
+    if (!rows.size) return { observations: 0, deviation: 0 };
+    let deviation = 0;
     const parts = policy.#parts,
       given = (path, front) => {
         const row = rows.get(path) ?? fail(`self_test: the leaf '${path}' is missing`);
@@ -2460,23 +2545,24 @@ class Policy {
       if (all.length !== product(shape)) fail(`self_test: '${path}' has the shape ${shown(row.shape)}`);
       return shape.length ? all : all[0];
     };
-    const compare = (then, now, what) =>
-      list(then).forEach((x, i) => {
-        const y = list(now)[i],
-          off = Math.abs(x - y) / Math.max(1, Math.abs(x));
-        if (!(off <= tolerance || Object.is(x, y) || x === y)) {
+    const compare = (then, now, what) => {
+      const [a, b] = [list(then), list(now)];
+      if (a.length !== b.length) fail(`self_test: '${what}' has ${a.length} numbers, expected ${b.length}`);
+      a.forEach((x, i) => {
+        const off = x === b[i] || Object.is(x, b[i]) ? 0 : Math.abs(x - b[i]) / Math.max(1, Math.abs(x));
+        deviation = Math.max(deviation, off);
+        if (!(off <= tolerance)) {
           fail(
             `self-test: '${what}' is off by ${off.toPrecision(3)}, at most ${tolerance} is allowed, ` +
               `over ${count} observations; the policy does not act here as it did where it was saved`,
           );
         }
       });
-    const walk = (space, dist, then, now, f, path) =>
-      isJoint(space)
-        ? [...partsOf(space)].forEach(([key, part]) =>
-            walk(part, dist, then[key], now[key], f, `${path}/${key}`),
-          )
-        : f(space, then, now, path);
+    };
+    const compareParts = (space, then, now, path) => {
+      if (!isJoint(space)) return compare(then, now, path);
+      for (const [key, part] of partsOf(space)) compareParts(part, then[key], now[key], `${path}/${key}`);
+    };
     let state = policy.reset();
     for (let i = 0; i < Math.min(count, MOST_REPLAYED); i++) {
       const observation = elementOf(policy.observationSpace, "observation", i, false);
@@ -2489,14 +2575,7 @@ class Policy {
       const saved = elementOf(policy.actionSpace, "env_action", i, true);
       if (!parts.inEnvActions) {
         const action = elementOf(policy.actionSpace, "action", i, true);
-        walk(
-          policy.actionSpace,
-          distribution,
-          saved,
-          distribution.env(action),
-          (space, then, now, path) => compare(then, now, path),
-          "env_action",
-        );
+        compareParts(policy.actionSpace, saved, distribution.env(action), "env_action");
         compare(numbersOf(given("log_prob", true), [...index, i]), distribution.logProb(action), "log_prob");
       } else if (distribution.continuous) {
         compare(saved, distribution.env(distribution.mode()), "env_action");
@@ -2506,7 +2585,7 @@ class Policy {
       }
       state = next;
     }
-    return count;
+    return { observations: Math.min(count, MOST_REPLAYED), deviation };
   }
 }
 
@@ -2582,7 +2661,7 @@ export async function load(
     for (const path of leaves.unused)
       fail(`leaves: there is a leaf '${path}', which is none of the config's params`);
     const policy = new Policy(parts, document, config);
-    if (selfTest !== false) Policy.verify(policy, document.selfTest, index, selfTest);
+    policy.selfTest = selfTest === false ? null : Policy.verify(policy, document.selfTest, index, selfTest);
     return policy;
   });
 }

@@ -293,6 +293,15 @@ class ExploringActorCritic(ActorCritic[Params, State, Observation, Action], Prot
         ...
 
 
+@runtime_checkable
+class CriticActorCritic(ActorCritic[Params, State, Observation, Action], Protocol):
+    """A policy whose critic can be used without its actor. Optional: `surgery.critic_only` requires it."""
+
+    def critic_only(self, params: Params) -> tuple[Any, Any]:
+        """The pair without the params of the actor: same values; its `forward` returns a `NoActor`."""
+        ...
+
+
 Policy: TypeAlias = tuple[Params, ActorCritic[Params, State, Observation, Action]]
 """A plain tuple `(params, config)`. As a pytree its leaves are those of `params`."""
 

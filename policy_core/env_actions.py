@@ -8,12 +8,22 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, PyTree
 
 from policy_core.configs import static
-from policy_core.contract import ActorCritic, DetachableActorCritic, ExploringActorCritic, Key, Mask, Space
+from policy_core.contract import (
+    ActorCritic,
+    CriticActorCritic,
+    DetachableActorCritic,
+    ExploringActorCritic,
+    Key,
+    Mask,
+    Space,
+)
+from policy_core.distributions.numerics.common import takes_seed
 from policy_core.errors import StructureError
 from policy_core.functions.sequence import forward_sequence
 from policy_core.functions.training import trainable, update_statistics
 
 
+@takes_seed
 class EnvActions(NamedTuple):
     """The distribution of the environment actions of a distribution over policy actions.
 
@@ -193,3 +203,14 @@ class InEnvActions:
             raise StructureError(f"config: {name} does not implement DetachableActorCritic")
         params, config = self.config.actor_only(params)
         return params, InEnvActions(config)
+
+    def critic_only(self, params: PyTree) -> tuple[PyTree, Any]:
+        """That of the config: a critic has no actions.
+
+        Raises:
+            StructureError: if the config does not implement `CriticActorCritic`.
+        """
+        if not isinstance(self.config, CriticActorCritic):
+            name = type(self.config).__name__
+            raise StructureError(f"config: {name} does not implement CriticActorCritic")
+        return self.config.critic_only(params)

@@ -1,4 +1,4 @@
-"""Params by path, transfer of params between policies, and an actor without its critic."""
+"""Params by path, transfer of params between policies, and an actor or a critic by itself."""
 
 import fnmatch
 from collections.abc import Mapping
@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from policy_core.checks.arguments import batch_axes, check_config, pair
-from policy_core.contract import ActorCritic, DetachableActorCritic, Policy
+from policy_core.contract import ActorCritic, CriticActorCritic, DetachableActorCritic, Policy
 from policy_core.errors import StructureError
 from policy_core.trees import by_path, check_arrays, params_struct, spec
 
@@ -207,6 +207,39 @@ def actor_only(policy: Policy) -> Policy:
         raise StructureError(f"config: {type(config).__name__} does not implement DetachableActorCritic")
     batch_axes(params, config)  # of a population, too
     params, config = config.actor_only(params)
+    check_config(config)
+    return params, config
+
+
+def critic_only(policy: Policy) -> Policy:
+    """The policy without its actor, for trainers with an optimizer for each: a pair with the same values.
+
+    Its observations are the inputs of the critic: with `critic_keys`, only those parts. `value` works;
+    the distribution is a `distributions.NoActor`, whose methods raise `StructureError`. What actor and
+    critic share, such as a trunk, is in this pair and in that of `actor_only`. A memory that the critic
+    has for itself becomes that of the policy. A file needs `self_test=False`, as nothing can be acted.
+
+    Raises:
+        StructureError: if the config does not implement `CriticActorCritic`.
+
+    Example:
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> import policy_core as pc
+        >>> config = pc.ActorCriticConfig(
+        ...     observation_space=pc.Box(shape=(4,)), action_space=pc.Discrete(2)
+        ... )
+        >>> policy = pc.init(config, key=jax.random.key(0))
+        >>> critic = pc.surgery.critic_only(policy)
+        >>> (_, a), (_, b) = (pc.value(pair, (), jnp.ones(4)) for pair in (policy, critic))
+        >>> sorted(critic[0]), bool(a == b)
+        (['critic'], True)
+    """
+    params, config = pair(policy)
+    if not isinstance(config, CriticActorCritic):
+        raise StructureError(f"config: {type(config).__name__} does not implement CriticActorCritic")
+    batch_axes(params, config)  # of a population, too
+    params, config = config.critic_only(params)
     check_config(config)
     return params, config
 

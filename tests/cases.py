@@ -104,6 +104,17 @@ CONFIGS = {
         ),
         temperature=1.5,
     ),
+    "heads of parts": config(
+        pc.Dict({"in": SPACES["nested"], "arm": BOUNDED, "leg": SPACES["box"], "gear": SPACES["discrete"]}),
+        box_head=pc.NormalHead(STATE),
+        heads=pc.heads.PartHeads(
+            {
+                "arm": pc.BetaHead(),
+                "leg": pc.heads.GSDEHead(),
+                "in": pc.heads.PartHeads({"y": pc.heads.PartHeads({"z": pc.BinsHead(3)})}),
+            }
+        ),
+    ),
     "autoregressive": AUTOREGRESSIVE,
     "temperature": config(SPACES["nested"], box_head=pc.BinsHead(3), temperature=0.7),
     "temperature of a normal": config(SPACES["box"], temperature=2.0),

@@ -136,6 +136,9 @@ def compare(name: str, steps: Steps, got: dict[str, Any]) -> None:
             same &= np.isclose(got[key], want, rtol=1e-5, atol=1e-5).reshape(count, -1).all(1)
         else:
             check_close(key, got[key], want, most)
+    if "log_prob" in got and not name.startswith("autoregressive"):
+        # Another choice is as likely: a tie. Parts that depend on it would differ in their likelihood.
+        check_close("log_prob", got["log_prob"], steps.log_probs, most)
     assert (~same).sum() <= count // 200, "more than ties"
     rest = {**named(steps.states, "next_state"), "value": steps.values}
     # A FrameStack(1) has a leaf of no numbers; the noise that is kept is an input of its own, if there is one.

@@ -1,5 +1,6 @@
 """A critic that sees more than the actor, and the actor without it."""
 
+from pathlib import Path
 from typing import Any
 
 import jax
@@ -7,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from cases import config
+from policy_core_adapters import numpy_runner
 
 import policy_core as pc
 from policy_core.errors import ConfigError, StructureError
@@ -115,3 +117,95 @@ def test_keys_that_do_not_fit_are_refused(fields: Any, message: str) -> None:
 def test_keys_need_a_dict() -> None:
     with pytest.raises(ConfigError, match=r"actor_keys: got \('a',\), expected names of a Dict observation"):
         config(pc.Discrete(3), actor_keys=("a",))
+
+
+SHARED: dict[str, Any] = {"memory": pc.GRU(4), "memory_sharing": "shared"}
+
+
+@pytest.mark.parametrize(
+    "fields",
+    [
+        {},
+        {"trunk": pc.MLP((4,)), "temperature": 1.0, **SHARED},
+        {"memory": pc.GRU(4), "memory_sharing": "separate"},
+        {"memory": pc.GRU(4), "memory_sharing": "actor"},
+        {"encoder_sharing": "separate", "normalize": pc.Normalize()},
+        {"critic_keys": ("pose", "truth"), "normalize": pc.Normalize(), "encoder": pc.Parts({}, rest=pc.Flatten())},
+        {"actor_keys": ("pose",), "memory": pc.LSTM(4), "memory_sharing": "separate"},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_a_critic_by_itself_has_the_same_values(fields: Any) -> None:
+    policy = pc.init(config(pc.Discrete(3), SPACE, critic_gain=1.0, **{"encoder": EYE, **fields}), key=KEY)
+    policy = pc.update_statistics(policy, jax.tree.map(lambda x: jnp.stack([x, x // 2]), X))
+    data = pc.to_bytes(pc.surgery.critic_only(policy), self_test=False)
+    critic = params, alone = pc.from_bytes(data)
+    assert "actor" not in params
+    assert "temperature" not in params
+    fresh = jax.eval_shape(lambda: alone.init(key=KEY))
+    assert jax.tree.map(jnp.shape, fresh) == jax.tree.map(jnp.shape, params)
+    seen = {name: X[name] for name in alone.observation_space.struct()}
+    assert set(seen) == set(fields.get("critic_keys", X))
+    state, states = pc.reset(policy), pc.reset(critic)
+    for _ in range(2):
+        (state, expected), (states, got) = pc.value(policy, state, X), pc.value(critic, states, seen)
+        np.testing.assert_allclose(got, expected, rtol=1e-6)
+
+
+def test_an_action_of_a_critic_alone_is_refused(tmp_path: Path) -> None:
+    critic = pc.surgery.critic_only(pc.init(config(pc.Discrete(3)), key=KEY))
+    x, message = jnp.ones(3), "policy: has no actor, so there is no action; use value, or the policy that was"
+    _, none = pc.action_distribution(critic, (), x)
+    for call in (
+        lambda: pc.act(critic, (), x),
+        lambda: pc.act(critic, (), x, key=KEY),
+        lambda: pc.action_and_value(critic, (), x, key=KEY),
+        lambda: pc.evaluate_action(critic, (), x, 1),
+        lambda: none.entropy(),
+        lambda: none.kl(none),
+        lambda: none.log_prob(1),
+        lambda: none.sample_and_log_prob(seed=KEY),
+    ):
+        with pytest.raises(StructureError, match=message):
+            call()
+    with pytest.raises(pc.errors.FileError, match=f"self_test: {message}"):
+        pc.to_bytes(critic)
+    pc.save(tmp_path / "critic", critic, self_test=False)
+    with pytest.raises(ValueError, match="actor: the policy has no actor, so it cannot act"):
+        numpy_runner.load(tmp_path / "critic")
+
+
+@pc.static
+class Undivided:
+    """A policy that says nothing of its parts."""
+
+    config: pc.contract.ActorCritic
+
+    def __getattr__(self, name: str) -> Any:
+        if name.startswith("__") or name in ("actor_only", "critic_only"):
+            raise AttributeError(name)
+        return getattr(self.config, name)
+
+
+def test_a_critic_of_what_has_none_is_refused() -> None:
+    policy = pc.init(config(pc.Discrete(3)), key=KEY)
+    for none, of in (("critic", pc.surgery.critic_only), ("actor", pc.actor_only)):
+        other = pc.actor_only if none == "critic" else pc.surgery.critic_only
+        with pytest.raises(StructureError, match=f"policy: has no {none} that could be kept"):
+            of(other(policy))
+    for fields in (
+        {"critic": None},
+        {"critic_keys": ("pose",)},
+        {"memory": pc.GRU(2), "memory_sharing": "actor"},
+    ):
+        with pytest.raises(
+            ConfigError, match=r"^ActorCriticConfig\.actor: None needs a critic, which has no keys"
+        ):
+            config(pc.Discrete(3), SPACE, actor=None, **fields)
+    undivided = Undivided(config=policy[1])
+    with pytest.raises(StructureError, match=r"config: .* does not implement CriticActorCritic"):
+        pc.surgery.critic_only((policy[0], undivided))
+    with pytest.raises(StructureError, match=r"config: .* does not implement CriticActorCritic"):
+        pc.surgery.critic_only((policy[0], pc.env_actions.InEnvActions(undivided)))
+    wrapped = pc.surgery.critic_only((policy[0], pc.env_actions.InEnvActions(policy[1])))
+    assert wrapped[1] == pc.surgery.critic_only(policy)[1]

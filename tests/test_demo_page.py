@@ -15,7 +15,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from test_javascript import NODE
+from in_node import NODE
+from policy_core_adapters.exports import javascript
 
 import policy_core as pc
 
@@ -62,6 +63,7 @@ def findings(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Any]:
     params, config = pc.load(FILE)
     population = jax.tree.map(lambda x: jnp.stack([x, 0.5 * x, -x]), params), config
     pc.save(folder / "demo/population.msgpack", population, self_test=False)
+    javascript.write(FILE, folder / "export", (), 1)
     shots = Path(os.environ.get("POLICY_CORE_SHOTS", folder / "demo"))  # where people want to look at them
     for name in ("damaged", "other", "population"):
         if shots != folder / "demo":
@@ -104,9 +106,15 @@ def test_what_is_damaged_or_not_for_it_is_refused_in_words_and_the_policy_goes_o
     assert findings["damaged"]["step"] == 10
     for text in (other, findings["other"]["status"]):
         assert "is whole, but not for CartPole: it sees Box(2) and does Dict of 2 parts, where" in text
-    assert population.endswith("population.msgpack, member 0 of 3: verified, self-test included.")
+    assert population.endswith("population.msgpack, member 0 of 3: verified; it has no self-test.")
     assert findings["members"] == 3
-    assert findings["member"].endswith("population.msgpack, member 1 of 3: verified, self-test included.")
+    assert findings["member"].endswith("population.msgpack, member 1 of 3: verified; it has no self-test.")
+
+
+def test_what_export_writes_opens_in_a_browser(findings):
+    fingerprint = pc.inspect(FILE).fingerprint.hex()
+    assert findings["exported"] == f"{fingerprint}: policy.act(policy.reset(), observation) in the console"
+    assert findings["exported action"] in (0, 1)
 
 
 def test_keys_and_buttons(findings):

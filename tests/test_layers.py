@@ -29,9 +29,10 @@ LAYERS: list[set[str]] = [
 ]
 # 6,000 when the rooms were arranged; the rest is what compares params and actions with the config, and what
 # the faults of numbers, files and modes of JAX took to mend (700), one member out of a file and sets of policies
-# (300), what configs must say for the policies of other libraries (500), populations (450), policies in
-# environment actions (100), and noise that is kept (250). Raise it in the commit that says what it buys.
-MOST_LINES = 8_200
+# (300), what configs must say for the policies of other libraries (500), populations (450), policies in other
+# trainers: in environment actions (100), and a critic without its actor (100), and noise that is kept,
+# heads of parts and statistics of values (500). Raise it in the commit that says what it buys.
+MOST_LINES = 8_550
 LAYER_OF = {name: i for i, layer in enumerate(LAYERS) for name in layer}
 
 THIRD_PARTY = {"jax", "numpy", "jaxtyping", "typing_extensions", "msgpack", "chex"}

@@ -79,7 +79,7 @@ CONFIGS = {
 }
 SOME = ("act box bfloat16", "act discrete with start", "act nested", "act box int8", "observe nested", "state std",
         "softplus std", "squashed, mixed bounds", "beta",
-        "gSDE", "squashed gSDE", "temperature", "only a trunk", "autoregressive",
+        "gSDE", "squashed gSDE", "heads of parts", "temperature", "only a trunk", "autoregressive",
         "autoregressive bins", "gru", "lstm", "every memory", "gru of the actor",
         "normalized", "embedded", "two-hot value", "HL-Gauss values", "symlog values", "layer norm",
         "image", "parts", "nature", "impala",

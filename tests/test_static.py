@@ -190,6 +190,19 @@ def test_a_static_class_is_final():
 
 
 # One instance of every shipped config, and for each of its fields other legal values.
+@pc.static
+class _Logits:
+    """A head of a user for discrete spaces."""
+
+    plain: pc.heads.LogitsHead = pc.heads.LogitsHead()
+    check_space = pc.heads.LogitsHead.check_space
+    policy_space = pc.heads.LogitsHead.policy_space
+    init = pc.heads.LogitsHead.init
+    distribution = pc.heads.LogitsHead.distribution
+    env_action = pc.heads.LogitsHead.env_action
+    policy_action = pc.heads.LogitsHead.policy_action
+
+
 ALTERNATIVES: list[tuple[Any, dict[str, list[Any]]]] = [
     (
         pc.Box(low=0, high=5, shape=(2,)),
@@ -287,6 +300,10 @@ ALTERNATIVES: list[tuple[Any, dict[str, list[Any]]]] = [
         {"spaces": [(("a", pc.Discrete(3)), ("b", pc.Box()))], "parents": [()]},
     ),
     (LogitsHead(), {}),
+    (
+        pc.heads.PartHeads({"a": pc.NormalHead()}),
+        {"heads": [(), (("b", pc.NormalHead()),), (("a", pc.BetaHead()),), ((0, pc.NormalHead()),)]},
+    ),
     *(
         (cell(4), {"size": [5], "layer_norm": [True], "learned_start": [True]}) for cell in (pc.GRU, pc.LSTM)
     ),
@@ -337,7 +354,7 @@ ALTERNATIVES: list[tuple[Any, dict[str, list[Any]]]] = [
             "observation_space": [pc.Box(shape=(3,)), pc.Discrete(2), pc.Tuple((pc.Discrete(3),))],
             "encoder": [pc.Parts({}, rest=pc.Flatten()), pc.Parts({}, rest=pc.Embedding(3))],
             "action_space": [pc.Discrete(3), pc.MultiDiscrete((2,)), pc.MultiBinary(2), pc.Box()],
-            "actor": [pc.MLP(()), pc.MLP(gain=1)],
+            "actor": [pc.MLP(()), pc.MLP(gain=1)],  # None only beside a critic that has nothing of its own
             "critic": [pc.MLP(()), pc.MLP(gain=1)],
             "trunk": [pc.MLP()],
             "normalize": [pc.Normalize(), pc.Normalize(clip=5)],
@@ -355,6 +372,8 @@ ALTERNATIVES: list[tuple[Any, dict[str, list[Any]]]] = [
             "value_head": [pc.RegressionHead(scale=2), pc.TwoHotHead(low=0.0, high=1.0)],
             "name": ["walker"],
             "encoder_sharing": ["separate"],
+            "discrete_head": [_Logits()],
+            "heads": [pc.heads.PartHeads({}), pc.heads.PartHeads({"a": pc.heads.LogitsHead()})],
         },
     ),
 ]  # fmt: skip

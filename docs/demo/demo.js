@@ -321,7 +321,11 @@ async function open(name, bytes, member = 0) {
     about(name, bytes.byteLength, policy, info);
     members(axes ? info.batch.at(-1) : 0, member);
     const which = axes ? `, member ${member} of ${info.batch.at(-1)}` : "";
-    say(`${name}${which}: verified, self-test included.`, "good");
+    const { observations, deviation } = policy.selfTest;
+    const tested = observations
+      ? `its self-test of ${observations} observations is within ${deviation.toExponential(0)}`
+      : "it has no self-test";
+    say(`${name}${which}: verified; ${tested}.`, "good");
     return true;
   } catch (error) {
     if (!(error instanceof PolicyError)) throw error;

@@ -213,6 +213,14 @@ try {
   );
   findings.unnamed = named.filter((node) => !node.name?.value).map((node) => node.role.value);
   findings.named = named.map((node) => `${node.role.value}: ${node.name?.value}`);
+  await send("Page.navigate", { url: new URL("../export/index.html", url).href });
+  const out = () => evaluate("document.getElementById('out')?.textContent").catch(() => null);
+  findings.exported = await until("the exported page", async () => {
+    const text = await out();
+    return text && text !== "Loading." ? text : null;
+  });
+  findings["exported action"] = await evaluate("policy.act(policy.reset(), [0, 0, 0, 0])[1]");
+
   findings.requests = events
     .filter(({ method }) => method === "Network.requestWillBeSent")
     .map(({ params }) => params.request.url)

@@ -119,9 +119,9 @@ test("functions are given by name", { skip }, async () => {
   }
   await assert.rejects(load(of("own-activation")), {
     name: "PolicyError",
-    message: /^MLP\.activation: 'cubed' is not known here; pass it in `activations`$/,
+    message: /^MLP\.activation: 'cubed in JavaScript' is not known here; pass it in `activations`$/,
   });
-  const own = await load(of("own-activation"), { activations: { cubed: (x) => x ** 3 } });
+  const own = await load(of("own-activation"), { activations: { "cubed in JavaScript": (x) => x ** 3 } });
   own.act(own.reset(), X);
 });
 

@@ -1,6 +1,5 @@
 """The shipped policy: normalization, encoder, memory, towers, heads."""
 
-import dataclasses
 import functools
 import math
 from typing import Any, Literal, TypeAlias, cast
@@ -10,6 +9,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, PyTree
 
 from policy_core._dtypes import wide_float
+from policy_core.actor_critic.detach import detached
 from policy_core.actor_critic.plan import BranchName, Keys, Plan, action_head, check_sharing, plan_branches
 from policy_core.checks.structure import check_structure
 from policy_core.configs import added, set_field, static
@@ -26,9 +26,10 @@ from policy_core.contract import (
     ValueHead,
     ValuePrediction,
 )
+from policy_core.distributions import NoActor
 from policy_core.encoders import default_encoder
 from policy_core.errors import ConfigError
-from policy_core.heads import Autoregressive, NormalHead, RegressionHead
+from policy_core.heads import Autoregressive, LogitsHead, NormalHead, PartHeads, RegressionHead
 from policy_core.heads.composite import explores
 from policy_core.networks import MLP
 from policy_core.normalize import Normalize
@@ -49,7 +50,8 @@ class ActorCriticConfig:
     Args:
         observation_space: any space.
         action_space: any space with at least one part; boxes of integers need bounds.
-        actor: the network of the actor, `MLP((64, 64), activation="tanh")` by default.
+        actor: the network of the actor, `MLP((64, 64), activation="tanh")` by default. None for a policy
+            without an actor, such as `surgery.critic_only` returns: then its distribution is an error.
         critic: the network of the critic, likewise. Separate by default: sharing features
             couples the two losses (Andrychowicz et al. 2021). None for a policy without a critic,
             such as `actor_only` returns: then `value` is an error.
@@ -73,6 +75,8 @@ class ActorCriticConfig:
             them, and `act` keeps the critic's up to date.
         box_head: the head for actions that are boxes of floats: `NormalHead`,
             `SquashedNormalHead`, `BetaHead`, `BinsHead`, `heads.GSDEHead`, or one of your own.
+        discrete_head: the head for discrete actions: `heads.LogitsHead`, or one of your own.
+        heads: heads of some parts of a `Dict` or `Tuple` action, in place of the two, or None.
         autoregressive: which parts of a `Dict` or `Tuple` action depend on which others; None
             for independent ones.
         temperature: None, or the initial value of a scalar leaf of the params that flattens
@@ -108,7 +112,7 @@ class ActorCriticConfig:
 
     observation_space: Space
     action_space: Space
-    actor: Network = MLP()
+    actor: Network | None = MLP()
     critic: Network | None = MLP()
     actor_keys: tuple[str, ...] | None = None
     critic_keys: tuple[str, ...] | None = None
@@ -127,6 +131,8 @@ class ActorCriticConfig:
     value_head: ValueHead = added(RegressionHead())
     name: str = added("ActorCriticConfig")
     encoder_sharing: Literal["shared", "separate"] = added("shared")
+    discrete_head: Head = added(LogitsHead())
+    heads: PartHeads | None = added(None)
 
     def __post_init__(self) -> None:
         for name in ("actor", "critic", "trunk"):
@@ -166,8 +172,10 @@ class ActorCriticConfig:
             self.memory_sharing,
             self.encoder_sharing,
         )
-        head = action_head(self.action_space, self.box_head, self.autoregressive)
-        return Plan(*branches, head, explores(head))
+        head = action_head(
+            self.action_space, self.box_head, self.discrete_head, self.heads, self.autoregressive
+        )
+        return Plan(*branches, head, self.actor is not None and explores(head))
 
     @functools.cached_property
     def _policy_space(self) -> Space:
@@ -189,13 +197,14 @@ class ActorCriticConfig:
         params: Params = {}
         if self.trunk is not None:
             params["trunk"] = self.trunk.init(plan.encoders[0].encoded, key=trunk_key, dtype=dtype)
-        features = self.actor.out_size(actor_in)
-        params["actor"] = {
-            "tower": self.actor.init(actor_in, key=actor_key, dtype=dtype),
-            "head": plan.head.init(
-                self.action_space, features, key=actor_head_key, dtype=dtype, gain=self.actor_gain
-            ),
-        }
+        if self.actor is not None:
+            features = self.actor.out_size(actor_in)
+            params["actor"] = {
+                "tower": self.actor.init(actor_in, key=actor_key, dtype=dtype),
+                "head": plan.head.init(
+                    self.action_space, features, key=actor_head_key, dtype=dtype, gain=self.actor_gain
+                ),
+            }
         if self.critic is not None:
             features = self.critic.out_size(critic_in)
             params["critic"] = {
@@ -311,16 +320,14 @@ class ActorCriticConfig:
         temperature = params.get("temperature")
         if temperature is not None:
             temperature = jax.lax.stop_gradient(temperature)
-        actor = params["actor"]
-        tower = self.actor.apply(actor["tower"], features["actor"])
-        distribution = self.plan.head.distribution(
-            self.action_space, actor["head"], tower, action_mask, temperature
-        )
-        if noise is not None:
+        distribution: Distribution = NoActor()
+        if self.actor is not None:
             head: Any = self.plan.head
-            distribution = head.with_noise(
-                self.action_space, actor["head"], tower, temperature, distribution, noise
-            )
+            tower = self.actor.apply(params["actor"]["tower"], features["actor"])
+            given = self.action_space, params["actor"]["head"], tower
+            distribution = head.distribution(*given, action_mask, temperature)
+            if noise is not None:
+                distribution = head.with_noise(*given, temperature, distribution, noise)
         if self.critic is None:
             return distribution, None
         critic = params["critic"]
@@ -359,27 +366,11 @@ class ActorCriticConfig:
 
     def actor_only(self, params: Params) -> tuple[Params, "ActorCriticConfig"]:
         """The pair that `act` needs, whose observation space is the view of the actor."""
-        branch = self.plan.encoders[0]  # "shared", or "actor", which comes first
-        separate = branch.name == "actor"
-        normalize = None if self.normalize is None else self.normalize.narrowed(branch.space)
-        config = dataclasses.replace(
-            self,
-            observation_space=branch.space,
-            normalize=normalize,
-            critic=None,
-            actor_keys=None,
-            critic_keys=None,
-            encoder=branch.encoder,
-            memory_sharing="actor" if self.memory_sharing == "separate" else self.memory_sharing,
-            encoder_sharing="shared",
-        )
-        kept = {name: part for name, part in params.items() if name != "critic"}
-        if separate:
-            actor = dict(params["actor"])
-            kept.update({"encoder": actor.pop("encoder")} if "encoder" in actor else {}, actor=actor)
-            if self.normalize is not None and not branch.whole:
-                kept["normalize"] = {name: params["normalize"][name] for name in branch.space.struct()}
-        return kept, config
+        return detached(self, params, "actor")
+
+    def critic_only(self, params: Params) -> tuple[Params, "ActorCriticConfig"]:
+        """The pair that `value` needs, whose observation space is the view of the critic."""
+        return detached(self, params, "critic")
 
     def _check_precision(self) -> None:
         """Raise `ConfigError` for float64 without x64: JAX would silently use float32."""

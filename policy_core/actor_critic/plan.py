@@ -16,7 +16,7 @@ from policy_core.contract import Encoder, Head, Memory, Network, Space
 from policy_core.encoders import Parts
 from policy_core.errors import ConfigError
 from policy_core.heads.autoregressive import Autoregressive, autoregressive_head
-from policy_core.heads.composite import head_of
+from policy_core.heads.composite import PartHeads, head_of
 from policy_core.spaces import Dict
 
 BranchName: TypeAlias = Literal["shared", "actor", "critic"]
@@ -146,13 +146,19 @@ def plan_branches(
     return tuple(encoders), tuple(memories), sizes
 
 
-def action_head(space: Space, box_head: Head, autoregressive: Autoregressive | None) -> Head:
+def action_head(
+    space: Space,
+    box_head: Head,
+    discrete_head: Head,
+    heads: PartHeads | None,
+    autoregressive: Autoregressive | None,
+) -> Head:
     """The head for an action space, with the space checked.
 
     Raises:
         ConfigError: if there is none, or it does not support the space.
     """
-    head = head_of(space, box_head)
+    head = head_of(space, box_head, discrete_head, heads)
     head.check_space(space)
     return head if autoregressive is None else autoregressive_head(space, head, autoregressive)
 
@@ -172,6 +178,13 @@ def check_sharing(config: Any) -> None:
     if config.critic is None and own:
         raise ConfigError(
             "ActorCriticConfig.critic: None has no critic_keys, and no memory or encoder of its own"
+        )
+    sharing = {config.memory_sharing, config.encoder_sharing}
+    keys = config.actor_keys or config.critic_keys
+    if config.actor is None and (config.critic is None or sharing != {"shared"} or keys is not None):
+        raise ConfigError(
+            "ActorCriticConfig.actor: None needs a critic, which has no keys, and no memory or encoder "
+            "of its own"
         )
     apart = []
     for name in ("actor_keys", "critic_keys"):

@@ -12,6 +12,7 @@ from policy_core.distributions.categorical import Categorical as Categorical
 from policy_core.distributions.categorical import MultiCategorical as MultiCategorical
 from policy_core.distributions.joint import Joint as Joint
 from policy_core.distributions.kept_noise import KeptNoise as KeptNoise
+from policy_core.distributions.no_actor import NoActor as NoActor
 from policy_core.distributions.normal import Normal as Normal
 from policy_core.distributions.numerics.common import MASKED_LOG_PROB as MASKED_LOG_PROB
 from policy_core.distributions.product_categorical import ProductCategorical as ProductCategorical

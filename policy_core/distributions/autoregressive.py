@@ -10,11 +10,12 @@ from jaxtyping import Array, Float, Int, Shaped
 
 from policy_core.contract import Key
 from policy_core.distributions.graph import Graph
-from policy_core.distributions.numerics.common import total
+from policy_core.distributions.numerics.common import takes_seed, total
 from policy_core.spaces.composite import Name
 from policy_core.spaces.enumeration import count, element_at, index_of
 
 
+@takes_seed
 class AutoregressiveJoint(NamedTuple):
     """An autoregressive joint distribution: p(a) = prod_i p(a_i | actions of the parents of i).
 

@@ -14,11 +14,13 @@ from policy_core.distributions.numerics.common import (
     expm1_less,
     sample_and_log_prob,
     sum_event,
+    takes_seed,
     total,
 )
 from policy_core.spaces import MultiBinary
 
 
+@takes_seed
 class Bernoulli(NamedTuple):
     """An independent Bernoulli distribution for each bit of a `MultiBinary`.
 

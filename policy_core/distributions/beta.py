@@ -15,10 +15,11 @@ from policy_core.distributions.numerics.beta import (
 )
 from policy_core.distributions.numerics.beta_kl import beta_kl
 from policy_core.distributions.numerics.beta_sampling import sample_beta_logit
-from policy_core.distributions.numerics.common import check_event, sample_and_log_prob, sum_event
+from policy_core.distributions.numerics.common import check_event, sample_and_log_prob, sum_event, takes_seed
 from policy_core.spaces import Box
 
 
+@takes_seed
 class Beta(NamedTuple):
     """An independent Beta distribution for each entry of a `Box`, mapped linearly to its bounds.
 

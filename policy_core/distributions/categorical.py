@@ -11,11 +11,12 @@ from policy_core._dtypes import as_int32
 from policy_core.contract import Key, Mask
 from policy_core.distributions.numerics import categorical as rows
 from policy_core.distributions.numerics.categorical_sampling import sample
-from policy_core.distributions.numerics.common import check_event, total
+from policy_core.distributions.numerics.common import check_event, takes_seed, total
 from policy_core.spaces import Discrete, MultiDiscrete
 from policy_core.spaces.masks import allowed, pad_rows
 
 
+@takes_seed
 class Categorical(NamedTuple):
     """A masked categorical distribution over a `Discrete`.
 
@@ -41,45 +42,47 @@ class Categorical(NamedTuple):
     @property
     def log_probs(self) -> Float[Array, "*batch n"]:
         """Normalized log-probabilities; `MASKED_LOG_PROB` where masked."""
-        return rows.log_softmax(self._clean())
+        return rows.log_softmax(self._shifted())
 
     @property
     def probs(self) -> Float[Array, "*batch n"]:
         """Probabilities; exactly 0 where masked."""
-        return rows.softmax(self._clean())
+        return rows.softmax(self._shifted())
 
     def sample(self, *, key: Key) -> Int[Array, "*batch"]:
         """A category, int32. `key` is consumed."""
-        return self.space.start + sample(rows.shift(self._clean()), key)
+        return self.space.start + sample(self._shifted(), key)
 
     def mode(self) -> Int[Array, "*batch"]:
         """The most probable category, the first of equals."""
-        return self.space.start + jnp.argmax(self._clean(), -1).astype(jnp.int32)
+        check_event((self.space.n,), logits=self.logits)
+        return self.space.start + jnp.argmax(rows.clean(self.logits, self.mask), -1).astype(jnp.int32)
 
     def log_prob(self, action: Any) -> Float[Array, "*batch"]:
         """Log-probability (nats); `MASKED_LOG_PROB` if masked or out of range."""
         index = as_int32(action) - self.space.start
-        return rows.log_prob(rows.shift(self._clean()), index)
+        return rows.log_prob(self._shifted(), index)
 
     def entropy(self) -> Float[Array, "*batch"]:
         """Entropy over the allowed categories (nats)."""
-        return rows.entropy(self._clean())
+        return rows.entropy(self._shifted())
 
     def kl(self, other: "Categorical") -> Float[Array, "*batch"]:
         """KL(self || other) (nats); about 1e30 p where `other` masks categories of probability p."""
-        return rows.kl(self._clean(), other._clean())
+        return rows.kl(self._shifted(), other._shifted())
 
     def sample_and_log_prob(self, *, key: Key) -> tuple[Int[Array, "*batch"], Float[Array, "*batch"]]:
         """A category and its log-probability, one normalization for both."""
-        shifted = rows.shift(self._clean())
+        shifted = self._shifted()
         index = sample(shifted, key)
         return self.space.start + index, rows.log_prob(shifted, index)
 
-    def _clean(self) -> Float[Array, "*batch n"]:
+    def _shifted(self) -> Float[Array, "*batch n"]:
         check_event((self.space.n,), logits=self.logits)
-        return rows.clean(self.logits, self.mask)
+        return rows.shift(self.logits, self.mask)
 
 
+@takes_seed
 class MultiCategorical(NamedTuple):
     """An independent categorical distribution for each entry of a `MultiDiscrete`, in one batch.
 
@@ -107,47 +110,52 @@ class MultiCategorical(NamedTuple):
     @property
     def log_probs(self) -> tuple[Float[Array, "*batch _"], ...]:
         """Normalized log-probabilities of each row; `MASKED_LOG_PROB` where masked."""
-        return self._unpad(rows.log_softmax(self._clean()))
+        return self._unpad(rows.log_softmax(self._shifted()))
 
     @property
     def probs(self) -> tuple[Float[Array, "*batch _"], ...]:
         """The probabilities of each row; exactly 0 where masked."""
-        return self._unpad(rows.softmax(self._clean()))
+        return self._unpad(rows.softmax(self._shifted()))
 
     def sample(self, *, key: Key) -> Int[Array, "*batch_shape"]:
         """An int32 array of the space's shape. `key` is consumed."""
-        return self._action(sample(rows.shift(self._clean()), key))
+        return self._action(sample(self._shifted(), key))
 
     def mode(self) -> Int[Array, "*batch_shape"]:
         """The most probable category of each row, the first of equals."""
-        return self._action(jnp.argmax(self._clean(), -1).astype(jnp.int32))
+        return self._action(jnp.argmax(rows.clean(*self._padded()), -1).astype(jnp.int32))
 
     def log_prob(self, action: Any) -> Float[Array, "*batch"]:
         """The sum over the entries (nats); `MASKED_LOG_PROB` if one has probability 0."""
-        return total(rows.log_prob(rows.shift(self._clean()), self._index(action)))
+        return total(rows.log_prob(self._shifted(), self._index(action)))
 
     def entropy(self) -> Float[Array, "*batch"]:
         """The sum of the entropies of the rows (nats)."""
-        return jnp.sum(rows.entropy(self._clean()), -1)
+        return jnp.sum(rows.entropy(self._shifted()), -1)
 
     def kl(self, other: "MultiCategorical") -> Float[Array, "*batch"]:
         """The sum of the divergences of the rows (nats)."""
-        return jnp.sum(rows.kl(self._clean(), other._clean()), -1)
+        return jnp.sum(rows.kl(self._shifted(), other._shifted()), -1)
 
     def sample_and_log_prob(self, *, key: Key) -> tuple[Int[Array, "*batch_shape"], Float[Array, "*batch"]]:
         """A sample and its log-probability, one normalization for both."""
-        shifted = rows.shift(self._clean())
+        shifted = self._shifted()
         index = sample(shifted, key)
         return self._action(index), total(rows.log_prob(shifted, index))
 
-    def _clean(self) -> Float[Array, "*batch rows width"]:
-        """Padded rows of clean logits."""
+    def _shifted(self) -> Float[Array, "*batch rows width"]:
+        return rows.shift(*self._padded())
+
+    def _padded(
+        self,
+    ) -> tuple[Float[Array, "*batch rows width"], Bool[Array, "*batch rows width"] | None]:
+        """The rows, padded to one length, and what of them is allowed."""
         check_event((self.space.flat_size,), logits=self.logits)
         nvec, batch = self.space.nvec, self.logits.shape[:-1]
         width = max(nvec, default=0)
         if set(nvec) == {width}:  # rows of one length: nothing to pad
             logits = self.logits.reshape(*batch, len(nvec), width)
-            return rows.clean(logits, None if self.mask is None else pad_rows(self.mask, nvec))
+            return logits, None if self.mask is None else pad_rows(self.mask, nvec)
         ends = np.cumsum(nvec).tolist()
         pieces = [self.logits[..., end - n : end] for end, n in zip(ends, nvec, strict=True)]
         front = [(0, 0)] * len(batch)
@@ -155,9 +163,9 @@ class MultiCategorical(NamedTuple):
         logits = jnp.stack(padded, -2) if pieces else self.logits.reshape(*batch, 0, 0)
         real = jnp.broadcast_to(self.space.valid(), logits.shape)
         if self.mask is None:
-            return rows.clean(logits, real)
+            return logits, real
         mask = jnp.broadcast_to(pad_rows(self.mask, nvec), logits.shape)
-        return rows.clean(logits, real & allowed(mask))
+        return logits, real & allowed(mask)
 
     def _unpad(self, padded: Float[Array, "*batch rows width"]) -> tuple[Float[Array, "*batch _"], ...]:
         return tuple(padded[..., i, :n] for i, n in enumerate(self.space.nvec))

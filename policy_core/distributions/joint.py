@@ -9,9 +9,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from policy_core.contract import Key
-from policy_core.distributions.numerics.common import total
+from policy_core.distributions.numerics.common import takes_seed, total
 
 
+@takes_seed
 class Joint(NamedTuple):
     """A joint distribution of independent parts; its actions have the structure of the parts.
 

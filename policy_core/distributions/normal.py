@@ -9,12 +9,19 @@ from jaxtyping import Array, Float
 
 from policy_core._dtypes import widen
 from policy_core.contract import Key
-from policy_core.distributions.numerics.common import check_event, expm1_less, sample_and_log_prob, sum_event
+from policy_core.distributions.numerics.common import (
+    check_event,
+    expm1_less,
+    sample_and_log_prob,
+    sum_event,
+    takes_seed,
+)
 from policy_core.spaces import Box
 
 HALF_LOG_2PI = 0.5 * math.log(2 * math.pi)
 
 
+@takes_seed
 class Normal(NamedTuple):
     """An independent normal distribution for each entry of a `Box`, ignoring its bounds.
 

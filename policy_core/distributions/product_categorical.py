@@ -11,11 +11,12 @@ from policy_core._dtypes import wide_float
 from policy_core.contract import Key
 from policy_core.distributions.categorical import Categorical
 from policy_core.distributions.numerics.categorical import clean
-from policy_core.distributions.numerics.common import check_event
+from policy_core.distributions.numerics.common import check_event, takes_seed
 from policy_core.spaces import Discrete, JointMask, MultiDiscrete
 from policy_core.spaces.enumeration import element_at, index_of
 
 
+@takes_seed
 class ProductCategorical(NamedTuple):
     """Independent categoricals of a `MultiDiscrete`, conditioned on a joint mask.
 

@@ -10,11 +10,12 @@ from jaxtyping import Array, Float
 from policy_core._dtypes import wide_float, widen
 from policy_core.contract import Key
 from policy_core.distributions.normal import Normal, normal_entropy, normal_log_prob
-from policy_core.distributions.numerics.common import check_event, sample_and_log_prob, sum_event
+from policy_core.distributions.numerics.common import check_event, sample_and_log_prob, sum_event, takes_seed
 from policy_core.distributions.numerics.tanh_normal import tanh_log_det, tanh_moments, tanh_normal_entropy
 from policy_core.spaces import Box
 
 
+@takes_seed
 class SquashedNormal(NamedTuple):
     """An independent normal distribution for each entry, mapped by tanh into the bounds of a `Box`.
 

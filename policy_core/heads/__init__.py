@@ -9,10 +9,12 @@ value                       heads of the critic
 
 from policy_core.heads.autoregressive import Autoregressive as Autoregressive
 from policy_core.heads.autoregressive import register_mask_function as register_mask_function
+from policy_core.heads.composite import PartHeads as PartHeads
 from policy_core.heads.continuous import BetaHead as BetaHead
 from policy_core.heads.continuous import NormalHead as NormalHead
 from policy_core.heads.continuous import SquashedNormalHead as SquashedNormalHead
 from policy_core.heads.discrete import BinsHead as BinsHead
+from policy_core.heads.discrete import LogitsHead as LogitsHead
 from policy_core.heads.gsde import GSDEHead as GSDEHead
 from policy_core.heads.scale import Scale as Scale
 from policy_core.heads.value import CategoricalValue as CategoricalValue

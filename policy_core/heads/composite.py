@@ -1,38 +1,104 @@
 """The head for `Dict` and `Tuple` actions with independent parts, and the head for each space."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import jax
 
+from policy_core.configs import set_field, static
+from policy_core.configs.validation import pairs_of, sort_pairs
 from policy_core.contract import ExploringHead, Features, Head, Key, Mask, Space, Temperature
 from policy_core.distributions import Joint
 from policy_core.errors import ConfigError
-from policy_core.heads.discrete import BinsHead, LogitsHead
+from policy_core.heads.discrete import BinsHead
 from policy_core.spaces import Box, Dict, Discrete, MultiBinary, MultiDiscrete, Tuple
 from policy_core.spaces.composite import Name, like, parts_of
 
 _MOST_ENTRIES = 2**20  # bounds the memory that a small file can allocate: bounds have the shape of the box
 
 
-def head_of(space: Space, box_head: Head) -> Head:
-    """The head for an action space; `box_head` is the one for boxes of floats.
+@static
+class PartHeads:
+    """Heads of some parts of a `Dict` action (by key) or a `Tuple` (by index).
+
+    Parts that are not named have the heads of the policy, `box_head` and `discrete_head`. The order of the
+    mapping does not matter.
+
+    Args:
+        heads: name to the head of that part; a part that is a `Dict` or `Tuple` has another `PartHeads`.
+
+    Raises:
+        ConfigError: for a repeated name; in a policy, for one that is no part, or a head that does not
+            support the space of its part.
+
+    Example:
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> import policy_core as pc
+        >>> arm = pc.Box(low=-1.0, high=1.0, shape=(2,))
+        >>> config = pc.ActorCriticConfig(
+        ...     observation_space=pc.Box(shape=(3,)),
+        ...     action_space=pc.Dict({"arm": arm, "base": pc.Box(shape=(2,))}),
+        ...     heads=pc.heads.PartHeads({"arm": pc.BetaHead()}),
+        ... )
+        >>> policy = pc.init(config, key=jax.random.key(0))
+        >>> _, distribution = pc.action_distribution(policy, (), jnp.ones(3))
+        >>> {name: type(part).__name__ for name, part in distribution.parts.items()}
+        {'arm': 'Beta', 'base': 'Normal'}
+    """
+
+    heads: "tuple[tuple[Name, Head | PartHeads], ...]" = field(kw_only=False)
+
+    def __init__(
+        self,
+        heads: Mapping[str, "Head | PartHeads"]
+        | Mapping[int, "Head | PartHeads"]
+        | tuple[tuple[Name, "Head | PartHeads"], ...],
+    ) -> None:
+        set_field(self, "heads", pairs_of(heads))
+        self.__post_init__()
+
+    def __post_init__(self) -> None:
+        sort_pairs(self, "heads")
+
+
+def head_of(space: Space, box_head: Head, discrete_head: Head, heads: PartHeads | None = None) -> Head:
+    """The head for an action space.
 
     Call `check_space` of the head once before it is used.
 
+    Args:
+        space: the space.
+        box_head: the head of boxes of floats.
+        discrete_head: the head of discrete spaces.
+        heads: the heads of some parts.
+
     Raises:
-        ConfigError: if there is none.
+        ConfigError: if there is none, or a name of `heads` is no part.
     """
+    named = {} if heads is None else dict(heads.heads)
+    parts = parts_of(space) if isinstance(space, Dict | Tuple) else {}
+    if unknown := [name for name in named if name not in parts]:
+        raise ConfigError(
+            f"ActorCriticConfig.heads: got {unknown[0]!r}, but the parts of the action are {list(parts)}"
+        )
     match space:
         case Discrete() | MultiDiscrete() | MultiBinary():
-            return LogitsHead()
+            return discrete_head
         case Box(flat_size=size) if size > _MOST_ENTRIES:
             raise ConfigError(f"action_space: got a Box of {size} entries, expected at most {_MOST_ENTRIES}")
         case Box():
             return box_head if space.is_float else BinsHead()
         case Dict() | Tuple():
-            return JointHead({name: head_of(part, box_head) for name, part in parts_of(space).items()})
+            joint: dict[Name, Head] = {}
+            for name, part in parts.items():
+                own = named.get(name)
+                if own is None or isinstance(own, PartHeads):
+                    joint[name] = head_of(part, box_head, discrete_head, own)
+                else:
+                    joint[name] = own
+            return JointHead(joint)
     raise ConfigError(
         f"action_space: got {type(space).__name__}, expected a space of policy_core; for another "
         "space write a config of your own"

@@ -21,7 +21,16 @@ _MOST_CATEGORIES, _MOST_CHOICES = 2**20, 2**14
 
 @static
 class LogitsHead:
-    """Logits for `Discrete`, `MultiDiscrete` and `MultiBinary`; both kinds of action are the same."""
+    """Logits for `Discrete`, `MultiDiscrete` and `MultiBinary`; both kinds of action are the same.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from policy_core import Discrete
+        >>> from policy_core.heads import LogitsHead
+        >>> layer = {"kernel": jnp.array([[1.0, -1.0]]), "bias": jnp.zeros(2)}
+        >>> LogitsHead().distribution(Discrete(2), layer, jnp.array([2.0]), None, None).logits.tolist()
+        [2.0, -2.0]
+    """
 
     def check_space(self, space: Any) -> None:
         """Raise `ConfigError` unless `space` is one of the three."""

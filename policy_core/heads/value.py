@@ -291,7 +291,7 @@ class CategoricalValue(NamedTuple):
     @property
     def probs(self) -> Float[Array, "... bins"]:
         """The probabilities of the bins."""
-        return rows.softmax(rows.clean(self.logits, None))
+        return rows.softmax(rows.shift(self.logits, None))
 
     def value(self) -> Float[Array, "..."]:
         """The mean of the distribution, in units of reward."""
@@ -309,7 +309,7 @@ class CategoricalValue(NamedTuple):
     def loss(self, target: Float[Array, "..."]) -> Float[Array, "..."]:
         """The cross-entropy to `target_probs` (nats), at least their entropy; no gradient to `target`."""
         probs = self.head.target_probs(jax.lax.stop_gradient(jnp.asarray(target, self.logits.dtype)))
-        return -jnp.sum(probs * rows.log_softmax(rows.clean(self.logits, None)), -1)
+        return -jnp.sum(probs * rows.log_softmax(rows.shift(self.logits, None)), -1)
 
 
 def symlog(x: Float[Array, "..."]) -> Float[Array, "..."]:

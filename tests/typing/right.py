@@ -15,7 +15,7 @@ config = pc.ActorCriticConfig(
 policy = pc.init(config, key=jax.random.key(0))
 params, same_config = policy
 assert_type(same_config, pc.ActorCriticConfig)
-width: pc.contract.Network = policy[1].actor
+width: pc.contract.Network | None = policy[1].actor
 loaded = pc.load("policy.msgpack", config)
 assert_type(loaded, tuple[dict[str, Any], pc.ActorCriticConfig])
 assert_type(pc.from_bytes(b"", config), tuple[dict[str, Any], pc.ActorCriticConfig])

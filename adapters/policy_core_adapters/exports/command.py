@@ -1,4 +1,4 @@
-"""The command `policy-core export FILE --onnx -o OUT`, or `--c`, or `--stablehlo`."""
+"""The command `policy-core export FILE --onnx -o OUT`, or `--c`, `--stablehlo` or `--js`."""
 
 import argparse
 from pathlib import Path
@@ -7,12 +7,13 @@ from typing import Any
 import policy_core as pc
 from policy_core_adapters.exports.lowering import ExportError
 from policy_core_adapters.exports.lowering.policies import OUTPUTS
-from policy_core_adapters.exports.targets import TARGETS, Report, export
+from policy_core_adapters.exports.targets import TARGETS, WHOLE, Report, export
 
 HELP = {
     "onnx": "an ONNX model of opset 17",
     "c": "a source OUT.c and a header OUT.h in C99; OUT is also in front of all names",
     "stablehlo": "StableHLO: a text if OUT ends in .mlir, else as `jax.export` serializes it; needs JAX",
+    "js": "a folder OUT with the file, policy-core.js and a page that loads it",
 }
 
 
@@ -24,9 +25,11 @@ def add(parser: argparse.ArgumentParser) -> None:
     """
     parser.add_argument("file", type=Path, metavar="FILE")
     group = parser.add_mutually_exclusive_group(required=True)
-    for name in TARGETS:
+    for name in (*TARGETS, *WHOLE):
         group.add_argument(f"--{name}", dest="target", action="store_const", const=name, help=HELP[name])
-    parser.add_argument("-o", "--out", type=Path, required=True, metavar="OUT", help="the file to write")
+    parser.add_argument(
+        "-o", "--out", type=Path, required=True, metavar="OUT", help="the file to write, or the folder"
+    )
     parser.add_argument("--member", type=_index, default=(), metavar="I", help="which one of a population")
     parser.add_argument(
         "--outputs", type=_names, default=("action",), metavar="A,B", help=f"some of {', '.join(OUTPUTS)}"

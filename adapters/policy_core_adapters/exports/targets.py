@@ -1,6 +1,7 @@
 """What a policy can be exported to, and how each target is written and called.
 
-Another target is a function in `TARGETS`; the command and the benchmarks find it there.
+Another target is a function in `TARGETS`, or in `WHOLE` if it takes the file itself; the command and the
+benchmarks find it there.
 """
 
 import os
@@ -80,8 +81,10 @@ def export(
         ValueError: for a damaged file.
         OSError: if there is no such file, or `out` cannot be written.
     """
-    if target not in TARGETS:
-        raise ExportError(f"target: got {target!r}, expected one of {sorted(TARGETS)}")
+    if target not in (*TARGETS, *WHOLE):
+        raise ExportError(f"target: got {target!r}, expected one of {sorted((*TARGETS, *WHOLE))}")
+    if target in WHOLE:
+        return _whole(file, Path(out), target, calls, {"int8": int8, **options})
     known = ("member", "outputs", "masks", "noise", "is_first", "activations", "mask_functions")
     asked = {name: options.pop(name) for name in known if name in options}
     lowered = lower(file, **asked)
@@ -183,4 +186,33 @@ def _stablehlo(lowered: Lowered, path: Path, options: Mapping[str, Any], asked: 
     return Written((path,), write_file(lowered, path, asked, options.get("batch")))
 
 
+_DEFAULTS = {
+    "int8": None, "outputs": ("action",), "masks": "none", "noise": False, "is_first": False,
+    "activations": None, "mask_functions": None,
+}  # fmt: skip
+
+
+def _whole(file: Paths, out: Path, target: str, calls: int, options: dict[str, Any]) -> Report:
+    """A target that is the file itself: it does all that a file says, and less cannot be asked for."""
+    member = options.pop("member", ())
+    for name, value in options.items():
+        if name not in _DEFAULTS or value != _DEFAULTS[name]:
+            raise ExportError(
+                f"{name}: got {value!r}; the target {target} is the whole policy, and has no such option"
+            )
+    paths, replay, missing = WHOLE[target](file, out, member, calls)
+    nbytes = sum(path.stat().st_size for path in paths)
+    return Report(target, paths, nbytes, replay, missing, None, {})
+
+
+def _js(
+    file: Paths, out: Path, member: tuple[int, ...] | int, calls: int
+) -> tuple[tuple[Path, ...], Replay | None, str]:
+    from policy_core_adapters.exports.javascript import write
+
+    return write(file, out, member, calls)
+
+
 TARGETS: dict[str, Target] = {"onnx": _onnx, "c": _c, "stablehlo": _stablehlo}
+WHOLE: dict[str, Callable[..., tuple[tuple[Path, ...], Replay | None, str]]] = {"js": _js}
+"""Those that take the file itself, `(file, path, member, calls) -> (paths, replay, what is missing)`."""

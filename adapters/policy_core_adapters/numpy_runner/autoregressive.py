@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from policy_core_adapters.numpy_runner.choices import Choice
-from policy_core_adapters.numpy_runner.heads import choice_of, index_form
+from policy_core_adapters.numpy_runner.heads import Heads, choice_of, index_form
 from policy_core_adapters.numpy_runner.networks import Array, few, only
 from policy_core_adapters.numpy_runner.spaces import flat_size_of, flatten_of, parts_of
 
@@ -17,7 +17,7 @@ MaskFunction = Callable[[Any, dict[Any, Any]], Any]
 
 def dependent(
     space: Any,
-    box_head: Any,
+    heads: Heads,
     fields: dict[str, Any],
     params: Any,
     inputs: int,
@@ -29,7 +29,7 @@ def dependent(
     """How a `Dict` or `Tuple` is chosen under `Autoregressive`.
 
     Args:
-        space, box_head, params, inputs, dtype, temperature: as in `choice_of`.
+        space, heads, params, inputs, dtype, temperature: as in `choice_of`.
         fields: of the config of class Autoregressive.
         network: from its params in the file and the number of its inputs to the network of a part,
             and the number of its outputs.
@@ -50,7 +50,8 @@ def dependent(
     few(max(map(len, parents.values()), default=0), "Autoregressive: the parents of a part", 32)
     # A part has more parents than any of them.
     order = sorted(parts, key=lambda name: len(parents.get(name, ())))
-    forms = {name: index_form(part, box_head, dtype) for name, part in parts.items()}
+    by_part = heads.named(space)
+    forms = {name: index_form(part, by_part[name], dtype) for name, part in parts.items()}
     flatten = {seen: flatten_of(forms[seen][0]) for names in parents.values() for seen in names}
     networks, choices = {}, {}
     for name, (form, _) in forms.items():
@@ -58,7 +59,14 @@ def dependent(
         if parents.get(name):
             size += sum(flat_size_of(forms[parent][0]) for parent in parents[name])
             networks[name], size = network(params[str(name)].get("network", {}), size)
-        choices[name] = choice_of(form, box_head, params[str(name)]["head"], size, dtype, temperature)
+        choices[name] = choice_of(
+            form,
+            _of_index(form, parts[name], by_part[name]),
+            params[str(name)]["head"],
+            size,
+            dtype,
+            temperature,
+        )
 
     def each(x: Array, mask: Any, rng: np.random.Generator | None) -> Any:
         actions: dict[Any, Any] = {}
@@ -76,3 +84,8 @@ def dependent(
         return values if named else tuple(values.values())
 
     return Choice(lambda x, mask: each(x, mask, None), each)
+
+
+def _of_index(form: Any, part: Any, heads: Heads) -> Heads:
+    """The heads of a part, or of the indices of a box in bins."""
+    return heads if form is part else Heads(heads.box, {"type": "policy_core/LogitsHead", "fields": {}})

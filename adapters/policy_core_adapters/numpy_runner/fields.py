@@ -79,10 +79,11 @@ CHECKS: dict[str, Check] = {
     **dict.fromkeys(("full_std", "squash", "learn_features"), _flag),
     **dict.fromkeys(("activation", "kernel_init"), _text),
     **dict.fromkeys(("actor_keys", "critic_keys"), _or_none(_many(_text))),
-    **dict.fromkeys(("observation_space", "action_space", "actor", "encoder", "box_head"), _config),
+    **dict.fromkeys(("observation_space", "action_space", "encoder", "box_head", "discrete_head"), _config),
     "scale": lambda x: _config(x) and x["type"] == "policy_core/Scale",
     **dict.fromkeys(
-        ("critic", "trunk", "memory", "normalize", "autoregressive", "value_head", "rest"), _or_none(_config)
+        ("actor", "critic", "trunk", "memory", "normalize", "autoregressive", "value_head", "rest"),
+        _or_none(_config),
     ),
     **dict.fromkeys(("param_dtype", "compute_dtype"), _one_of(*_FLOATS)),
     **dict.fromkeys(("Box.low", "Box.high"), lambda x: _real(x) or _many(_real)(x)),
@@ -116,6 +117,8 @@ CHECKS: dict[str, Check] = {
     "Scale.factor": _positive,
     **dict.fromkeys(("offset", "factor"), lambda x: all(map(_finite, x)) if type(x) is list else _finite(x)),
     "ActorCriticConfig.name": _text,
+    "ActorCriticConfig.heads": _or_none(_config),
+    "PartHeads.heads": _pairs(_name, _config),
     "memory_sharing": _one_of("shared", "separate", "actor"),
     "temperature": _or_none(_positive),
     "layers": _many(_config),

@@ -4,7 +4,7 @@ from __future__ import annotations  # to evaluate np.random.Generator imports al
 
 import math
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -15,25 +15,62 @@ from policy_core_adapters.numpy_runner.networks import Array, find, only, shaped
 from policy_core_adapters.numpy_runner.spaces import Box, kind_of, parts_of
 
 
+class Heads(NamedTuple):
+    """The heads of a policy, for an action space or a part of one."""
+
+    box: Any
+    discrete: Any
+    parts: Any = None
+    """heads of parts by name, as in a file, or None"""
+    own: Any = None
+    """the head of this part alone, or None"""
+
+    def named(self, space: Any) -> dict[Any, Heads]:
+        """The heads of each part."""
+        data = self.parts or {"type": "policy_core/PartHeads", "fields": {"heads": []}}
+        if data["type"] != "policy_core/PartHeads":
+            raise ValueError(f"heads: this runner does not support {data['type']!r}")
+        given = dict(data["fields"]["heads"])
+        names = list(parts_of(space)) if kind_of(space) in ("Dict", "Tuple") else []
+        if unknown := given.keys() - set(names):
+            raise ValueError(
+                f"heads: got {min(map(str, unknown))!r}, but the parts of the action are {names}"
+            )
+
+        def heads(own: Any) -> Heads:
+            parts = own is not None and own["type"].endswith("/PartHeads")
+            return self._replace(parts=own if parts else None, own=None if parts else own)
+
+        return {name: heads(given.get(name)) for name in names}
+
+    def of(self, space: Any) -> Any:
+        """The head of a space without parts."""
+        if self.own is not None:
+            return self.own
+        if kind_of(space) != "Box":
+            return self.discrete
+        return self.box if "float" in space["fields"]["dtype"] else _OF_INTEGERS
+
+
+_OF_INTEGERS = {"type": "policy_core/BinsHead", "fields": {"bins": 2}}
+
+
 def choice_of(
-    space: Any, box_head: Any, params: Any, inputs: int, dtype: Any, temperature: float | None
+    space: Any, heads: Heads, params: Any, inputs: int, dtype: Any, temperature: float | None
 ) -> Choice:
     """How an action of a space is chosen from features of dimension `inputs`, with the params of its head."""
-    match kind_of(space):
-        case "Discrete" | "MultiDiscrete" | "MultiBinary":
-            return HEADS["policy_core/LogitsHead"](Head(space, params, inputs, dtype, temperature, {}))
-        case "Box":
-            if "float" not in space["fields"]["dtype"]:
-                box_head = {"type": "policy_core/BinsHead", "fields": {"bins": 2}}
-            make = find(HEADS, box_head, "head")
-            return unmasked(make(Head(space, params, inputs, dtype, temperature, box_head["fields"])))
-        case "Dict" | "Tuple":
-            parts = [
-                (key, choice_of(part, box_head, params[str(key)], inputs, dtype, temperature))
-                for key, part in parts_of(space).items()
-            ]
-            return joint(parts, space["type"].endswith("Dict"))
-    raise ValueError(f"action_space: no space {space['type']!r} is supported by this runner")
+    by_part, kind = heads.named(space), kind_of(space)
+    if heads.own is None and kind in ("Dict", "Tuple"):
+        parts = [
+            (key, choice_of(part, by_part[key], params[str(key)], inputs, dtype, temperature))
+            for key, part in parts_of(space).items()
+        ]
+        return joint(parts, kind == "Dict")
+    if kind not in ("Discrete", "MultiDiscrete", "MultiBinary", "Box", "Dict", "Tuple"):
+        raise ValueError(f"action_space: no space {space['type']!r} is supported by this runner")
+    data = heads.of(space)
+    choice = find(HEADS, data, "head")(Head(space, params, inputs, dtype, temperature, data["fields"]))
+    return unmasked(choice) if kind == "Box" else choice
 
 
 def _scaled(head: Head) -> tuple[Callable[[Array], tuple[Array, Array]], Box]:
@@ -160,16 +197,15 @@ def _beta(head: Head) -> Choice:
     return Choice(mode, sample)
 
 
-def index_form(space: Any, box_head: Any, dtype: Any) -> tuple[Any, Callable[[Any], Any]]:
+def index_form(space: Any, heads: Heads, dtype: Any) -> tuple[Any, Callable[[Any], Any]]:
     """The space of the policy actions of a part, and from those to environment actions.
 
     They are indices for a box in bins. For any other space they are the environment actions.
     """
     if space["type"].endswith("/Box"):
-        if "float" not in space["fields"]["dtype"]:
-            return grid(space, {"bins": 2}, dtype)
-        if box_head["type"] == "policy_core/BinsHead":
-            return grid(space, box_head["fields"], dtype)
+        head = heads.of(space)
+        if head["type"] == "policy_core/BinsHead":
+            return grid(space, head["fields"], dtype)
     return space, lambda action: action
 
 

@@ -10,7 +10,7 @@ import numpy as np
 from policy_core_adapters.numpy_runner.autoregressive import MaskFunction, dependent
 from policy_core_adapters.numpy_runner.choices import Choice
 from policy_core_adapters.numpy_runner.encoders import encoder_of
-from policy_core_adapters.numpy_runner.heads import choice_of
+from policy_core_adapters.numpy_runner.heads import Heads, choice_of
 from policy_core_adapters.numpy_runner.memory import Memory, memory_of
 from policy_core_adapters.numpy_runner.networks import NETWORKS, Array, find, only, shaped
 from policy_core_adapters.numpy_runner.runner import Runner
@@ -34,11 +34,15 @@ def _actor_critic(fields: dict[str, Any], params: dict[str, Any], given: Given) 
         *known.split(),
         *added.split(),
         "encoder_sharing",
+        "discrete_head",
+        "heads",
         "param_dtype",
         "compute_dtype",
     )
     if fields["compute_dtype"] not in ("float32", "float64"):
         raise ValueError(f"compute_dtype: {fields['compute_dtype']} is not what NumPy computes in; use JAX")
+    if fields["actor"] is None:
+        raise ValueError("actor: the policy has no actor, so it cannot act; it was made by `critic_only`")
     dtype = np.dtype(fields["compute_dtype"])
 
     _check_dtypes(fields["param_dtype"], params)
@@ -138,10 +142,12 @@ def _choice(
 ) -> Choice:
     """How an action is chosen from the features of the actor."""
     temperature = None if fields["temperature"] is None else float(shaped(params["temperature"]))
-    space, box_head, head = fields["action_space"], fields["box_head"], params["actor"]["head"]
+    space, head = fields["action_space"], params["actor"]["head"]
+    plain = {"type": "policy_core/LogitsHead", "fields": {}}
+    heads = Heads(fields["box_head"], fields.get("discrete_head", plain), fields.get("heads"))
     dependence = fields["autoregressive"]
     if dependence is None:
-        return choice_of(space, box_head, head, inputs, dtype, temperature)
+        return choice_of(space, heads, head, inputs, dtype, temperature)
     if dependence["type"] != "policy_core/Autoregressive":
         raise ValueError(f"autoregressive: this runner does not support {dependence['type']!r}")
     inner = dependence["fields"]
@@ -149,7 +155,7 @@ def _choice(
     def between(at: Any, inputs: int) -> Any:
         return network(inner["network"], at, inputs)
 
-    return dependent(space, box_head, inner, head, inputs, dtype, temperature, between, given.mask_functions)
+    return dependent(space, heads, inner, head, inputs, dtype, temperature, between, given.mask_functions)
 
 
 def _in_env_actions(fields: dict[str, Any], params: dict[str, Any], given: Given) -> Runner:

@@ -1,12 +1,13 @@
 """Masked categoricals as pure functions over the trailing axis, accurate to float32.
 
-Invariant: all logits are finite. `clean` clips allowed ones to +-1e30 and sets masked ones to
--2e30. After the shift by the maximum of the row every impossible class is below -5e29, its
-exponential is exactly 0, and 0 times a finite number is 0: no inf or NaN enters a sum, a product
-or a derivative. Masked logits may have any value, also NaN; a NaN in an allowed logit stays NaN,
-and masked classes stay masked beside it.
+Invariant: all logits are finite. Allowed ones are clipped to +-1e30, masked ones are -2e30 after
+the maximum of the row is subtracted. Every impossible class is below -5e29 then, its exponential is
+exactly 0, and 0 times a finite number is 0: no inf or NaN enters a sum, a product or a derivative.
+Masked logits may have any value, also NaN; a NaN in an allowed logit stays NaN, and masked classes
+stay masked beside it.
 
-Functions take clean logits, called z. Nothing is normalized before it is masked.
+Functions take shifted logits, called s: the maximum of each row is 0. Nothing is normalized before it is
+masked. Derivatives are written out, so that a gradient reads and writes each class once.
 """
 
 import jax
@@ -22,63 +23,74 @@ _LARGEST = -MASKED_LOG_PROB
 
 def clean(logits: Float[Array, "*batch n"], mask: Bool[Array, "*batch n"] | None) -> Float[Array, "*batch n"]:
     """Finite, masked logits; a row that allows nothing counts as one that allows everything."""
+    clipped = _clip(widen(logits))
+    return clipped if mask is None else jnp.where(_allowed(mask, logits), clipped, -2 * _LARGEST)
+
+
+def shift(logits: Float[Array, "*batch n"], mask: Bool[Array, "*batch n"] | None) -> Float[Array, "*batch n"]:
+    """The clean logits minus the maximum of the row; masked ones stay masked beside a NaN.
+
+    No derivative goes through the maximum: those of the functions below are 0 along (1, ..., 1).
+    """
     logits = widen(logits)
     if mask is None:
-        return jnp.clip(logits, -_LARGEST, _LARGEST)
-    mask = allowed(jnp.broadcast_to(mask, logits.shape))
-    # Two `where`: the inner keeps masked NaNs out of `clip`, the outer makes their gradient 0.
-    return jnp.where(mask, jnp.clip(jnp.where(mask, logits, 0), -_LARGEST, _LARGEST), -2 * _LARGEST)
+        return _clip(logits) - _clip(jax.lax.stop_gradient(jnp.max(logits, -1, keepdims=True)))
+    mask = _allowed(mask, logits)
+    top = jnp.max(jnp.where(mask, jax.lax.stop_gradient(logits), -jnp.inf), -1, keepdims=True)
+    return jnp.where(mask, _clip(logits) - _clip(top), -2 * _LARGEST)
 
 
-def shift(z: Float[Array, "*batch n"]) -> Float[Array, "*batch n"]:
-    """The logits minus the maximum of the row; masked ones stay masked beside a NaN."""
-    shifted = z - jax.lax.stop_gradient(jnp.max(z, -1, keepdims=True))
-    return jnp.where(z < -1.5 * _LARGEST, -2 * _LARGEST, shifted)
-
-
-def log_softmax(z: Float[Array, "*batch n"]) -> Float[Array, "*batch n"]:
+def log_softmax(s: Float[Array, "*batch n"]) -> Float[Array, "*batch n"]:
     """Normalized log-probabilities; `MASKED_LOG_PROB` for impossible classes."""
-    return _parts(z)[1]
+    log_probs = s - jnp.log(jnp.sum(jnp.exp(s), -1, keepdims=True))
+    return jnp.where(_impossible(s), MASKED_LOG_PROB, log_probs)
 
 
-def softmax(z: Float[Array, "*batch n"]) -> Float[Array, "*batch n"]:
+def softmax(s: Float[Array, "*batch n"]) -> Float[Array, "*batch n"]:
     """Probabilities; exactly 0 for impossible classes."""
-    return _parts(z)[0]
-
-
-def log_prob(shifted: Float[Array, "*batch n"], index: Int[Array, "*batch"]) -> Float[Array, "*batch"]:
-    """The log-probability of one index per row, from shifted logits.
-
-    `MASKED_LOG_PROB`, with zero gradient, for an index that is impossible or out of range.
-    A one-hot sum, not a gather: exact, as one term is not zero; an index out of range matches
-    nothing; and the transpose is no scatter.
-    """
-    n = jax.lax.broadcasted_iota(jnp.int32, shifted.shape, shifted.ndim - 1)
-    hit = (index[..., None] == n) & ~_impossible(shifted)
-    picked = jnp.sum(jnp.where(hit, shifted, 0), -1) - jnp.log(jnp.sum(jnp.exp(shifted), -1))
-    return jnp.where(jnp.any(hit, -1), picked, MASKED_LOG_PROB)
+    weights = jnp.exp(s)
+    return weights / jnp.sum(weights, -1, keepdims=True)
 
 
 @jax.custom_jvp
-def entropy(z: Float[Array, "*batch n"]) -> Float[Array, "*batch"]:
+def log_prob(s: Float[Array, "*batch n"], index: Int[Array, "*batch"]) -> Float[Array, "*batch"]:
+    """The log-probability of one index per row.
+
+    `MASKED_LOG_PROB`, with zero gradient, for an index that is impossible or out of range.
+    """
+    return _log_prob(s, index)[0]
+
+
+@log_prob.defjvp
+def _log_prob_jvp(primals, tangents):  # type: ignore[no-untyped-def]
+    # A one-hot vector, so that the transpose of the gather is no scatter.
+    s, index = primals
+    result, possible = _log_prob(s, index)
+    hit = index[..., None] == jax.lax.broadcasted_iota(jnp.int32, s.shape, s.ndim - 1)
+    gradient = jnp.where(possible[..., None], hit.astype(s.dtype) - softmax(s), 0)
+    return result, jnp.sum(gradient * tangents[0], -1)
+
+
+@jax.custom_jvp
+def entropy(s: Float[Array, "*batch n"]) -> Float[Array, "*batch"]:
     """Entropy of each row (nats): a sum of terms that are all at least 0."""
-    s = shift(z)
     weights = jnp.exp(s)
-    normalizer = jnp.sum(weights, -1, keepdims=True)
-    return jnp.sum(weights / normalizer * (jnp.log(normalizer) - s), -1)
+    normalizer = jnp.sum(weights, -1)
+    return jnp.log(normalizer) - jnp.sum(weights * s, -1) / normalizer
 
 
 @entropy.defjvp
 def _entropy_jvp(primals, tangents):  # type: ignore[no-untyped-def]
-    (z,), (tangent,) = primals, tangents
-    s, p = shift(z), softmax(z)
+    (s,), (tangent,) = primals, tangents
+    weights = jnp.exp(s)
+    normalizer = jnp.sum(weights, -1, keepdims=True)
     # The gradient is -p (log p + entropy); its log-normalizers cancel, so only s and p are left.
-    gradient = p * (jnp.sum(p * s, -1, keepdims=True) - s)
-    return entropy(z), jnp.sum(gradient * tangent, -1)
+    gradient = weights / normalizer * (jnp.sum(weights * s, -1, keepdims=True) / normalizer - s)
+    return entropy(s), jnp.sum(gradient * tangent, -1)
 
 
 @jax.custom_jvp
-def kl(zp: Float[Array, "*batch n"], zq: Float[Array, "*batch n"]) -> Float[Array, "*batch"]:
+def kl(sp: Float[Array, "*batch n"], sq: Float[Array, "*batch n"]) -> Float[Array, "*batch"]:
     """KL(p || q) of each row (nats), never negative.
 
     The sum of p (log p - log q) loses everything when p is near q. Both are normalized, so
@@ -86,18 +98,16 @@ def kl(zp: Float[Array, "*batch n"], zq: Float[Array, "*batch n"]) -> Float[Arra
     least 0, and stationary in the normalizers, whose rounding enters only squared. For
     large d it is written q - p - p d, which cannot overflow and is right where p is 0.
     """
-    p, log_p, _ = _parts(zp)
-    q, log_q, _ = _parts(zq)
-    d = log_q - log_p
+    p, q = softmax(sp), softmax(sq)
+    d = log_softmax(sq) - log_softmax(sp)
     return jnp.sum(jnp.where(d < 2, p * expm1_less(jnp.minimum(d, 2)), q - p - p * d), -1)
 
 
 @kl.defjvp
 def _kl_jvp(primals, tangents):  # type: ignore[no-untyped-def]
-    (zp, zq), (tangent_p, tangent_q) = primals, tangents
-    p, log_p, _ = _parts(zp)
-    q, log_q, dead = _parts(zq)
-    d = log_q - log_p
+    (sp, sq), (tangent_p, tangent_q) = primals, tangents
+    p, q, dead = softmax(sp), softmax(sq), _impossible(sq)
+    d = log_softmax(sq) - log_softmax(sp)
     near = jnp.abs(d) < 0.5
     # With respect to q: q - p on the support of q, times the mass that p has there.
     off = jnp.sum(jnp.where(dead, p, 0), -1, keepdims=True)
@@ -105,24 +115,34 @@ def _kl_jvp(primals, tangents):  # type: ignore[no-untyped-def]
     gradient_q = jnp.where(dead, 0, difference - q * off)
     # With respect to p: p (r - sum p r), r = log p - log q up to a constant. Measured from
     # the most likely class of p the differences stay exact when q gives every class of p a tiny probability.
-    s = shift(zp)
-    zq = jnp.where(dead, MASKED_LOG_PROB, zq)
-    r = s - (zq - jnp.max(jnp.where(s == 0, zq, -jnp.inf), -1, keepdims=True))
+    masked = jnp.where(dead, MASKED_LOG_PROB, sq)
+    r = sp - (masked - jnp.max(jnp.where(sp == 0, masked, -jnp.inf), -1, keepdims=True))
     gradient_p = p * (r - jnp.sum(p * r, -1, keepdims=True))
     tangent = jnp.sum(gradient_p * tangent_p, -1) + jnp.sum(gradient_q * tangent_q, -1)
-    return kl(zp, zq), tangent
+    return kl(sp, sq), tangent
 
 
-def _impossible(shifted: Float[Array, "*batch n"]) -> Bool[Array, "*batch n"]:
-    return shifted < -_LARGEST / 2
+def _log_prob(
+    s: Float[Array, "*batch n"], index: Int[Array, "*batch"]
+) -> tuple[Float[Array, "*batch"], Bool[Array, "*batch"]]:
+    """The log-probability, and whether the index is possible."""
+    inside = (index >= 0) & (index < s.shape[-1])
+    picked = jnp.take_along_axis(s, jnp.where(inside, index, 0)[..., None], -1, mode="promise_in_bounds")[
+        ..., 0
+    ]
+    possible = inside & ~_impossible(picked)
+    log_prob = picked - jnp.log(jnp.sum(jnp.exp(s), -1))
+    return jnp.where(possible, log_prob, MASKED_LOG_PROB), possible
 
 
-def _parts(
-    z: Float[Array, "*batch n"],
-) -> tuple[Float[Array, "*batch n"], Float[Array, "*batch n"], Bool[Array, "*batch n"]]:
-    """Probabilities, log-probabilities, and which classes are impossible."""
-    s = shift(z)
-    weights = jnp.exp(s)
-    normalizer = jnp.sum(weights, -1, keepdims=True)
-    dead = _impossible(s)
-    return weights / normalizer, jnp.where(dead, MASKED_LOG_PROB, s - jnp.log(normalizer)), dead
+def _clip(logits: Float[Array, "*batch n"]) -> Float[Array, "*batch n"]:
+    """Finite logits, but for NaN; a selection, whose derivative multiplies nothing."""
+    return jnp.where(jnp.abs(logits) > _LARGEST, jnp.copysign(_LARGEST, logits), logits)
+
+
+def _allowed(mask: Bool[Array, "*batch n"], logits: Float[Array, "*batch n"]) -> Bool[Array, "*batch n"]:
+    return allowed(jnp.broadcast_to(mask, logits.shape))
+
+
+def _impossible(s: Float[Array, "*batch n"]) -> Bool[Array, "*batch n"]:
+    return s < -_LARGEST / 2

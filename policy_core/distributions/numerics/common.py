@@ -1,12 +1,16 @@
 """Functions shared by the distributions."""
 
-from typing import Any
+import functools
+from collections.abc import Callable
+from typing import Any, TypeVar
 
 import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from policy_core.contract import Action, Distribution, Key
 from policy_core.errors import StructureError
+
+_T = TypeVar("_T")
 
 MASKED_LOG_PROB = -1e30
 """The log-probability of an action that is masked or not in the space: finite, so that sums
@@ -38,6 +42,25 @@ def sum_event(x: Float[Array, "..."], space: Any) -> Float[Array, "*batch"]:
     """The sum over the axes of one element of the space, the trailing ones."""
     rank = len(space.struct().shape)
     return jnp.sum(x, tuple(range(x.ndim - rank, x.ndim)))
+
+
+def takes_seed(cls: type[_T]) -> type[_T]:
+    """Let `sample` and `sample_and_log_prob` take `seed=` for `key=`, as those of distrax do."""
+    for name in ("sample", "sample_and_log_prob"):
+        setattr(cls, name, _with_seed(getattr(cls, name)))
+    return cls
+
+
+def _with_seed(method: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(method)
+    def call(*arguments: Any, **options: Any) -> Any:
+        if "seed" in options:
+            if "key" in options:
+                raise StructureError(f"{method.__qualname__}: got both key and seed, expected one; give key")
+            options["key"] = options.pop("seed")
+        return method(*arguments, **options)
+
+    return call
 
 
 def sample_and_log_prob(

@@ -73,7 +73,8 @@ def tanh_normal_entropy(
     loc: Float[Array, "*shape"], log_std: Float[Array, "*std_shape"]
 ) -> Float[Array, "*shape"]:
     """Differential entropy of tanh(loc + exp(log_std) noise), entry by entry (nats)."""
-    return _entropy_and_slopes(loc, log_std)[0]
+    entropy: Array = _entropy_and_slopes(loc, log_std)[0]
+    return entropy
 
 
 @tanh_normal_entropy.defjvp
@@ -100,6 +101,7 @@ def tanh_moments(loc: Float[Array, "*shape"], log_std: Float[Array, "*std_shape"
     return mean, jnp.sqrt(jnp.where(std < 2, narrow, wide))
 
 
+@jax.jit
 def _entropy_and_slopes(
     loc: Float[Array, "*shape"], log_std: Float[Array, "*std_shape"]
 ) -> tuple[Float[Array, "*shape"], Float[Array, "*shape"], Float[Array, "*shape"]]:
@@ -114,16 +116,22 @@ def _entropy_and_slopes(
     capped = jnp.minimum(log_std, math.log(largest) - 3)
     q, scale = jnp.exp(jnp.minimum(capped, 0)), jnp.exp(jnp.maximum(capped, 0))
     inverse = jnp.exp(-jnp.maximum(capped, 0))
-    unit_loc, size = loc * inverse, jnp.abs(loc)
+    q2, inverse2, size, unit = (
+        jnp.square(q),
+        jnp.square(inverse),
+        jnp.abs(loc),
+        loc * inverse * math.sqrt(0.5),
+    )
     # H / 2 is the terms without std, minus |loc|, minus each weighted (folded mean - |loc|), the largest
     # weight first: all partial sums stay near the result.
     half = 0.5 * (_CONSTANT + log_std) - size
     erfs = bells = jnp.zeros_like(half)
     for sigma, weight in sorted(table, key=lambda row: -row[1]):
-        tau = jnp.sqrt(jnp.square(q) + jnp.square(sigma * inverse))
-        z = jnp.clip(unit_loc * (math.sqrt(0.5) / tau), -30, 30)  # erf is +-1 long before 30
-        erf, bell = jax.lax.erf(z), jnp.exp(-jnp.square(z))
-        half = half - weight * ((_FOLDED * scale * tau) * bell - size * (1 - jnp.abs(erf)))
+        tau2 = q2 + sigma**2 * inverse2  # (tau / scale)^2
+        root = jax.lax.rsqrt(tau2)
+        z = unit * root
+        erf, bell = jax.lax.erf(z), weight * root * jnp.exp(-jnp.square(z))
+        half = half - ((_FOLDED * scale) * tau2 * bell - (weight * size) * (1 - jnp.abs(erf)))
         erfs = erfs + weight * erf
-        bells = bells + (weight * _FOLDED * jnp.square(q) / tau) * bell
-    return 2 * half, -2 * erfs, 1 - 2 * scale * bells
+        bells = bells + bell
+    return 2 * half, -2 * erfs, 1 - (2 * _FOLDED) * scale * q2 * bells
