@@ -33,7 +33,8 @@ CONFIGS = {
 }
 SAMPLE = [name for name in CONFIGS if FULL or name in SOME or name not in ALL]
 WITH_MEMORY = [name for name in CONFIGS if getattr(CONFIGS[name], "memory", None) is not None]
-WITH_TIES = ("temperature", "autoregressive", "autoregressive bins", "bins")  # discrete parts that others see
+# Discrete parts that others see, and boxes in bins.
+WITH_TIES = ("temperature", "autoregressive", "autoregressive bins", "bins", "heads of parts")
 
 # 1e-5 else: over 1,000 observations sums in another order are further apart where inputs are up to 255 or 10
 # standard deviations, or kernels wide; the mode of a Beta is a quotient of a - 1 and b - 1, which near 0 have
@@ -118,7 +119,7 @@ def feeds_of(lowered: Any, policy: Any, steps: Steps) -> dict[str, Any]:
 
 def outputs_of(name: str) -> tuple[str, ...]:
     """All that is carried of a config."""
-    more = () if "beta" in name else ("log_prob",)
+    more = () if "beta" in name or name == "heads of parts" else ("log_prob",)
     if name == "in environment actions":
         return ("action", "value", "distribution")
     return ("action", "policy_action", "value", "distribution", *more)

@@ -228,6 +228,7 @@ def _edited(path, name="act box", **fields):
         ({"autoregressive": UNKNOWN}, "autoregressive"),
         ({"normalize": UNKNOWN}, "normalize"),
         ({"value_head": UNKNOWN}, "value_head"),
+        ({"heads": UNKNOWN}, "heads"),
     ],
 )
 def test_a_class_of_ones_own_is_refused_by_name(fields, what, tmp_path):
@@ -269,6 +270,8 @@ def test_what_cannot_be_carried_is_refused_by_name(tmp_path):
     alone = saved(pc.actor_only(policy_of(CONFIGS["privileged critic"])), tmp_path / "e")
     refused("outputs: the value was asked for, and the policy has no critic", alone, outputs=("value",))
     assert list(lower(alone).graph.inputs) == ["observation/x", "state/actor"]
+    blind = saved(pc.surgery.critic_only(policy_of(CONFIGS["privileged critic"])), tmp_path / "h")
+    refused("actor: the policy has none, so it cannot act", blind, outputs=("value",))
     empty = saved(policy_of(config(pc.Discrete(2), pc.Box(shape=(0,)))), tmp_path / "f")
     refused("observation_space: it has no numbers", empty)
     huge = saved(policy_of(config(pc.MultiDiscrete((2,) * 21))), tmp_path / "g")

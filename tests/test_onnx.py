@@ -450,7 +450,7 @@ def test_without_a_runtime_nothing_is_replayed_and_it_says_so(tmp_path, capsys, 
 
 
 @pytest.mark.skipif(importlib.util.find_spec("jax2onnx") is None, reason="jax2onnx is not installed")
-@pytest.mark.parametrize("name", ["act box", "gru", "act nested"])
+@pytest.mark.parametrize("name", ["act box", "gru", "lstm", "squashed"])
 @pytest.mark.filterwarnings("ignore")
 def test_another_converter_gives_the_same(name, tmp_path):
     from jax2onnx import to_onnx

@@ -33,7 +33,8 @@ def dependent(head: Head, config: Any) -> Chosen:
     few(flat_size_of(head.space, one_hot=False), "Autoregressive: the numbers of an action", 2**14)
     few(len(parts), "Autoregressive: the parts of an action", 256)
     few(max(map(len, parents.values()), default=0), "Autoregressive: the parents of a part", 32)
-    forms = {name: index_form(part, head.box_head, np.float32) for name, part in parts.items()}
+    by_part = head.heads.named(head.space)
+    forms = {name: index_form(part, by_part[name], np.float32) for name, part in parts.items()}
     chosen: dict[Any, Chosen] = {}
     # A part has more parents than any of them.
     for name in sorted(parts, key=lambda name: len(parents.get(name, ()))):
@@ -43,7 +44,11 @@ def dependent(head: Head, config: Any) -> Chosen:
             flat = [y for parent, action in seen.items() for y in flatten(c, forms[parent][0], action)]
             features = network(c, fields["network"], params.get("network", {}), c.join([features, *flat]))
         part = head._replace(
-            space=parts[name], params=params["head"], features=features, path=under(head.path, str(name))
+            space=parts[name],
+            heads=by_part[name],
+            params=params["head"],
+            features=features,
+            path=under(head.path, str(name)),
         )
         if name in functions:
             part = part._replace(mask=_mask(part, functions[name], seen))

@@ -8,7 +8,7 @@ import numpy as np
 
 from policy_core_adapters.exports.graph import Value
 from policy_core_adapters.exports.lowering.boxes import BOX_HEADS
-from policy_core_adapters.exports.lowering.context import Context, ExportError, under, unsupported
+from policy_core_adapters.exports.lowering.context import Context, ExportError, only, under, unsupported
 from policy_core_adapters.exports.lowering.gsde import gsde_head
 from policy_core_adapters.exports.lowering.observations import dtype_of, real
 from policy_core_adapters.exports.lowering.parts import Chosen, Head
@@ -43,25 +43,35 @@ class Rows(NamedTuple):
 
 def choose(head: Head) -> Chosen:
     """The action of a space, given the features and the params of its head."""
-    c, space = head.context, head.space
-    match kind_of(space):
-        case "Dict" | "Tuple":
-            parts = {
-                key: choose(
-                    head._replace(space=part, params=head.params[str(key)], path=under(head.path, str(key)))
+    c, space, kind = head.context, head.space, kind_of(head.space)
+    by_part = head.heads.named(space)
+    if kind in ("Dict", "Tuple"):
+        if head.heads.own is not None:
+            unsupported("heads", head.heads.own["type"])
+        parts = {
+            key: choose(
+                head._replace(
+                    space=part,
+                    heads=by_part[key],
+                    params=head.params[str(key)],
+                    path=under(head.path, str(key)),
                 )
-                for key, part in parts_of(space).items()
-            }
-            return together(c, parts)
-        case "Discrete":
-            return _rows(head, Rows([space["fields"]["n"]], single=True), space)
-        case "MultiDiscrete" if space["fields"]["nvec"]:
-            return _rows(head, Rows(list(space["fields"]["nvec"]), single=False), space)
-        case "MultiBinary":
-            return _bits(head)
-        case "Box":
-            return _box(head)
-    raise ExportError(f"action_space: a {kind_of(space)} without entries is carried by no export")
+            )
+            for key, part in parts_of(space).items()
+        }
+        return together(c, parts)
+    if kind == "Box":
+        return _box(head)
+    if head.config["type"] != "policy_core/LogitsHead":
+        unsupported("discrete_head", head.config["type"])
+    only(head.fields, "LogitsHead")
+    if kind == "Discrete":
+        return _rows(head, Rows([space["fields"]["n"]], single=True), space)
+    if kind == "MultiBinary":
+        return _bits(head)
+    if not space["fields"]["nvec"]:
+        raise ExportError("action_space: a MultiDiscrete without entries is carried by no export")
+    return _rows(head, Rows(list(space["fields"]["nvec"]), single=False), space)
 
 
 def together(c: Context, parts: dict[Any, Chosen]) -> Chosen:
@@ -80,14 +90,14 @@ def together(c: Context, parts: dict[Any, Chosen]) -> Chosen:
 
 
 def _box(head: Head) -> Chosen:
-    form, value = index_form(head.space, head.box_head, np.float32)
+    form, value = index_form(head.space, head.heads, np.float32)
     if form is not head.space:
         chosen = _rows(head, Rows(list(form["fields"]["nvec"]), single=False), form, maskable=False)
         return chosen._replace(env=values_of(head.context, head.space, form, value, chosen.policy))
     heads = {**BOX_HEADS, "policy_core/GSDEHead": gsde_head}
-    if head.box_head["type"] not in heads:
-        unsupported("box_head", head.box_head["type"])
-    return heads[head.box_head["type"]](head)
+    if head.config["type"] not in heads:
+        unsupported("box_head", head.config["type"])
+    return heads[head.config["type"]](head)
 
 
 def values_of(c: Context, space: Any, form: Any, value: Callable[[Any], Any], index: Value) -> Value:

@@ -5,6 +5,7 @@ from typing import Any, NamedTuple
 
 from policy_core_adapters.exports.graph import Value
 from policy_core_adapters.exports.lowering.context import Context
+from policy_core_adapters.numpy_runner.heads import Heads
 
 
 class Chosen(NamedTuple):
@@ -25,7 +26,8 @@ class Head(NamedTuple):
 
     context: Context
     space: Any
-    box_head: Any
+    heads: Heads
+    """Of the action, or of this part."""
     params: Any
     features: Value
     temperature: float | None
@@ -35,7 +37,12 @@ class Head(NamedTuple):
     """Instead of an input, what a mask function gives."""
 
     @property
+    def config(self) -> Any:
+        """The head of a space without parts."""
+        return self.heads.of(self.space)
+
+    @property
     def fields(self) -> dict[str, Any]:
-        """Those of the head of boxes."""
-        fields: dict[str, Any] = self.box_head["fields"]
+        """Those of its head."""
+        fields: dict[str, Any] = self.config["fields"]
         return fields

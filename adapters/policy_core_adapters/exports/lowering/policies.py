@@ -13,6 +13,7 @@ from policy_core_adapters.exports.lowering.networks import network
 from policy_core_adapters.exports.lowering.observations import Tree, inputs_of, normalize, paths, view
 from policy_core_adapters.exports.lowering.parts import Chosen, Head
 from policy_core_adapters.exports.lowering.values import value_of
+from policy_core_adapters.numpy_runner.heads import Heads
 from policy_core_adapters.numpy_runner.networks import Array, shaped
 
 OUTPUTS = ("action", "policy_action", "value", "log_prob", "distribution")
@@ -41,9 +42,11 @@ def lower_policy(c: Context, config: Any, params: Any, request: Request) -> None
 def _actor_critic(c: Context, fields: Any, params: Any, request: Request) -> None:
     known = "observation_space action_space actor critic trunk box_head temperature actor_gain critic_gain"
     added = "memory memory_sharing autoregressive normalize encoder actor_keys critic_keys value_head name"
-    more = "encoder_sharing param_dtype compute_dtype"
+    more = "encoder_sharing param_dtype compute_dtype discrete_head heads"
     only(fields, "ActorCriticConfig", *known.split(), *added.split(), *more.split())
     _check_dtypes(fields, params)
+    if fields["actor"] is None:
+        raise ExportError("actor: the policy has none, so it cannot act; it was made by `critic_only`")
     valued = "value" in request.outputs
     if valued and fields["critic"] is None:
         raise ExportError("outputs: the value was asked for, and the policy has no critic")
@@ -127,7 +130,12 @@ def _choose(c: Context, fields: Any, params: Any, x: Value) -> Chosen:
     temperature = None if fields["temperature"] is None else float(shaped(params["temperature"]))
     if temperature is not None and not temperature > 0:
         raise ExportError(f"temperature: got {temperature}, expected a positive number")
-    head = Head(c, fields["action_space"], fields["box_head"], params["actor"]["head"], x, temperature, "")
+    discrete = fields.get("discrete_head", {"type": "policy_core/LogitsHead", "fields": {}})
+    given = fields.get("heads")
+    if given is not None and given["type"] != "policy_core/PartHeads":
+        unsupported("heads", given["type"])
+    heads = Heads(fields["box_head"], discrete, given)
+    head = Head(c, fields["action_space"], heads, params["actor"]["head"], x, temperature, "")
     return choose(head) if fields["autoregressive"] is None else dependent(head, fields["autoregressive"])
 
 
