@@ -323,7 +323,10 @@ def test_policies_act_as_in_jax(group: tuple[str, ...], tmp_path: Path) -> None:
         given[name] = lowered, feeds, steps[name].is_first
     found = run_policies(tmp_path, given)
     for name, got in found.items():
-        compare(name, steps[name], got)
+        try:
+            compare(name, steps[name], got)
+        except AssertionError as error:
+            raise AssertionError(name) from error
 
 
 @pytest.mark.parametrize("options", [{"noise": True, "masks": "rows"}, {"int8": True}], ids=["drawn", "int8"])
