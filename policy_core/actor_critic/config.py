@@ -20,7 +20,7 @@ from policy_core.actor_critic.plan import (
     plan_branches,
 )
 from policy_core.checks.structure import check_structure
-from policy_core.configs import added, set_field, static
+from policy_core.configs import set_field, static
 from policy_core.contract import (
     Distribution,
     Encoder,
@@ -137,11 +137,11 @@ class ActorCriticConfig:
     critic_gain: float = 1.0
     param_dtype: Dtype = "float32"
     compute_dtype: Dtype = "float32"
-    value_head: ValueHead = added(RegressionHead())
-    name: str = added("ActorCriticConfig")
-    encoder_sharing: Literal["shared", "separate"] = added("shared")
-    discrete_head: Head = added(LogitsHead())
-    heads: PartHeads | None = added(None)
+    value_head: ValueHead = RegressionHead()
+    name: str = "ActorCriticConfig"
+    encoder_sharing: Literal["shared", "separate"] = "shared"
+    discrete_head: Head = LogitsHead()
+    heads: PartHeads | None = None
 
     def __post_init__(self) -> None:
         for name in ("actor", "critic", "trunk"):

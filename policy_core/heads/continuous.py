@@ -10,7 +10,7 @@ import numpy as np
 from jaxtyping import Array, Float, Num
 
 from policy_core._dtypes import widen
-from policy_core.configs import added, static
+from policy_core.configs import static
 from policy_core.contract import Features, Key, Mask, Temperature
 from policy_core.distributions import Beta, Normal, SquashedNormal
 from policy_core.distributions.numerics.beta import horner
@@ -48,10 +48,10 @@ class NormalHead:
     """
 
     scale: Scale = field(default=Scale(), kw_only=False)
-    mean_bound: float | None = added(None)
-    offset: float | tuple[float, ...] = added(0.0)
-    factor: float | tuple[float, ...] = added(1.0)
-    clip: float = added(math.inf)
+    mean_bound: float | None = None
+    offset: float | tuple[float, ...] = 0.0
+    factor: float | tuple[float, ...] = 1.0
+    clip: float = math.inf
 
     def __post_init__(self) -> None:
         _check_positive(self, "mean_bound", "clip")
@@ -148,7 +148,7 @@ class SquashedNormalHead:
     """
 
     scale: Scale = field(default=Scale(), kw_only=False)
-    mean_bound: float | None = added(None)
+    mean_bound: float | None = None
 
     def __post_init__(self) -> None:
         _check_positive(self, "mean_bound")

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jaxtyping import Array, Float
 
 from policy_core._dtypes import widen
-from policy_core.configs import added, static
+from policy_core.configs import static
 from policy_core.contract import Features
 from policy_core.errors import ConfigError
 from policy_core.networks.layers import linear
@@ -45,9 +45,9 @@ class Scale:
     low: float = -20.0
     high: float = 20.0
     positive: Literal["exp", "softplus", "identity"] = "exp"
-    min_std: float = added(0.0)
-    factor: float = added(1.0)
-    bounding: Literal["clip", "tanh"] = added("clip")
+    min_std: float = 0.0
+    factor: float = 1.0
+    bounding: Literal["clip", "tanh"] = "clip"
 
     def __post_init__(self) -> None:
         if not self.low <= self.log_std <= self.high:

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float
 
-from policy_core.configs import added, static
+from policy_core.configs import static
 from policy_core.contract import Key, Memory
 from policy_core.errors import ConfigError
 from policy_core.networks.layers import MOST_LAYERS
@@ -43,7 +43,7 @@ class Stack:
 
     layers: tuple[Memory, ...] = field(kw_only=False)
     residual: bool = False
-    skip: Literal["none", "concat"] = added("none")
+    skip: Literal["none", "concat"] = "none"
 
     def __post_init__(self) -> None:
         if not self.layers:

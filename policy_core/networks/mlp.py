@@ -5,7 +5,7 @@ from dataclasses import field
 import jax
 from jaxtyping import Array, Float
 
-from policy_core.configs import added, static
+from policy_core.configs import static
 from policy_core.configs.validation import check_at_least
 from policy_core.contract import Key, Network
 from policy_core.errors import ConfigError
@@ -55,9 +55,9 @@ class MLP:
     activation: str = "tanh"
     kernel_init: str = "lecun_normal"
     gain: float = 1.0
-    layer_norm: bool = added(False)
-    epsilon: float = added(EPSILON)
-    bias: bool = added(True)
+    layer_norm: bool = False
+    epsilon: float = EPSILON
+    bias: bool = True
 
     def __post_init__(self) -> None:
         if len(self.hidden) > MOST_LAYERS:

@@ -151,7 +151,7 @@ TOGETHER: dict[str, Callable[[Fields], bool]] = {
         len(x["kernels"]) == len(x["channels"]) > 0
         and (x["strides"] is None or len(x["strides"]) == len(x["channels"]))
     ),
-    "NormalHead": lambda x: 0.0 not in (f if type(f := x.get("factor", 1.0)) is list else [f]),
+    "NormalHead": lambda x: 0.0 not in (f if type(f := x["factor"]) is list else [f]),
     "Scale": lambda x: x["low"] <= x["log_std"] <= x["high"],
     "TwoHotHead": _grid,
 }

@@ -82,8 +82,8 @@ def _scaled(head: Head) -> tuple[Callable[[Array], tuple[Array, Array]], Box]:
     names = ("std", "log_std", "low", "high", "positive", "min_std", "factor", "bounding")
     only(scale, "Scale", *names)
     low, high, positive = scale["low"], scale["high"], scale["positive"]
-    least, factor = scale.get("min_std", 0.0), scale.get("factor", 1.0)
-    by_tanh = scale.get("bounding", "clip") == "tanh"
+    least, factor = scale["min_std"], scale["factor"]
+    by_tanh = scale["bounding"] == "tanh"
     heat = 0.0 if head.temperature is None else 0.5 * math.log(head.temperature)
 
     def log_std(x: Any) -> Any:
@@ -100,7 +100,7 @@ def _scaled(head: Head) -> tuple[Callable[[Array], tuple[Array, Array]], Box]:
         return np.clip(x + math.log(factor), low, high) + heat
 
     raw = raw_of(scale) if scale["std"] == "state" else 0.0
-    bound = head.fields.get("mean_bound")
+    bound = head.fields["mean_bound"]
 
     def mean(x: Array) -> Array:
         loc = x.reshape(box.shape)
@@ -124,8 +124,8 @@ def _scaled(head: Head) -> tuple[Callable[[Array], tuple[Array, Array]], Box]:
 
 def raw_of(scale: dict[str, Any]) -> float:
     """The raw parameter that gives the initial log-std."""
-    factor, least = scale.get("factor", 1.0), scale.get("min_std", 0.0)
-    if scale.get("bounding", "clip") == "tanh":
+    factor, least = scale["factor"], scale["min_std"]
+    if scale["bounding"] == "tanh":
         return math.atanh(
             (2 * scale["log_std"] - scale["low"] - scale["high"]) / (scale["high"] - scale["low"])
         )
@@ -141,10 +141,10 @@ def _normal(head: Head) -> Choice:
     only(head.fields, "NormalHead", "scale", "mean_bound", "offset", "factor", "clip")
     split, box = _scaled(head)
     offset, factor = (
-        np.broadcast_to(np.ravel(head.fields.get(name, default)), box.size).reshape(box.shape)
-        for name, default in (("offset", 0.0), ("factor", 1.0))
+        np.broadcast_to(np.ravel(head.fields[name]), box.size).reshape(box.shape)
+        for name in ("offset", "factor")
     )
-    most = head.fields.get("clip", math.inf)
+    most = head.fields["clip"]
     plain = most == math.inf and not offset.any() and (factor == 1).all()
     if plain:
         return _of_unbounded(split, box.clip)

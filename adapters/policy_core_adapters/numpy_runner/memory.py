@@ -175,7 +175,7 @@ def _frames(fields: dict[str, Any], params: Any, inputs: int, dtype: Any) -> Mem
 def _stack(fields: dict[str, Any], params: Any, inputs: int, dtype: Any) -> Memory:
     only(fields, "Stack", "layers", "residual", "skip")
     residual, layers = fields["residual"], []
-    skip = inputs if fields.get("skip", "none") == "concat" else 0
+    skip = inputs if fields["skip"] == "concat" else 0
     few(len(fields["layers"]), "Stack.layers")
     for i, data in enumerate(fields["layers"]):
         layers.append(memory_of(data, params[f"layer_{i}"], inputs, dtype))

@@ -95,10 +95,10 @@ def _mlp(
     layers = []
     few(len(fields["hidden"]), "MLP.hidden")
     for i, width in enumerate(fields["hidden"]):
-        layers.append(linear(params[f"hidden_{i}"], inputs, width, dtype, fields.get("bias", True)))
+        layers.append(linear(params[f"hidden_{i}"], inputs, width, dtype, fields["bias"]))
         inputs = width
-        if fields.get("layer_norm", False):
-            epsilon = fields.get("epsilon", 1e-5)
+        if fields["layer_norm"]:
+            epsilon = fields["epsilon"]
             layers.append(layer_norm_of(params[f"norm_{i}"], width, dtype, epsilon))
         layers.append(function)
     return _chain(layers), inputs
@@ -176,6 +176,8 @@ def find(table: dict[str, Any], data: Any, kind: str) -> Any:
 
 
 def only(fields: dict[str, Any], name: str, *known: str) -> None:
-    """Raise ValueError for a field that is not known: nothing is left out."""
+    """Raise ValueError for a field that is not known, or missing: nothing is left out or made up."""
+    if missing := sorted(set(known) - set(fields)):
+        raise ValueError(f"{name}.{missing[0]}: the field is missing")
     if unknown := sorted(set(fields) - set(known)):
         raise ValueError(f"{name}.{unknown[0]}: this runner does not support the field, and ignores none")

@@ -59,7 +59,7 @@ def _actor_critic(fields: dict[str, Any], params: dict[str, Any], given: Given) 
     if fields["critic"] is None:
         return Runner(features, actor, choice, _no_critic, memories)
     critic, size = network(fields["critic"], params["critic"].get("tower", {}), sizes["critic"])
-    value = value_of(fields.get("value_head"), params["critic"]["head"], size, dtype)
+    value = value_of(fields["value_head"], params["critic"]["head"], size, dtype)
     return Runner(features, actor, choice, lambda x: value(critic(x)), memories)
 
 
@@ -84,7 +84,7 @@ def _features(
     if fields["normalize"] is not None:
         normalize = normalizer_of(space, fields["normalize"], params.get("normalize", {}))
     keys = fields["actor_keys"], fields["critic_keys"]
-    if keys != (None, None) or fields.get("encoder_sharing", "shared") == "separate":
+    if keys != (None, None) or fields["encoder_sharing"] == "separate":
         (by_actor, a), (by_critic, b) = (
             encoder_of(
                 config,
@@ -143,8 +143,7 @@ def _choice(
     """How an action is chosen from the features of the actor."""
     temperature = None if fields["temperature"] is None else float(shaped(params["temperature"]))
     space, head = fields["action_space"], params["actor"]["head"]
-    plain = {"type": "policy_core/LogitsHead", "fields": {}}
-    heads = Heads(fields["box_head"], fields.get("discrete_head", plain), fields.get("heads"))
+    heads = Heads(fields["box_head"], fields["discrete_head"], fields["heads"])
     dependence = fields["autoregressive"]
     if dependence is None:
         return choice_of(space, heads, head, inputs, dtype, temperature)

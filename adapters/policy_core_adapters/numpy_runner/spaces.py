@@ -112,10 +112,10 @@ def normalizer_of(space: Any, config: Any, statistics: Any) -> Callable[[Any], A
     clip, epsilon, least, keys = (
         fields["clip"],
         fields["epsilon"],
-        fields.get("min_std", 0.0),
-        fields.get("keys"),
+        fields["min_std"],
+        fields["keys"],
     )
-    of_std = fields.get("form", "variance") == "std"
+    of_std = fields["form"] == "std"
 
     def of(space: Any, seen: Any) -> Callable[[Any], Any]:
         name = kind_of(space)

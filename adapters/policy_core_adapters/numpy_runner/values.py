@@ -10,15 +10,9 @@ from policy_core_adapters.numpy_runner.networks import Array, find, linear, only
 
 Value = Callable[[Array], Any]  # from the features of the critic
 
-DEFAULT = {
-    "type": "policy_core/RegressionHead",
-    "fields": {"objectives": None, "scale": 1.0, "symlog": False},
-}
-
 
 def value_of(data: Any, params: dict[str, Array], inputs: int, dtype: Any) -> Value:
     """How a value is predicted from features of dimension `inputs`: a float, or an array `[objectives]`."""
-    data = DEFAULT if data is None else data
     fields = data["fields"]
     value: Value = find(VALUES, data, "value head")(fields, params, inputs, dtype)
     return value if fields["objectives"] is not None else lambda features: float(value(features)[0])

@@ -136,13 +136,14 @@ def _log_prob(
 
 
 def _clip(logits: Float[Array, "*batch n"]) -> Float[Array, "*batch n"]:
-    """Finite logits, but for NaN; a selection, whose derivative multiplies nothing."""
-    return jnp.where(jnp.abs(logits) > _LARGEST, jnp.copysign(_LARGEST, logits), logits)
+    """Finite logits, but for NaN. The derivative is a selection, which multiplies nothing."""
+    least, most = jnp.asarray(-_LARGEST, logits.dtype), jnp.asarray(_LARGEST, logits.dtype)
+    return jax.lax.clamp(least, logits, most)
 
 
 def _allowed(mask: Bool[Array, "*batch n"], logits: Float[Array, "*batch n"]) -> Bool[Array, "*batch n"]:
     return allowed(jnp.broadcast_to(mask, logits.shape))
 
 
-def _impossible(s: Float[Array, "*batch n"]) -> Bool[Array, "*batch n"]:
+def _impossible(s: Float[Array, "*shape"]) -> Bool[Array, "*shape"]:
     return s < -_LARGEST / 2

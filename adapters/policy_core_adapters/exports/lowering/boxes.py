@@ -28,7 +28,7 @@ def _scaled(head: Head, box: Box) -> tuple[Value, Value]:
     c, scale = head.context, head.fields["scale"]["fields"]
     names = ("std", "log_std", "low", "high", "positive", "min_std", "factor", "bounding")
     only(scale, "Scale", *names)
-    size, bound = flat_size_of(head.space), head.fields.get("mean_bound")
+    size, bound = flat_size_of(head.space), head.fields["mean_bound"]
     heat = 0.0 if head.temperature is None else 0.5 * math.log(head.temperature)
     of_state = scale["std"] == "state"
     outputs = c.linear(head.params, head.features, size * (2 if of_state else 1))
@@ -50,8 +50,8 @@ def _scaled(head: Head, box: Box) -> tuple[Value, Value]:
 def _log_std(c: Context, scale: Any, raw: Value) -> Value:
     """The log-std of a raw parameter."""
     low, high, positive = scale["low"], scale["high"], scale["positive"]
-    least, factor = scale.get("min_std", 0.0), scale.get("factor", 1.0)
-    if scale.get("bounding", "clip") == "tanh":
+    least, factor = scale["min_std"], scale["factor"]
+    if scale["bounding"] == "tanh":
         return c("add", c("mul", c("add", c("tanh", raw), 1.0), 0.5 * (high - low)), low)
     if positive == "identity":
         ends = (math.exp(min(max(bound, -87.0), 88.0)) / factor for bound in (low, high))
@@ -109,11 +109,11 @@ def _normal(head: Head) -> Chosen:
     only(head.fields, "NormalHead", "scale", "mean_bound", "offset", "factor", "clip")
     loc, log_std = _scaled(head, box)
     action = env = _drawn(head, loc, log_std)
-    most = head.fields.get("clip", math.inf)
+    most = head.fields["clip"]
     env = c.clip(env, -most, most)
     offset, factor = (
-        np.broadcast_to(np.ravel(head.fields.get(name, default)), flat_size_of(head.space)).reshape(box.shape)
-        for name, default in (("offset", 0.0), ("factor", 1.0))
+        np.broadcast_to(np.ravel(head.fields[name]), flat_size_of(head.space)).reshape(box.shape)
+        for name in ("offset", "factor")
     )
     if np.any(factor != 1):
         env = c("mul", env, c.constant(factor))

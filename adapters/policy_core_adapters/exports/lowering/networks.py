@@ -35,9 +35,9 @@ def _mlp(c: Context, fields: Any, params: Any, x: Value) -> Value:
     only(fields, "MLP", "hidden", "activation", "kernel_init", "gain", "layer_norm", "epsilon", "bias")
     few(len(fields["hidden"]), "MLP.hidden")
     for i, width in enumerate(fields["hidden"]):
-        x = c.linear(params[f"hidden_{i}"], x, width, biased=fields.get("bias", True))
-        if fields.get("layer_norm", False):
-            x = c.layer_norm(params[f"norm_{i}"], x, fields.get("epsilon", 1e-5))
+        x = c.linear(params[f"hidden_{i}"], x, width, biased=fields["bias"])
+        if fields["layer_norm"]:
+            x = c.layer_norm(params[f"norm_{i}"], x, fields["epsilon"])
         x = activation(c, fields["activation"], x)
     return x
 

@@ -79,7 +79,7 @@ def normalize(c: Context, space: Any, config: Any, statistics: Any, x: Tree) -> 
         unsupported("normalize", config["type"])
     fields = config["fields"]
     only(fields, "Normalize", "clip", "epsilon", "form", "min_std", "max_count", "keys")
-    keys = fields.get("keys")
+    keys = fields["keys"]
     if keys is None:
         return _normalized(c, space, fields, statistics, x)
     return {
@@ -97,7 +97,7 @@ def _normalized(c: Context, space: Any, fields: Any, statistics: Any, x: Tree) -
         }
     if kind != "Box" or "float" not in space["fields"]["dtype"] or 0 in x.shape:
         return x
-    epsilon, least, of_std = fields["epsilon"], fields.get("min_std", 0.0), fields.get("form") == "std"
+    epsilon, least, of_std = fields["epsilon"], fields["min_std"], fields["form"] == "std"
     pairs = {name: shaped(statistics[name], 2, *x.shape) for name in ("count", "mean", "variance")}
     if pairs["mean"].dtype != np.float32:
         raise ExportError(

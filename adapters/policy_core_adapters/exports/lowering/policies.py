@@ -60,7 +60,7 @@ def _actor_critic(c: Context, fields: Any, params: Any, request: Request) -> Non
     _outputs(c, request, chosen)
     if valued:
         y = network(c, fields["critic"], params["critic"].get("tower", {}), features["critic"])
-        c.graph.output("value", value_of(c, fields.get("value_head"), params["critic"]["head"], y))
+        c.graph.output("value", value_of(c, fields["value_head"], params["critic"]["head"], y))
 
 
 def _check_dtypes(fields: Any, params: Any) -> None:
@@ -82,7 +82,7 @@ def _features(c: Context, fields: Any, params: Any, valued: bool) -> dict[str, V
     space, config = fields["observation_space"], fields["encoder"]
     owners = ("actor", "critic") if valued else ("actor",)
     keys = {owner: fields[f"{owner}_keys"] for owner in ("actor", "critic")}
-    apart = keys != {"actor": None, "critic": None} or fields.get("encoder_sharing", "shared") == "separate"
+    apart = keys != {"actor": None, "critic": None} or fields["encoder_sharing"] == "separate"
     observation: Tree
     if not apart:
         observation = normalize(
@@ -130,11 +130,10 @@ def _choose(c: Context, fields: Any, params: Any, x: Value) -> Chosen:
     temperature = None if fields["temperature"] is None else float(shaped(params["temperature"]))
     if temperature is not None and not temperature > 0:
         raise ExportError(f"temperature: got {temperature}, expected a positive number")
-    discrete = fields.get("discrete_head", {"type": "policy_core/LogitsHead", "fields": {}})
-    given = fields.get("heads")
+    given = fields["heads"]
     if given is not None and given["type"] != "policy_core/PartHeads":
         unsupported("heads", given["type"])
-    heads = Heads(fields["box_head"], discrete, given)
+    heads = Heads(fields["box_head"], fields["discrete_head"], given)
     head = Head(c, fields["action_space"], heads, params["actor"]["head"], x, temperature, "")
     return choose(head) if fields["autoregressive"] is None else dependent(head, fields["autoregressive"])
 

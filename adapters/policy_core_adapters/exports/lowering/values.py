@@ -8,12 +8,11 @@ import numpy as np
 
 from policy_core_adapters.exports.graph import Value
 from policy_core_adapters.exports.lowering.context import Context, only, unsupported
-from policy_core_adapters.numpy_runner.values import DEFAULT
+from policy_core_adapters.numpy_runner.networks import shaped
 
 
 def value_of(c: Context, data: Any, params: Any, x: Value) -> Value:
     """The value, a scalar, or `[objectives]`."""
-    data = DEFAULT if data is None else data
     if data["type"] not in VALUES:
         unsupported("value_head", data["type"])
     value, objectives = VALUES[data["type"]](c, data["fields"], params, x), data["fields"]["objectives"]
@@ -27,6 +26,20 @@ def _regression(c: Context, fields: Any, params: Any, x: Value) -> Value:
         size = c("expm1", c("abs", z))
         z = c("where", c("less", z, 0.0), c("neg", size), size)
     return z if fields["scale"] == 1 else c("mul", z, fields["scale"])
+
+
+def _popart(c: Context, fields: Any, params: Any, x: Value) -> Value:
+    """The layer, scaled and moved by the statistics, which are constants here."""
+    only(fields, "PopArtHead", "objectives", "preserve", "max_count", "epsilon")
+    count = fields["objectives"] or 1
+    shape = () if fields["objectives"] is None else (count,)
+    _, mean, variance = (
+        np.float64(shaped(params["statistics"][name], 2, *shape)).reshape(2, count)
+        for name in ("count", "mean", "variance")
+    )
+    std = np.sqrt(np.maximum(variance[0], 0) + fields["epsilon"])
+    z = c("mul", c.linear(params, x, count), c.constant(std))
+    return c("add", z, c.constant(mean.sum(0)))
 
 
 def _two_hot(c: Context, fields: Any, params: Any, x: Value) -> Value:
@@ -66,6 +79,7 @@ def _mean(c: Context, fields: Any, centers: Any, params: Any, x: Value) -> Value
 
 VALUES: dict[str, Callable[[Context, Any, Any, Value], Value]] = {
     "policy_core/RegressionHead": _regression,
+    "policy_core/PopArtHead": _popart,
     "policy_core/TwoHotHead": _two_hot,
     "policy_core/HLGaussHead": _hl_gauss,
 }
