@@ -18,6 +18,7 @@ from exported import (
     COUNT,
     FULL,
     MASKS,
+    TOLERANCES,
     WITH_MEMORY,
     WITH_TIES,
     check_close,
@@ -313,7 +314,11 @@ def groups(names: list[str], count: int) -> list[tuple[str, ...]]:
 
 
 @pytest.mark.parametrize("group", groups(NAMES, 4 if FULL else 1), ids=lambda group: group[0])
-def test_policies_act_as_in_jax(group: tuple[str, ...], tmp_path: Path) -> None:
+def test_policies_act_as_in_jax(
+    group: tuple[str, ...], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # An error of tanh of 4e-7 is 0.2 in a range of 1e6, and counts where the action is near 0.
+    monkeypatch.setitem(TOLERANCES, "bounds that are far off", 1e-4)
     given, steps = {}, {}
     for name in group:
         lowered = lowered_of(name, tmp_path, masks="rows")
