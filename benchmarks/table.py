@@ -31,3 +31,9 @@ def aligned(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     formats = [f"{{:{side}{width}}}" for side, width in zip("<".ljust(len(widths), ">"), widths, strict=True)]
     return "\n".join("  ".join(formats).format(*cells) for cells in table)
+
+
+def section(page: str, title: str) -> str:
+    """The part of a Markdown page from the heading of second level of that title to the next one, or ""."""
+    _, found, rest = page.partition(f"\n## {title}\n")
+    return found + rest.partition("\n## ")[0]

@@ -83,7 +83,8 @@ Written by `python examples/memory.py`, which trains everything here again.
 
 [`examples/ppo.py`](../examples/ppo.py), unchanged, with {seeds} seeds, one program a row. The two
 policies of a task differ in the field `memory` of their config and in nothing else; towers
-are the defaults. A return is the mean of the deterministic policy over {EPISODES} episodes.
+are the defaults with orthogonal kernels times sqrt(2). A return is the mean of the
+deterministic policy over {EPISODES} episodes.
 
 {returns_table(results, "memory")}
 

@@ -208,7 +208,10 @@ def make_train(
             return jax.lax.scan(minibatch_step, carry, minibatches)
 
         key, *epoch_keys = jax.random.split(runner.key, 1 + hyper.num_epochs)
-        carry = (runner.policy, runner.optimizer_state)
+        # First, so that a critic of normalized values is trained on the scale of these targets.
+        target = advantage + transitions.value
+        policy = pc.update_statistics(runner.policy, returns=target, mask=transitions.valid)
+        carry = (policy, runner.optimizer_state)
         (policy, optimizer_state), _ = jax.lax.scan(epoch, carry, jnp.stack(epoch_keys))
         # Last, so that the loss sees the observations as the rollout did, and ratios start at 1.
         policy = pc.update_statistics(policy, transitions.observation, mask=transitions.valid)

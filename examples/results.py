@@ -13,11 +13,23 @@ from typing import Any
 import demo
 import environments
 import ppo
-from experiments import EPISODES, Result, Task, changed, draw, figure, finish, returns_table, run_all, shown
+from experiments import (
+    EPISODES,
+    KERNELS,
+    Result,
+    Task,
+    changed,
+    draw,
+    figure,
+    finish,
+    returns_table,
+    run_all,
+    shown,
+)
 from policy_core_adapters import gymnax
 
 import policy_core as pc
-from benchmarks.table import markdown
+from benchmarks.table import markdown, section
 
 PENDULUM = ppo.Hyperparameters(
     num_steps=128, num_updates=150, num_minibatches=8, discount=0.95, gae_lambda=0.95
@@ -27,7 +39,7 @@ BREAKOUT = ppo.Hyperparameters(
     num_envs=64, num_steps=64, num_updates=240, num_epochs=4, num_minibatches=8,
     learning_rate=2e-3, discount=0.99, gae_lambda=0.95, entropy_coefficient=0.01,
 )  # fmt: skip
-TOWER = pc.MLP((64,), activation="relu")
+TOWER = pc.MLP((64,), activation="relu", **KERNELS)
 
 
 def pendulum(what: str, **fields: Any) -> Task:
@@ -45,7 +57,7 @@ def breakout(what: str, **fields: Any) -> Task:
 
 
 HYBRID = {"box_head": pc.NormalHead(pc.Scale(log_std=-0.5))}
-SEES_TOOL = pc.Autoregressive({"force": ("tool",)}, network=pc.MLP((32,)))
+SEES_TOOL = pc.Autoregressive({"force": ("tool",)}, network=pc.MLP((32,), **KERNELS))
 TASKS = {
     "pendulum-squashed": pendulum("SquashedNormal actions", box_head=pc.SquashedNormalHead()),
     "pendulum-beta": pendulum("Beta actions", box_head=pc.BetaHead()),
@@ -74,7 +86,7 @@ TASKS = {
     ),
     "cartpole": Task(
         "CartPole-v1, as `make demo`", lambda: gymnax.make("CartPole-v1"), "Categorical",
-        ppo.Hyperparameters(), 500, {}, optimum=500.0,
+        ppo.Hyperparameters(), 500, {"actor": pc.MLP(), "critic": pc.MLP()}, optimum=500.0,
     ),
 }  # fmt: skip
 
@@ -105,7 +117,8 @@ def page(results: list[Result], picture: str) -> str:
 Written by `python examples/results.py`, which trains everything here again.
 
 [`examples/ppo.py`](../examples/ppo.py), unchanged, on each task with {seeds} seeds, one program
-a task. The policy is `ActorCriticConfig` with its defaults, but for what the last table says.
+a task. The policy is `ActorCriticConfig` with its defaults, but for orthogonal kernels times sqrt(2) in the
+towers and what the last table says.
 A return is the mean of the deterministic policy (`act` without a key) over {EPISODES} episodes;
 "random" is a uniform choice among the allowed actions. The toy environments, with proofs of their
 optima, are in [`examples/environments.py`](../examples/environments.py). Tasks that need a memory
@@ -132,7 +145,9 @@ def main() -> int:
     results, out = run_all(__doc__, TASKS, seeds=5)
     drawn = [result for result in results if result.task != TASKS["cartpole"]]  # `make demo` draws it
     plot(out / "results.png", drawn or results)
-    (out / "results.md").write_text(page(results, "results.png"))
+    path = out / "results.md"
+    kept = section(path.read_text(), "The defaults") if path.exists() else ""  # benchmarks/defaults.py
+    path.write_text(page(results, "results.png") + kept)
     demo.console.print(f"wrote {out / 'results.md'} and {out / 'results.png'}")
     return 0
 

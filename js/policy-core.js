@@ -492,6 +492,16 @@ const oneOf =
 const many = (check) => (x) => Array.isArray(x) && x.every(check);
 const orNone = (check) => (x) => x === null || check(x);
 const pairs = (name, value) => many((x) => Array.isArray(x) && x.length === 2 && name(x[0]) && value(x[1]));
+/** Pairs in the one order that a config has: ints first, then text; or all as text. */
+function sortedPairs(value, asText = false) {
+  const before = (a, b) => {
+    if (asText) return ascends(String(a), String(b));
+    if (isText(a) !== isText(b)) return isText(b);
+    return isText(a) ? ascends(a, b) : a < b;
+  };
+  return (x) => pairs(isName, value)(x) && x.every((pair, i) => !i || before(x[i - 1][0], pair[0]));
+}
+
 const isShape = (x) => many(whole(0))(x) && x.length <= 16 && x.reduce((a, b) => a * b, 1n) < 2n ** 60n;
 const isPart = orNone(isConfig);
 
@@ -514,7 +524,7 @@ export const CLASSES = {
   ActorCriticConfig: {
     observation_space: isConfig,
     action_space: isConfig,
-    actor: isConfig,
+    actor: isPart,
     critic: isPart,
     actor_keys: orNone(many(isText)),
     critic_keys: orNone(many(isText)),
@@ -536,6 +546,8 @@ export const CLASSES = {
     }),
     name: added(isText, "ActorCriticConfig"),
     encoder_sharing: added(oneOf("shared", "separate"), "shared"),
+    discrete_head: added(isConfig, { type: "policy_core/LogitsHead", fields: {} }),
+    heads: added(isPart, null),
   },
   InEnvActions: { config: isConfig },
   Box: { low: bounds, high: bounds, shape: isShape, dtype: oneOf(...FLOATS, ...Object.keys(WIDTHS)) },
@@ -549,7 +561,7 @@ export const CLASSES = {
   Flatten: {},
   Encode: { network: isConfig },
   Embedding: { size: whole(1) },
-  Parts: { encoders: pairs(isName, isConfig), rest: isPart },
+  Parts: { encoders: sortedPairs(isConfig), rest: isPart },
   CNN: {
     channels: many(whole(1)),
     kernels: many(whole(1)),
@@ -618,7 +630,12 @@ export const CLASSES = {
     resample_every: orNone(whole(1)),
     epsilon: isPositive,
   },
-  Autoregressive: { parents: pairs(isName, many(isName)), network: isConfig, masks: pairs(isName, isText) },
+  Autoregressive: {
+    parents: sortedPairs(many(isName), true),
+    network: isConfig,
+    masks: sortedPairs(isText, true),
+  },
+  PartHeads: { heads: sortedPairs(isConfig) },
   RegressionHead: { objectives: orNone(whole(1)), scale: isPositive, symlog: isFlag },
   TwoHotHead: {
     low: isReal,
@@ -1642,11 +1659,12 @@ function startOf(fields, at, shape, context) {
 
 function choiceOf(head) {
   const { space } = head,
-    kind = kindOf(space);
-  if (isJoint(space)) {
+    kind = kindOf(space),
+    byPart = headsOfParts(head);
+  if (isJoint(space) && head.heads.own === null) {
     const parts = [...partsOf(space)].map(([key, part]) => [
       key,
-      choiceOf({ ...head, space: part, at: head.at.at(key) }),
+      choiceOf({ ...head, space: part, at: head.at.at(key), heads: byPart.get(key) }),
     ]);
     const choose = (x, mask) => {
       const rows = partMasks(space, mask);
@@ -1657,14 +1675,53 @@ function choiceOf(head) {
     };
     return Object.assign(choose, { noise: jointNoise(parts) });
   }
-  if (kind !== "Box") return HEADS["policy_core/LogitsHead"](head);
-  const data = isFloat(space) ? head.boxHead : { type: "policy_core/BinsHead", fields: { bins: 2 } };
+  const data = headOf(head);
   const choice = find(HEADS, data, "head")({ ...head, fields: data.fields });
+  if (kind !== "Box") return choice;
   const choose = (x, mask) => {
     if (mask !== null) fail("actionMask: got a mask for a Box, which cannot be masked; leave it out");
     return choice(x, null);
   };
   return Object.assign(choose, { noise: choice.noise });
+}
+
+/** The heads of each part: `box` and `discrete`, `parts`, a PartHeads, and `own`, that of this part alone. */
+function headsOfParts({ space, heads }) {
+  const data = heads.parts ?? shipped("PartHeads", { heads: [] });
+  if (data.type !== "policy_core/PartHeads") fail(`heads: '${data.type}' is not supported here`);
+  const given = new Map(data.fields.heads),
+    names = isJoint(space) ? [...partsOf(space).keys()] : [];
+  for (const name of given.keys()) {
+    if (!names.includes(name))
+      fail(`heads: ${brief(name)} is none of the parts ${brief(names)} of the action`);
+  }
+  return new Map(
+    names.map((name) => {
+      const own = given.get(name) ?? null;
+      const nested = own?.type === "policy_core/PartHeads";
+      return [name, { ...heads, parts: nested ? own : null, own: nested ? null : own }];
+    }),
+  );
+}
+
+/** The config of the head of a space without parts. */
+function headOf({ space, heads }) {
+  const kind = kindOf(space),
+    plain = kind === "Box" && !isFloat(space) ? shipped("BinsHead", { bins: 2 }) : heads.box;
+  const data = heads.own ?? (kind === "Box" ? plain : heads.discrete);
+  const takes = {
+    LogitsHead: kind !== "Box" && !isJoint(space),
+    BinsHead: kind === "Box",
+    ...Object.fromEntries(
+      ["NormalHead", "SquashedNormalHead", "BetaHead", "GSDEHead"].map((name) => [
+        name,
+        kind === "Box" && isFloat(space),
+      ]),
+    ),
+  };
+  const name = data.type.replace(/^policy_core\//, "");
+  if (Object.hasOwn(takes, name) && !takes[name]) fail(`${name}: it is not for the ${kind} of the action`);
+  return data;
 }
 
 /** The noise that parts of an action keep in the state, by name; undefined if none does. */
@@ -2167,17 +2224,12 @@ function dependent(head, data, maskFunctions) {
   for (const name of [...parents.keys(), ...masks.keys()]) {
     if (!parts.has(name)) fail(`Autoregressive: there is no part ${brief(name)}`);
   }
+  const byPart = headsOfParts(head);
   const forms = new Map(
     [...parts].map(([name, part]) => {
-      const bins =
-        kindOf(part) !== "Box"
-          ? 0
-          : !isFloat(part)
-            ? 2
-            : head.boxHead.type === "policy_core/BinsHead"
-              ? head.boxHead.fields.bins
-              : 0;
-      return [name, bins ? grid(part, bins, context.wide).space : part];
+      const data = kindOf(part) === "Box" ? headOf({ space: part, heads: byPart.get(name) }) : null;
+      const bins = data?.type === "policy_core/BinsHead";
+      return [name, bins ? grid(part, data.fields.bins, context.wide).space : part];
     }),
   );
   for (const [name, seen] of parents) {
@@ -2215,7 +2267,7 @@ function dependent(head, data, maskFunctions) {
       networks.set(name, inner.apply);
       inputs = inner.size;
     }
-    choices.set(name, choiceOf({ ...head, space: part, at: at.at("head"), inputs }));
+    choices.set(name, choiceOf({ ...head, space: part, at: at.at("head"), inputs, heads: byPart.get(name) }));
   }
   return (x, mask) => {
     const rows = partMasks(space, mask);
@@ -2343,19 +2395,10 @@ export const POLICIES = {
     for (const [owner, { size }] of memories) {
       for (const branch of owner === "shared" ? ["actor", "critic"] : [owner]) sizes[branch] = size;
     }
-    const actor = network(fields.actor, leaves.at("actor").at("tower"), sizes.actor, context);
-    const head = {
-      space: fields.action_space,
-      boxHead: fields.box_head,
-      at: leaves.at("actor").at("head"),
-      inputs: actor.size,
-      temperature: fields.temperature === null ? null : leaves.leaf("temperature", [], ["float32"])[0],
-      context,
-    };
     const choice =
-      fields.autoregressive === null
-        ? choiceOf(head)
-        : dependent(head, fields.autoregressive, given.maskFunctions);
+      fields.actor === null
+        ? () => fail("act: the policy has no actor; it was made by `critic_only`")
+        : actorOf(fields, leaves, sizes.actor, context, given);
     let value = () => fail("value: the policy has no critic; it was made by `actor_only`");
     if (fields.critic !== null) {
       const tower = network(fields.critic, leaves.at("critic").at("tower"), sizes.critic, context);
@@ -2370,10 +2413,9 @@ export const POLICIES = {
       features,
       memories,
       value,
-      choice: (x, mask) => choice(actor.apply(x), mask),
+      choice,
       noise: choice.noise ?? null,
       hasCritic: fields.critic !== null,
-      dependent: fields.autoregressive !== null,
       inEnvActions: false,
     };
   },
@@ -2384,6 +2426,22 @@ export const POLICIES = {
     return { ...inner, inEnvActions: true };
   },
 };
+
+/** From what the actor sees, or the output of its memory, to how the action is chosen. */
+function actorOf(fields, leaves, inputs, context, given) {
+  const tower = network(fields.actor, leaves.at("actor").at("tower"), inputs, context);
+  const head = {
+    space: fields.action_space,
+    heads: { box: fields.box_head, discrete: fields.discrete_head, parts: fields.heads, own: null },
+    at: leaves.at("actor").at("head"),
+    inputs: tower.size,
+    temperature: fields.temperature === null ? null : leaves.leaf("temperature", [], ["float32"])[0],
+    context,
+  };
+  const { autoregressive: dependence } = fields;
+  const choice = dependence === null ? choiceOf(head) : dependent(head, dependence, given.maskFunctions);
+  return Object.assign((x, mask) => choice(tower.apply(x), mask), { noise: choice.noise });
+}
 
 /** From an observation to the inputs of actor and critic, and their sizes. */
 function featuresOf(fields, leaves, context) {
@@ -2403,7 +2461,7 @@ function featuresOf(fields, leaves, context) {
       ["actor", actor_keys],
       ["critic", critic_keys],
     ].map(([owner, keys]) =>
-      owner === "critic" && fields.critic === null
+      fields[owner] === null
         ? null
         : encoderOf(fields.encoder, viewOf(space, keys), leaves.at(owner).at("encoder"), context),
     );

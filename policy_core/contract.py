@@ -271,6 +271,22 @@ class NormalizingActorCritic(ActorCritic[Params, State, Observation, Action], Pr
 
 
 @runtime_checkable
+class ValueNormalizingActorCritic(ActorCritic[Params, State, Observation, Action], Protocol):
+    """A policy with running statistics of returns. Optional: else `update_statistics` ignores returns."""
+
+    def update_value_statistics(
+        self,
+        params: Params,
+        returns: Float[Array, "..."],
+        *,
+        mask: Bool[Array, "..."] | None = None,
+        axis_name: str | tuple[str, ...] | None = None,
+    ) -> Params:
+        """The params with these statistics updated; arguments are those of `update_statistics`."""
+        ...
+
+
+@runtime_checkable
 class DetachableActorCritic(ActorCritic[Params, State, Observation, Action], Protocol):
     """A policy whose actor can be used without its critic. Optional: `actor_only` requires it."""
 
@@ -481,4 +497,23 @@ class ValueHead(Protocol):
 
     def predict(self, params: Any, features: Features) -> ValuePrediction:
         """The prediction for one vector of features."""
+        ...
+
+
+@runtime_checkable
+class NormalizingValueHead(ValueHead, Protocol):
+    """A value head with running statistics of the returns in its params. Optional."""
+
+    def trainable(self, params: Any) -> PyTree:
+        """Which leaves an optimizer may update: Python bools in the structure of `params`."""
+        ...
+
+    def update(
+        self,
+        params: Any,
+        returns: Float[Array, "..."],
+        mask: Bool[Array, "..."] | None,
+        axis_name: str | tuple[str, ...] | None,
+    ) -> Any:
+        """The params, with statistics of more returns `[..., *objectives]`, of those that a mask allows."""
         ...

@@ -192,6 +192,18 @@ class InEnvActions:
         policy = params, self.config
         return update_statistics(policy, observations, mask=mask, axis_name=axis_name)[0]
 
+    def update_value_statistics(
+        self,
+        params: PyTree,
+        returns: Float[Array, "..."],
+        *,
+        mask: Bool[Array, "..."] | None = None,
+        axis_name: str | tuple[str, ...] | None = None,
+    ) -> PyTree:
+        """That of the config."""
+        policy = params, self.config
+        return update_statistics(policy, returns=returns, mask=mask, axis_name=axis_name)[0]
+
     def actor_only(self, params: PyTree) -> tuple[PyTree, "InEnvActions"]:
         """That of the config.
 

@@ -196,12 +196,12 @@ class Normalize:
         """
 
         def merge(x: Array, stats: dict[str, Float[Array, "2 ..."]]) -> dict[str, Float[Array, "2 ..."]]:
-            return _merge(stats, x, mask, axis_name, self.max_count) if stats else {}
+            return merged(stats, x, mask, axis_name, self.max_count) if stats else {}
 
         return jax.tree.map(merge, observations, statistics)
 
 
-def _merge(
+def merged(
     stats: dict[str, Float[Array, "2 ..."]],
     x: Float[Array, "..."],
     mask: Bool[Array, "..."] | None,

@@ -128,6 +128,9 @@ CONFIGS = {
         memory=pc.Stack((pc.MinGRU(4), pc.LSTM(4, layer_norm=True, learned_start=True)), residual=True),
         memory_sharing="separate",
     ),
+    "memory with a skip": config(
+        pc.Discrete(3), memory=pc.Stack((pc.GRU(4), pc.MinGRU(2)), skip="concat"), memory_sharing="actor"
+    ),
     "privileged critic": config(
         pc.Discrete(3),
         pc.Dict({"x": OBSERVATION, "truth": pc.Box(shape=(2,))}),
@@ -171,6 +174,10 @@ CONFIGS = {
         pc.Discrete(3),
         memory=pc.memory.FrameStack(3, fill="first"),
         value_head=pc.RegressionHead(objectives=2, symlog=True, scale=3.0),
+    ),
+    "PopArt values": config(pc.Discrete(3), value_head=pc.heads.PopArtHead(objectives=2)),
+    "normalized value": config(
+        pc.Discrete(3), value_head=pc.heads.PopArtHead(preserve=False, max_count=50.0, epsilon=0.1)
     ),
     "layer norm": config(
         pc.Discrete(3),

@@ -323,7 +323,10 @@ def test_policies_act_as_in_jax(group: tuple[str, ...], tmp_path: Path) -> None:
         given[name] = lowered, feeds, steps[name].is_first
     found = run_policies(tmp_path, given)
     for name, got in found.items():
-        compare(name, steps[name], got)
+        try:
+            compare(name, steps[name], got)
+        except AssertionError as error:
+            raise AssertionError(name) from error
 
 
 @pytest.mark.parametrize("options", [{"noise": True, "masks": "rows"}, {"int8": True}], ids=["drawn", "int8"])
@@ -489,6 +492,49 @@ def test_is_first_is_an_argument_and_a_file_may_have_no_self_test(tmp_path: Path
     source = c_source.write(lower(tmp_path / "file"))
     assert source.self_test == 0
     assert "main" not in source.source
+
+
+STUBS = """
+#include <stdlib.h>
+static int steps = 0;
+void read_sensors(int32_t *gait, float *joints) {
+    int i;
+    gait[0] = steps % 3;
+    for (i = 0; i < WALKER_OBSERVATION_JOINTS_SIZE; ++i) joints[i] = (float)i * 0.1f;
+}
+void drive(const float *action) {
+    int i;
+    for (i = 0; i < WALKER_ACTION_SIZE; ++i)
+        if (!(action[i] >= -1.0f && action[i] <= 1.0f)) exit(1);
+}
+int fallen(void) { return steps % 4 == 3; }
+void wait_for_tick(void) {
+    if (++steps == 20) exit(0);
+}
+"""
+
+
+def test_the_loop_of_the_page_runs(tmp_path: Path) -> None:
+    page = (Path(__file__).parent.parent / "docs/deploy.md").read_text()
+    (loop,) = re.findall(r"^```c\n(.*?)^```$", page, re.DOTALL | re.MULTILINE)
+    sensed = {"joints": pc.Box(shape=(12,)), "gait": pc.Discrete(3), "truth": pc.Box(shape=(8,))}
+    config = pc.ActorCriticConfig(
+        observation_space=pc.Dict(sensed),
+        actor_keys=("gait", "joints"),
+        action_space=pc.Box(low=-1.0, high=1.0, shape=(6,)),
+        box_head=pc.SquashedNormalHead(),
+        memory=pc.GRU(32),
+        memory_sharing="separate",
+        normalize=pc.Normalize(),
+    )
+    pc.save(tmp_path / "file", policy_of(config), self_test=False)
+    source = c_source.write(lower(tmp_path / "file"), prefix="walker")
+    (tmp_path / "walker.h").write_text(source.header)
+    (tmp_path / "walker.c").write_text(source.source)
+    (tmp_path / "main.c").write_text(loop + STUBS)
+    result = compiled(tmp_path, *FLAGS, "main.c", "walker.c", "-o", "main", "-lm")
+    assert result.returncode == 0, result.stderr
+    subprocess.run(["./main"], cwd=tmp_path, check=True)
 
 
 # THE COMMAND -----------------------------------------------------------------------------------

@@ -9,7 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from policy_core_adapters.environment import Environment, auto_reset
+from policy_core_adapters.environment import Environment, auto_reset, with_previous
 from small_ppo import ppo_runs_on
 
 pytestmark = [
@@ -154,3 +154,33 @@ def test_what_ends_by_itself_is_not_truncated_and_dtypes_are_those_of_the_first_
     assert step.state.dtype == jnp.int32
     assert step.reward.dtype == jnp.float32
     assert step.terminated.dtype == step.truncated.dtype == bool
+
+
+@pytest.mark.parametrize("name", TOYS)
+def test_the_previous_action_and_reward_are_in_the_observation(name):
+    plain = TOYS[name]()
+    env = with_previous(plain)
+    observation, state = env.reset(jax.random.key(0))
+    twin_observation, twin = plain.reset(jax.random.key(0))
+    step, plain_step, ends = jax.jit(env.step), jax.jit(plain.step), 0
+    last: Any = None  # the action and reward before, or None at the start of an episode
+    for i in range(40):
+        assert bool(env.observation_space.contains(observation))
+        action, reward = last or (np.zeros(plain.action_space.flat_size), 0.0)
+        assert np.array_equal(observation["previous_action"], action)
+        assert float(observation["previous_reward"]) == reward
+        for ours, theirs in zip(
+            jax.tree.leaves(observation["observation"]), jax.tree.leaves(twin_observation), strict=True
+        ):
+            assert np.array_equal(ours, theirs)
+        key, action_key = jax.random.split(jax.random.key(i))
+        action = plain.action_space.sample(key=action_key, mask=plain.action_mask(twin))
+        result, expected = step(key, state, action), plain_step(key, twin, action)
+        flat = plain.action_space.flatten(action)
+        assert np.array_equal(result.final_observation["previous_action"], flat)
+        assert float(result.final_observation["previous_reward"]) == float(expected.reward)
+        done = bool(result.terminated | result.truncated)
+        last, ends = None if done else (flat, float(expected.reward)), ends + done
+        observation, state = result.observation, result.state
+        twin_observation, twin = expected.observation, expected.state
+    assert ends > 1

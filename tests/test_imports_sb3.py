@@ -1,5 +1,6 @@
 """Policies of Stable-Baselines3: files that it wrote, against what it computed; see fixtures/make_sb3.py."""
 
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,6 +15,7 @@ pytestmark = pytest.mark.usefixtures("unchecked")  # beartype doubles the time t
 
 NAMES = [name.removesuffix(".npz") for name in names("sb3", ".npz")]
 FOLDER = unpacked("sb3")
+EXAMPLE = Path(__file__).parent.parent / "examples" / "sb3_cartpole.zip"
 
 
 def channels_last(space: Any, x: np.ndarray) -> np.ndarray:
@@ -35,10 +37,16 @@ def masks_of(space: Any, found: Any) -> Any:
     return tuple(np.split(found["mask"], np.cumsum(space.nvec)[:-1], axis=1))
 
 
+def files(name: str) -> tuple[Path, Path | None]:
+    """The zip, and the statistics if there are any."""
+    statistics = FOLDER / f"{name}.vecnormalize.pkl"
+    path = EXAMPLE if name == "cartpole" else FOLDER / f"{name}.zip"
+    return path, statistics if statistics.exists() else None
+
+
 @pytest.mark.parametrize("name", NAMES)
 def test_a_file_acts_as_its_library_did(name, tmp_path):
-    statistics = FOLDER / f"{name}.vecnormalize.pkl"
-    found = sb3.load(FOLDER / f"{name}.zip", statistics if statistics.exists() else None)
+    found = sb3.load(*files(name))
     expected = dict(np.load(FOLDER / f"{name}.npz"))
     config = found.policy[1]
     x = observations(config.observation_space, expected)

@@ -69,6 +69,8 @@ CONFIGS = {name: config for name, config in on_numpy.CONFIGS.items() if name not
 }
 SELF_TESTED = (
     "act nested",
+    "squashed gSDE",
+    "heads of parts",
     "squashed, mixed bounds",
     "beta of rank 2",
     "two memories",
@@ -136,6 +138,23 @@ class Uniform:
         if shape is None:
             return self._next()
         return np.array([self._next() for _ in range(math.prod(shape))]).reshape(shape)
+
+    def beta(self, a: Any, b: Any) -> Any:
+        """Marsaglia and Tsang, entry by entry, as log-odds."""
+        odds = [
+            self._log_gamma(x) - self._log_gamma(y) for x, y in zip(np.ravel(a), np.ravel(b), strict=True)
+        ]
+        return (1 / (1 + np.exp(-np.array(odds)))).reshape(np.shape(a))
+
+    def _log_gamma(self, shape: float) -> float:
+        if shape < 1:
+            return self._log_gamma(shape + 1) + math.log1p(-self._next()) / shape
+        d = shape - 1 / 3
+        while True:
+            x = float(self.standard_normal(()))
+            v = (1 + x / math.sqrt(9 * d)) ** 3
+            if v > 0 and math.log1p(-self._next()) < 0.5 * x * x + d - d * v + d * math.log(v):
+                return math.log(d * v)
 
     def standard_normal(self, shape: Any) -> Any:
         """Box and Muller, of two uniform numbers each."""
@@ -214,11 +233,10 @@ def _case(folder: Path, name: str, config: Any) -> dict[str, Any]:
         references.append(_in_jax(policy, observations, masks, is_first))
     uniforms = rng.random(997).tolist()
     draws = []
-    if not isinstance(config.box_head, pc.BetaHead):
-        generator, state = Uniform(uniforms), runner.reset()
-        for observation, mask in zip(observations[:50], masks[:50], strict=True):
-            state, action = runner.act(state, observation, rng=generator, action_mask=mask)
-            draws.append(_plain(action))
+    generator, state = Uniform(uniforms), runner.reset()
+    for observation, mask in zip(observations[:50], masks[:50], strict=True):
+        state, action = runner.act(state, observation, rng=generator, action_mask=mask)
+        draws.append(_plain(action))
     return {
         "name": name,
         "file": str(file),
@@ -316,6 +334,13 @@ def table(tmp_path_factory: pytest.TempPathFactory) -> Path:
     space = pc.Dict({"x": OBSERVATION, "truth": pc.Box(shape=(2,))})
     privileged = config(BOUNDED, space, actor_keys=("x",), normalize=pc.Normalize())
     pc.save(folder / "actor-only.msgpack", pc.actor_only(on_numpy._policy(privileged)), self_test=False)
+    critic = pc.surgery.critic_only(
+        on_numpy._policy(config(BOUNDED, memory=pc.GRU(3), memory_sharing="separate"))
+    )
+    pc.save(folder / "critic-only.msgpack", critic, self_test=False)
+    (folder / "critic-only.json").write_text(
+        json.dumps(float(pc.value(critic, pc.reset(critic), jnp.array([0.3, -0.2, 0.5]))[1]))
+    )
     _joint(folder)
     _self_tests(folder)
     _hostile(folder)

@@ -175,6 +175,7 @@ def test_adapters_use_only_public_names_of_the_core(path):
 
 # 400 lines are a smell. These files are longer, and why.
 LONG: dict[str, str] = {
+    "policy_core/actor_critic/config.py": "every field of the shipped policy, a quarter of it their description",
     "policy_core/contract.py": "every protocol on one page",
     "policy_core/files/policies.py": "save, load, verify and inspect, half of it their docstrings",
     "policy_core/functions/step.py": "the functions of one step, two thirds of it their docstrings",

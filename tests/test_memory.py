@@ -467,3 +467,24 @@ def test_a_memory_of_ones_own_keeps_the_contract() -> None:
 def test_check_policy_finds_a_broken_memory(methods: dict[str, Any], message: str) -> None:
     with pytest.raises(ContractError, match=message):
         check_memory(Case(leaky(**methods)))
+
+
+def test_a_skip_puts_the_input_behind_the_output():
+    layers = (pc.GRU(4), pc.MinGRU(2))
+    plain, skipping = pc.Stack(layers), pc.Stack(layers, skip="concat")
+    params = plain.init(3, key=jax.random.key(0), dtype="float32")
+    assert (plain.out_size(3), skipping.out_size(3)) == (2, 5)
+    state, x = plain.initial_state(params), jnp.array([0.5, -1.0, 2.0])
+    (expected_state, expected), (got_state, got) = (
+        plain.step(params, state, x),
+        skipping.step(params, state, x),
+    )
+    assert np.array_equal(got, np.concatenate([expected, x]))
+    for ours, theirs in zip(jax.tree.leaves(got_state), jax.tree.leaves(expected_state), strict=True):
+        assert np.array_equal(ours, theirs)
+    xs, is_first = jnp.stack([x, -x, 2 * x]), jnp.array([False, True, False])
+    _, ys = skipping.sequence(params, state, xs, is_first)
+    assert np.array_equal(ys[:, :2], plain.sequence(params, state, xs, is_first)[1])
+    assert np.array_equal(ys[:, 2:], xs)
+    nested = pc.Stack((skipping, pc.GRU(3)))  # a skip around a part of the layers
+    assert nested.init(3, key=jax.random.key(0), dtype="float32")["layer_1"]["input"]["kernel"].shape[0] == 5

@@ -134,14 +134,15 @@ def test_the_layers_of_an_mlp_are_drawn_independently():
 
 @pytest.mark.parametrize("gain", [0.0, 0.01, 1.0, math.sqrt(2)])
 def test_the_gain_scales_the_kernel(gain):
-    kernel = pc.MLP((6,), gain=gain).init(9, key=KEY, dtype="float32")["hidden_0"]["kernel"]
+    config = pc.MLP((6,), kernel_init="orthogonal", gain=gain)
+    kernel = config.init(9, key=KEY, dtype="float32")["hidden_0"]["kernel"]
     assert np.allclose(kernel.T @ kernel, gain**2 * np.eye(6), atol=1e-6)
-    unit = pc.MLP((6,), gain=1).init(9, key=KEY, dtype="float32")["hidden_0"]["kernel"]
+    unit = pc.MLP((6,), kernel_init="orthogonal").init(9, key=KEY, dtype="float32")["hidden_0"]["kernel"]
     assert np.allclose(kernel, gain * unit, rtol=1e-6)
 
 
-def test_the_default_gain_is_the_root_of_two():
-    assert pc.MLP().gain == math.sqrt(2)
+def test_the_defaults_are_those_that_were_measured_to_be_best():
+    assert (pc.MLP().kernel_init, pc.MLP().gain) == ("lecun_normal", 1.0)
 
 
 @pytest.mark.parametrize("kernel_init", ["lecun_normal", "lecun_uniform"])

@@ -80,8 +80,8 @@ CONFIGS = {
 SOME = ("act box bfloat16", "act discrete with start", "act nested", "act box int8", "observe nested", "state std",
         "softplus std", "squashed, mixed bounds", "beta",
         "gSDE", "squashed gSDE", "heads of parts", "temperature", "only a trunk", "autoregressive",
-        "autoregressive bins", "gru", "lstm", "every memory", "gru of the actor",
-        "normalized", "embedded", "two-hot value", "HL-Gauss values", "symlog values", "layer norm",
+        "autoregressive bins", "memory with a skip", "gru", "lstm", "every memory", "gru of the actor",
+        "normalized", "embedded", "two-hot value", "HL-Gauss values", "symlog values", "PopArt values", "normalized value", "layer norm",
         "image", "parts", "nature", "impala",
         "privileged critic", "critic with keys")  # fmt: skip
 NAMES = [name for name in CONFIGS if name not in LOW_PRECISION and (FULL or name in SOME)]

@@ -37,9 +37,9 @@ def calls(monkeypatch: pytest.MonkeyPatch) -> list[str]:
     seen: list[str] = []
     head_of, check_space = composite.head_of, discrete.LogitsHead.check_space
 
-    def choose(space: Any, box_head: Any) -> Any:
+    def choose(*arguments: Any) -> Any:
         seen.append("head_of")
-        return head_of(space, box_head)
+        return head_of(*arguments)
 
     def check(self: Any, space: Any) -> None:
         seen.append("check_space")

@@ -254,6 +254,10 @@ ALTERNATIVES: list[tuple[Any, dict[str, list[Any]]]] = [
     ),
     (pc.RegressionHead(), {"objectives": [1, 2], "scale": [2], "symlog": [True]}),
     (
+        pc.heads.PopArtHead(),
+        {"objectives": [1, 2], "preserve": [False], "max_count": [9, math.inf], "epsilon": [0.5]},
+    ),
+    (
         pc.TwoHotHead(low=0.0, high=1.0),
         {"low": [-1], "high": [2], "bins": [3], "symlog": [True], "objectives": [1], "gain": [1]},
     ),
@@ -341,7 +345,7 @@ ALTERNATIVES: list[tuple[Any, dict[str, list[Any]]]] = [
     (pc.WindowAttention(4), {"size": [8], "window": [31], "heads": [2]}),
     (
         pc.Stack((pc.GRU(4), pc.LSTM(4))),
-        {"layers": [(pc.LSTM(4), pc.GRU(4)), (pc.GRU(4),)], "residual": [True]},
+        {"layers": [(pc.LSTM(4), pc.GRU(4)), (pc.GRU(4),)], "residual": [True], "skip": ["concat"]},
     ),
     (
         pc.ActorCriticConfig(

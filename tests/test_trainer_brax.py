@@ -158,7 +158,7 @@ def test_both_improve(tmp_path: Any) -> None:
 def test_what_does_not_fit_is_refused() -> None:
     boxes = {name: space for name, space in spaces().items() if name != "action_space"}
     for fields, message in (
-        ({"memory": pc.GRU(4)}, "memory, whose state Brax's PPO does not carry"),
+        ({"memory": pc.GRU(4)}, "memory, or kept noise, whose state Brax's PPO does not carry"),
         ({"normalize": pc.Normalize()}, "statistics Brax does not update; use ppo.train"),
         ({"trunk": pc.MLP((4,))}, "actor and critic share 'trunk/hidden_0/bias'"),
         ({"action_space": pc.Discrete(2)}, "action_space: got Discrete.*, expected a Box of one axis"),

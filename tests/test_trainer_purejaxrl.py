@@ -234,7 +234,9 @@ def test_what_is_stored_is_what_is_played(head: Any) -> None:
 
 def test_what_does_not_fit_is_refused() -> None:
     spaces: Any = {"observation_space": pc.Box(shape=(2,)), "action_space": pc.Discrete(3)}
-    with pytest.raises(ConfigError, match=r"memory, whose state ppo\.py does not carry; use ActorCriticRNN"):
+    with pytest.raises(
+        ConfigError, match=r"memory, or kept noise, whose state ppo\.py does not carry; use ActorCriticRNN"
+    ):
         ActorCritic(pc.ActorCriticConfig(memory=pc.GRU(4), **spaces))
     with pytest.raises(ConfigError, match=r"values have the shape \(2,\), and PureJaxRL takes one number"):
         ActorCritic(pc.ActorCriticConfig(value_head=pc.RegressionHead(objectives=2), **spaces))

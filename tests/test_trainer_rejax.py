@@ -154,7 +154,10 @@ def test_what_does_not_fit_is_refused() -> None:
     _, config = made()
     spaces: Any = {"observation_space": config.observation_space, "action_space": config.action_space}
     for fields, message in (
-        ({"memory": pc.GRU(4)}, "memory, whose state rejax's PPO does not carry; use memory=None"),
+        (
+            {"memory": pc.GRU(4)},
+            "memory, or kept noise, whose state rejax's PPO does not carry; use memory=None",
+        ),
         ({"normalize": pc.Normalize()}, "statistics rejax does not update; use PPO.create"),
         ({"trunk": pc.MLP((4,))}, "actor and critic share 'trunk/hidden_0/bias', .*; use trunk=None"),
         ({"critic": None}, "critic is None, and rejax needs"),

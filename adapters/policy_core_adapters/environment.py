@@ -89,3 +89,41 @@ def refuse_wrappers(env: Any, advice: dict[str, str]) -> None:
         if name in advice:
             raise ValueError(f"env: got an environment within {name}, {advice[name]}")
         layer = next((vars(layer)[x] for x in ("env", "_env") if x in getattr(layer, "__dict__", {})), None)
+
+
+# FOR MEMORIES --------------------------------------------------------------------------------
+
+
+def with_previous(env: Environment) -> Environment:
+    """The environment with the previous action and reward in the observation, as a memory may need them.
+
+    The observation is a `Dict` of `observation`, `previous_action` (the environment action, as a vector of
+    `action_space.flatten`) and `previous_reward`. Both are 0 in the first observation of an episode.
+    """
+    size = env.action_space.flat_size
+    space = pc.Dict(
+        {
+            "observation": env.observation_space,
+            "previous_action": pc.Box(shape=(size,)),
+            "previous_reward": pc.Box(),
+        }
+    )
+
+    def seen(observation: Any, action: Any, reward: Any) -> Any:
+        return {"observation": observation, "previous_action": action, "previous_reward": reward}
+
+    def reset(key: jax.Array) -> tuple[Any, Any]:
+        observation, state = env.reset(key)
+        return seen(observation, jnp.zeros(size), jnp.zeros(())), state
+
+    def step(key: jax.Array, state: Any, action: Any) -> Step:
+        result = env.step(key, state, action)
+        action = env.action_space.flatten(action).astype(jnp.float32)
+        reward = jnp.asarray(result.reward).astype(jnp.float32)
+        begins = jnp.asarray(result.terminated | result.truncated)
+        first = seen(result.observation, jnp.zeros_like(action), jnp.zeros_like(reward))
+        after = seen(result.final_observation, action, reward)
+        going_on = seen(result.observation, action, reward)
+        return result._replace(observation=pick(begins, first, going_on), final_observation=after)
+
+    return env._replace(observation_space=space, reset=reset, step=step)

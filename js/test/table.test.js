@@ -131,6 +131,13 @@ test("an actor without its critic", { skip }, async () => {
   throws(() => policy.value(policy.reset(), { x: X }), /^value: the policy has no critic/);
 });
 
+test("a critic without its actor", { skip }, async () => {
+  const policy = await load(of("critic-only"));
+  const [, value] = policy.value(policy.reset(), X);
+  assert.ok(Math.abs(value - JSON.parse(readFileSync(join(folder, "critic-only.json"), "utf8"))) < 1e-5);
+  throws(() => policy.act(policy.reset(), X), /^act: the policy has no actor; it was made by `critic_only`$/);
+});
+
 test("files with a self-test pass it, and no other policy does", { skip }, async () => {
   const { files } = JSON.parse(readFileSync(join(folder, "self-tests.json"), "utf8"));
   const maskFunctions = {

@@ -6,11 +6,19 @@ from typing import Any, Literal, TypeAlias, cast
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, PyTree
+from jaxtyping import Array, Bool, Float, PyTree
 
 from policy_core._dtypes import wide_float
 from policy_core.actor_critic.detach import detached
-from policy_core.actor_critic.plan import BranchName, Keys, Plan, action_head, check_sharing, plan_branches
+from policy_core.actor_critic.plan import (
+    BranchName,
+    Keys,
+    Plan,
+    action_head,
+    check_precision,
+    check_sharing,
+    plan_branches,
+)
 from policy_core.checks.structure import check_structure
 from policy_core.configs import added, set_field, static
 from policy_core.contract import (
@@ -22,6 +30,7 @@ from policy_core.contract import (
     Mask,
     Memory,
     Network,
+    NormalizingValueHead,
     Space,
     ValueHead,
     ValuePrediction,
@@ -89,7 +98,7 @@ class ActorCriticConfig:
         compute_dtype: dtype of the towers; distribution parameters and the value are
             float32 in any case (float64 for float64), and so is the state of a memory.
         value_head: from the features of the critic to the value: `RegressionHead`, `TwoHotHead`,
-            `HLGaussHead`, or one of your own.
+            `HLGaussHead`, `heads.PopArtHead`, or one of your own.
         name: of the policy, for people: `inspect` and `summary` show it.
 
     Raises:
@@ -189,7 +198,7 @@ class ActorCriticConfig:
         `temperature`. An encoder or a memory that is not shared is in the params of its branch, as
         `params["actor"]["memory"]`.
         """
-        self._check_precision()
+        check_precision(self.param_dtype, self.compute_dtype)
         keys = jax.random.split(key, 7)
         trunk_key, actor_key, actor_head_key, critic_key, critic_head_key, memory_key, encoder_key = keys
         dtype, plan = self.param_dtype, self.plan
@@ -301,7 +310,7 @@ class ActorCriticConfig:
 
     def _encode(self, params: Params, observation: PyTree) -> dict[str, Features]:
         """The features for each tower, or for the memory in front of it."""
-        self._check_precision()
+        check_precision(self.param_dtype, self.compute_dtype)
         if self.normalize is not None:
             observation = self.normalize.apply(params["normalize"], observation)
         features: dict[str, Features] = {}
@@ -345,10 +354,13 @@ class ActorCriticConfig:
 
     def trainable(self, params: Params) -> PyTree:
         """True for all leaves but the statistics and the temperature."""
-        return {
+        moves = {
             name: jax.tree.map(lambda _, name=name: name not in _UNTRAINED, part)
             for name, part in params.items()
         }
+        if "critic" in params and isinstance(self.value_head, NormalizingValueHead):
+            moves["critic"]["head"] = self.value_head.trainable(params["critic"]["head"])
+        return moves
 
     def update_statistics(
         self,
@@ -364,6 +376,21 @@ class ActorCriticConfig:
         statistics = self.normalize.update(params["normalize"], observations, mask, axis_name)
         return {**params, "normalize": statistics}
 
+    def update_value_statistics(
+        self,
+        params: Params,
+        returns: Float[Array, "..."],
+        *,
+        mask: Bool[Array, "..."] | None = None,
+        axis_name: str | tuple[str, ...] | None = None,
+    ) -> Params:
+        """The params with the statistics of a `NormalizingValueHead` updated."""
+        if self.critic is None or not isinstance(self.value_head, NormalizingValueHead):
+            return params
+        critic = params["critic"]
+        head = self.value_head.update(critic["head"], returns, mask, axis_name)
+        return {**params, "critic": {**critic, "head": head}}
+
     def actor_only(self, params: Params) -> tuple[Params, "ActorCriticConfig"]:
         """The pair that `act` needs, whose observation space is the view of the actor."""
         return detached(self, params, "actor")
@@ -371,12 +398,3 @@ class ActorCriticConfig:
     def critic_only(self, params: Params) -> tuple[Params, "ActorCriticConfig"]:
         """The pair that `value` needs, whose observation space is the view of the critic."""
         return detached(self, params, "critic")
-
-    def _check_precision(self) -> None:
-        """Raise `ConfigError` for float64 without x64: JAX would silently use float32."""
-        wanted = {"param_dtype": self.param_dtype, "compute_dtype": self.compute_dtype}
-        for name, dtype in wanted.items():
-            if jax.dtypes.canonicalize_dtype(dtype) != dtype:
-                raise ConfigError(
-                    f"ActorCriticConfig.{name}: {dtype} needs 64-bit JAX; set jax_enable_x64, or use float32"
-                )

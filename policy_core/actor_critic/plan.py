@@ -11,6 +11,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias, TypeVar, cast
 
+import jax
+
 from policy_core.configs import set_field
 from policy_core.contract import Encoder, Head, Memory, Network, Space
 from policy_core.encoders import Parts
@@ -205,6 +207,15 @@ def check_sharing(config: Any) -> None:
             f"ActorCriticConfig.{apart[0]}: actor and critic have different inputs and cannot share a "
             'trunk or a memory; use trunk=None and memory_sharing="separate" or "actor"'
         )
+
+
+def check_precision(param_dtype: str, compute_dtype: str) -> None:
+    """Raise `ConfigError` for float64 without x64: JAX would silently use float32."""
+    for name, dtype in {"param_dtype": param_dtype, "compute_dtype": compute_dtype}.items():
+        if jax.dtypes.canonicalize_dtype(dtype) != dtype:
+            raise ConfigError(
+                f"ActorCriticConfig.{name}: {dtype} needs 64-bit JAX; set jax_enable_x64, or use float32"
+            )
 
 
 def _views(space: Space, keys: Mapping[BranchName, Keys], sharing: str) -> dict[BranchName, Space]:

@@ -7,10 +7,11 @@ from jaxtyping import Array, Bool, Float
 
 from policy_core.contract import Key
 from policy_core.distributions.normal import Normal
-from policy_core.distributions.numerics.common import sample_and_log_prob
+from policy_core.distributions.numerics.common import sample_and_log_prob, takes_seed
 from policy_core.distributions.squashed_normal import SquashedNormal
 
 
+@takes_seed
 class KeptNoise(NamedTuple):
     """A `Normal` or `SquashedNormal` whose sample is the mean plus noise that was drawn before.
 

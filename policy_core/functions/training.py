@@ -7,7 +7,7 @@ import functools
 from typing import Any
 
 import jax
-from jaxtyping import Array, Bool, PyTree
+from jaxtyping import Array, Bool, Float, PyTree
 
 from policy_core.checks.arguments import check_batch, check_params, pair
 from policy_core.contract import (
@@ -17,6 +17,7 @@ from policy_core.contract import (
     Params,
     Policy,
     State,
+    ValueNormalizingActorCritic,
 )
 
 
@@ -56,26 +57,30 @@ def trainable(policy: Policy[Params, State, Observation, Action]) -> PyTree:
 
 def update_statistics(
     policy: Policy[Params, State, Observation, Action],
-    observations: Observation,
+    observations: Observation | None = None,
     *,
+    returns: Float[Array, "..."] | None = None,
     mask: Bool[Array, "..."] | None = None,
     axis_name: str | tuple[str, ...] | None = None,
 ) -> Policy[Params, State, Observation, Action]:
-    """The policy with its running statistics updated from a batch of observations.
+    """The policy with its running statistics updated from a batch of observations, or of returns.
 
-    A policy without statistics is returned unchanged, so a trainer may always call this. Call it
-    between the update from a rollout and the next rollout, so that the log-probabilities of a
-    rollout are those of the policy that is trained on it.
+    A policy without statistics is returned unchanged, so a trainer may always call this. With observations
+    call it between the update from a rollout and the next rollout, so that the log-probabilities of a
+    rollout are those of the policy that is trained on it. With returns, the targets of the critic, call it
+    before the update: a `PopArtHead` keeps its values.
 
     Args:
         policy: the pair. For a population, `jax.vmap`.
-        observations: with any number of leading axes, the same in all parts; none for one observation.
-        mask: which observations count, in the shape of the leading axes; None for all.
+        observations: with any number of leading axes, the same in all parts; none for one observation. None
+            leaves the statistics of observations as they are.
+        returns: likewise, in units of reward, `[..., *objectives]`.
+        mask: which of them count, in the shape of the leading axes; None for all.
         axis_name: of a `shard_map`, `pmap` or `vmap`, over which observations are split and
             the policy is replicated: the result is the same on every member, as if from all of them.
 
     Raises:
-        StructureError: for observations or a mask of another structure, shape or dtype.
+        StructureError: for observations, returns or a mask of another structure, shape or dtype.
 
     Example:
         >>> import jax
@@ -93,14 +98,19 @@ def update_statistics(
     """
     params, config = pair(policy)
     check_params(params, config)
-    check_batch(config, observations, mask)
-    updated: Policy[Params, State, Observation, Action] = _updated(policy, observations, mask, axis_name)
+    if observations is not None:
+        check_batch(config, observations, mask)
+    updated: Policy[Params, State, Observation, Action] = _updated(
+        policy, observations, returns, mask, axis_name
+    )
     return updated
 
 
 @functools.partial(jax.jit, static_argnames="axis_name", inline=True)
-def _updated(policy: Any, observations: Any, mask: Any, axis_name: Any) -> Any:
+def _updated(policy: Any, observations: Any, returns: Any, mask: Any, axis_name: Any) -> Any:
     params, config = policy
-    if isinstance(config, NormalizingActorCritic):
+    if observations is not None and isinstance(config, NormalizingActorCritic):
         params = config.update_statistics(params, observations, mask=mask, axis_name=axis_name)
+    if returns is not None and isinstance(config, ValueNormalizingActorCritic):
+        params = config.update_value_statistics(params, returns, mask=mask, axis_name=axis_name)
     return params, config

@@ -4,7 +4,7 @@ discrete, continuous        heads of discrete spaces and of boxes
 gsde                        a head of boxes, whose noise is kept
 scale                       standard deviations
 composite, autoregressive   heads of independent parts, and of parts that depend on others
-value                       heads of the critic
+value, popart               heads of the critic
 """
 
 from policy_core.heads.autoregressive import Autoregressive as Autoregressive
@@ -16,6 +16,8 @@ from policy_core.heads.continuous import SquashedNormalHead as SquashedNormalHea
 from policy_core.heads.discrete import BinsHead as BinsHead
 from policy_core.heads.discrete import LogitsHead as LogitsHead
 from policy_core.heads.gsde import GSDEHead as GSDEHead
+from policy_core.heads.popart import NormalizedValue as NormalizedValue
+from policy_core.heads.popart import PopArtHead as PopArtHead
 from policy_core.heads.scale import Scale as Scale
 from policy_core.heads.value import CategoricalValue as CategoricalValue
 from policy_core.heads.value import HLGaussHead as HLGaussHead

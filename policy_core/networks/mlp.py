@@ -1,6 +1,5 @@
 """The multi-layer perceptron."""
 
-import math
 from dataclasses import field
 
 import jax
@@ -31,9 +30,10 @@ class MLP:
     Args:
         hidden: the width of each layer; `()` for no layer.
         activation: a name, see `register_activation`.
-        kernel_init: "orthogonal", "lecun_normal", "lecun_uniform", or registered.
-        gain: factor of the initial kernels; sqrt(2) by default, as in Andrychowicz et al.
-            2021 and Huang et al. 2022. Biases start at zero.
+        kernel_init: "lecun_normal" (LeCun et al. 1998), "lecun_uniform", "orthogonal", or registered.
+            Orthogonal kernels times sqrt(2), as in Huang et al. 2022, train no better, and worse on few
+            inputs: docs/results.md.
+        gain: factor of the initial kernels. Biases start at zero.
         layer_norm: whether each layer is normalized before it is activated (Ba et al. 2016).
         epsilon: added to the variance of a layer norm.
         bias: whether the layers have biases.
@@ -53,8 +53,8 @@ class MLP:
 
     hidden: tuple[int, ...] = field(default=(64, 64), kw_only=False)
     activation: str = "tanh"
-    kernel_init: str = "orthogonal"
-    gain: float = math.sqrt(2)
+    kernel_init: str = "lecun_normal"
+    gain: float = 1.0
     layer_norm: bool = added(False)
     epsilon: float = added(EPSILON)
     bias: bool = added(True)

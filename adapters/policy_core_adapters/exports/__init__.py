@@ -8,6 +8,8 @@ graph, ops, shapes    what a graph is, and what its operations mean
 lowering              from a policy file to the graph of its `act`
 targets, command      what a graph can be written for; `policy-core export`
 onnx, metadata        ONNX, and what is kept of the file beside the graph
+c_source              C99
+stablehlo             StableHLO, which is `act` by `jax.export` and not the graph
 replay                a target against the self-test of the file
 quantize, loss        kernels in 8 bits, and what they cost
 sampling              random observations

@@ -22,11 +22,29 @@ def check_config(config: Any) -> None:
 
 
 def check_stateless(config: Any, host: str, instead: str) -> None:
-    """Raise `ConfigError` for a policy with a memory, whose state the host would not carry."""
+    """Raise `ConfigError` for a policy with a memory, or kept noise: the host carries no state."""
     state = jax.eval_shape(lambda: config.initial_state(config.init(key=jax.random.key(0))))
     if jax.tree.leaves(state):
         raise pc.errors.ConfigError(
-            f"config: got a policy with a memory, whose state {host} does not carry; {instead}"
+            f"config: got a policy with a memory, or kept noise, whose state {host} does not carry; {instead}"
+        )
+
+
+def check_no_kept_noise(config: Any, host: str) -> None:
+    """Raise `ConfigError` for a head whose noise is kept in the state: the host would never draw it."""
+    same = [True]
+
+    def look() -> Any:
+        params, key = config.init(key=jax.random.key(0)), jax.random.key(0)
+        state = config.initial_state(params)
+        if isinstance(config, pc.contract.ExploringActorCritic):
+            same[0] = config.explore(params, state, key=key) is state
+        return state
+
+    jax.eval_shape(look)
+    if not same[0]:
+        raise pc.errors.ConfigError(
+            f"config: got a head whose noise is kept, which {host} does not draw; use another"
         )
 
 

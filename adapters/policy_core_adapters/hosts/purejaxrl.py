@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import policy_core as pc
 from policy_core_adapters.hosts.common import (
     check_config,
+    check_no_kept_noise,
     check_scalar,
     check_stateless,
     leading_axes,
@@ -133,6 +134,7 @@ class ActorCriticRNN:
 
     def __post_init__(self) -> None:
         check_config(self.config)
+        check_no_kept_noise(self.config, "ppo_rnn.py")
         check_scalar(self.config, "PureJaxRL")
 
     def initialize_carry(self, batch_size: int, *_: Any) -> Carry:

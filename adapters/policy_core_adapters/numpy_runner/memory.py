@@ -173,8 +173,9 @@ def _frames(fields: dict[str, Any], params: Any, inputs: int, dtype: Any) -> Mem
 
 
 def _stack(fields: dict[str, Any], params: Any, inputs: int, dtype: Any) -> Memory:
-    only(fields, "Stack", "layers", "residual")
+    only(fields, "Stack", "layers", "residual", "skip")
     residual, layers = fields["residual"], []
+    skip = inputs if fields.get("skip", "none") == "concat" else 0
     few(len(fields["layers"]), "Stack.layers")
     for i, data in enumerate(fields["layers"]):
         layers.append(memory_of(data, params[f"layer_{i}"], inputs, dtype))
@@ -183,14 +184,14 @@ def _stack(fields: dict[str, Any], params: Any, inputs: int, dtype: Any) -> Memo
         inputs = layers[-1].size
 
     def step(state: tuple[Any, ...], x: Array) -> tuple[tuple[Any, ...], Array]:
-        states = []
+        states, start = [], x
         for i, layer in enumerate(layers):
             new, y = layer.step(state[i], x)
             states.append(new)
             x = x + y if residual and i else y
-        return tuple(states), x
+        return tuple(states), np.concatenate([x, start]) if skip else x
 
-    return Memory(tuple(layer.initial for layer in layers), step, inputs)
+    return Memory(tuple(layer.initial for layer in layers), step, inputs + skip)
 
 
 MEMORIES: dict[str, Callable[[dict[str, Any], Any, int, Any], Memory]] = {

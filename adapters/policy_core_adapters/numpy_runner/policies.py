@@ -66,7 +66,7 @@ def _actor_critic(fields: dict[str, Any], params: dict[str, Any], given: Given) 
 def _check_dtypes(dtype: str, params: Any) -> None:
     """Raise ValueError for a leaf of another dtype than the config asks for."""
     for path, got in params.unused.items():
-        if path == "temperature" or path.startswith("normalize/"):
+        if path == "temperature" or path.startswith(("normalize/", "critic/head/statistics/")):
             expected: tuple[str, ...] = ("float32", "float64") if path != "temperature" else ("float32",)
         else:
             expected = (dtype,)

@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from policy_core_adapters.numpy_runner.networks import Array, find, linear, only
+from policy_core_adapters.numpy_runner.networks import Array, find, linear, only, shaped
 
 Value = Callable[[Array], Any]  # from the features of the critic
 
@@ -44,6 +44,17 @@ def _regression(fields: dict[str, Any], params: dict[str, Array], inputs: int, d
     return value
 
 
+def _popart(fields: dict[str, Any], params: dict[str, Any], inputs: int, dtype: Any) -> Value:
+    only(fields, "PopArtHead", "objectives", "preserve", "max_count", "epsilon")
+    outputs, shape = _outputs(fields, params, inputs, dtype, 1), [n for n in [fields["objectives"]] if n]
+    statistics = params["statistics"]
+    _, mean, variance = (
+        shaped(statistics[name], 2, *shape).astype(np.float64) for name in ("count", "mean", "variance")
+    )
+    std = np.sqrt(np.maximum(variance[0], 0) + fields["epsilon"])
+    return lambda features: np.asarray(mean.sum(0) + std * outputs(features), dtype)
+
+
 def _two_hot(fields: dict[str, Any], params: dict[str, Array], inputs: int, dtype: Any) -> Value:
     only(fields, "TwoHotHead", "low", "high", "bins", "symlog", "objectives", "gain")
     low, high, bins = fields["low"], fields["high"], fields["bins"]
@@ -75,6 +86,7 @@ def _mean(centers: Array, outputs: Callable[[Array], Array]) -> Value:
 
 VALUES: dict[str, Callable[..., Value]] = {
     "policy_core/RegressionHead": _regression,
+    "policy_core/PopArtHead": _popart,
     "policy_core/TwoHotHead": _two_hot,
     "policy_core/HLGaussHead": _hl_gauss,
 }

@@ -226,7 +226,10 @@ def _header(
     sizes = "".join(
         f"#define {upper}_{x.name.upper()}_SIZE {math.prod(x.shape)}\n" for x in (*inputs, *outputs)
     )
-    lines = [f"{x.name}: {TYPES[x.dtype]} {list(x.shape)}{_meaning(x, lowered)}" for x in (*inputs, *outputs)]
+    lines = [
+        f"{x.name}: {TYPES[x.dtype]} {list(x.shape) or [1]}{_meaning(x, lowered)}"
+        for x in (*inputs, *outputs)
+    ]
     if state:
         lines.append(
             f"is_first: not 0 at the first step of an episode, where the state is that of {prefix}_reset"
@@ -244,7 +247,10 @@ def _header(
 def _meaning(argument: Argument, lowered: Lowered) -> str:
     name, root = argument.graph_name, argument.graph_name.split("/")[0]
     if name in lowered.noise:
-        return f", independent random numbers, {_NOISE[lowered.noise[name]]}"
+        steps = lowered.kept.get(name, 1)
+        kept = "an episode" if steps is None else f"{steps} steps"
+        again = "" if steps == 1 else f", the same ones for {kept}"
+        return f", independent random numbers, {_NOISE[lowered.noise[name]]}{again}"
     return _MEANINGS.get(root, "")
 
 
