@@ -170,9 +170,9 @@ def _frames(given: Given, fields: Any, params: Any, x: Value) -> tuple[Tree, Val
 
 
 def _stack(given: Given, fields: Any, params: Any, x: Value) -> tuple[Tree, Value]:
-    only(fields, "Stack", "layers", "residual")
+    only(fields, "Stack", "layers", "residual", "skip")
     few(len(fields["layers"]), "Stack.layers")
-    states = {}
+    states, start = {}, x
     for i, data in enumerate(fields["layers"]):
         states[i], y = memory(given.inner(str(i)), data, params[f"layer_{i}"], x)
         if fields["residual"] and i:
@@ -182,6 +182,8 @@ def _stack(given: Given, fields: Any, params: Any, x: Value) -> tuple[Tree, Valu
                 )
             y = given.context("add", x, y)
         x = y
+    if fields.get("skip", "none") == "concat":
+        x = given.context.join([x, start])
     return states, x
 
 

@@ -8,6 +8,7 @@ import numpy as np
 
 from policy_core_adapters.exports.graph import Value
 from policy_core_adapters.exports.lowering.context import Context, only, unsupported
+from policy_core_adapters.numpy_runner.networks import shaped
 from policy_core_adapters.numpy_runner.values import DEFAULT
 
 
@@ -27,6 +28,18 @@ def _regression(c: Context, fields: Any, params: Any, x: Value) -> Value:
         size = c("expm1", c("abs", z))
         z = c("where", c("less", z, 0.0), c("neg", size), size)
     return z if fields["scale"] == 1 else c("mul", z, fields["scale"])
+
+
+def _popart(c: Context, fields: Any, params: Any, x: Value) -> Value:
+    only(fields, "PopArtHead", "objectives", "preserve", "max_count", "epsilon")
+    objectives, statistics = fields["objectives"], params["statistics"]
+    shape = () if objectives is None else (objectives,)
+    _, mean, variance = (
+        shaped(statistics[name], 2, *shape).astype(np.float64) for name in ("count", "mean", "variance")
+    )
+    std = np.sqrt(np.maximum(variance[0], 0) + fields["epsilon"])
+    z = c.linear(params, x, objectives or 1)
+    return c("add", c("mul", z, c.constant(std)), c.constant(mean.sum(0)))
 
 
 def _two_hot(c: Context, fields: Any, params: Any, x: Value) -> Value:
@@ -66,6 +79,7 @@ def _mean(c: Context, fields: Any, centers: Any, params: Any, x: Value) -> Value
 
 VALUES: dict[str, Callable[[Context, Any, Any, Value], Value]] = {
     "policy_core/RegressionHead": _regression,
+    "policy_core/PopArtHead": _popart,
     "policy_core/TwoHotHead": _two_hot,
     "policy_core/HLGaussHead": _hl_gauss,
 }
