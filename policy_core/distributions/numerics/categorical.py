@@ -144,5 +144,5 @@ def _allowed(mask: Bool[Array, "*batch n"], logits: Float[Array, "*batch n"]) ->
     return allowed(jnp.broadcast_to(mask, logits.shape))
 
 
-def _impossible(s: Float[Array, "*batch n"]) -> Bool[Array, "*batch n"]:
+def _impossible(s: Float[Array, "*shape"]) -> Bool[Array, "*shape"]:
     return s < -_LARGEST / 2
