@@ -199,7 +199,7 @@ def test_diff_shows_fields_and_params(folder, capsys):
     assert "0.5" in out
     assert "actor" not in out
     assert next(line.split() for line in out.splitlines() if "critic/head/bias" in line)[2:] == ["=", "0.5"]
-    assert out.splitlines()[-1] == "equal: 58 of the fields, 5 of the params"
+    assert out.splitlines()[-1] == "equal: 60 of the fields, 5 of the params"
     assert main(["diff", good, str(folder / "other")]) == 1
     out = capsys.readouterr().out
     assert "action_space.n" in out
@@ -218,7 +218,7 @@ def test_json_says_the_same(folder, capsys):
     assert json.loads(capsys.readouterr().out) == {
         "fields": [],
         "params": [["critic/head/bias", "float32(1,)", "float32(1,)", 0.5]],
-        "equal": {"fields": 58, "params": 5},
+        "equal": {"fields": 60, "params": 5},
     }
     assert main(["verify", "--json", good]) == 0
     assert json.loads(capsys.readouterr().out)["observations"] == 8

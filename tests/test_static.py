@@ -234,8 +234,8 @@ ALTERNATIVES: list[tuple[Any, dict[str, list[Any]]]] = [
         {
             "hidden": [(32, 64), (64,), ()],
             "activation": ["relu", "gelu"],
-            "kernel_init": ["lecun_normal", "lecun_uniform"],
-            "gain": [1, math.nextafter(math.sqrt(2), 2)],
+            "kernel_init": ["orthogonal", "lecun_uniform"],
+            "gain": [2, math.nextafter(1.0, 2)],
             "layer_norm": [True],
             "epsilon": [1e-6],
             "bias": [False],
@@ -358,7 +358,7 @@ ALTERNATIVES: list[tuple[Any, dict[str, list[Any]]]] = [
             "observation_space": [pc.Box(shape=(3,)), pc.Discrete(2), pc.Tuple((pc.Discrete(3),))],
             "encoder": [pc.Parts({}, rest=pc.Flatten()), pc.Parts({}, rest=pc.Embedding(3))],
             "action_space": [pc.Discrete(3), pc.MultiDiscrete((2,)), pc.MultiBinary(2), pc.Box()],
-            "actor": [pc.MLP(()), pc.MLP(gain=1)],  # None only beside a critic that has nothing of its own
+            "actor": [pc.MLP(()), pc.MLP(gain=2)],  # None only beside a critic that has nothing of its own
             "critic": [pc.MLP(()), pc.MLP(gain=1)],
             "trunk": [pc.MLP()],
             "normalize": [pc.Normalize(), pc.Normalize(clip=5)],
