@@ -49,7 +49,7 @@ PLAN: list[tuple[str, list[str], range]] = [
         range(25),
     ),
     ("rejax, CartPole", [ORTHOGONAL, REJAX_OWN], range(25, 65)),
-    ("Lerax, CartPole", [ORTHOGONAL, REJAX_OWN, RELU], range(25)),
+    ("Lerax, CartPole", [ORTHOGONAL, DEFAULTS, REJAX_OWN, RELU], range(25)),
     ("Lerax, CartPole", [LERAX_OWN], range(16)),
     ("PureJaxRL, Catch", [ORTHOGONAL, DEFAULTS], range(16)),
     ("rejax, Acrobot", [ORTHOGONAL, DEFAULTS], range(12)),
@@ -268,7 +268,7 @@ errors, *italic* is below. The time is that of the processors for a seed, in tha
 
 {returns_table(cells, settings, networks)}
 
-![Learning curves of four networks; means over seeds with their standard errors]({PICTURE.name})
+![Learning curves of three networks; means over seeds with their standard errors]({PICTURE.name})
 
 - **The first layer decides.** Entries of an orthogonal kernel with fewer inputs than outputs have the
   variance gain^2 / outputs, those of `lecun_normal` gain^2 / inputs. For the four numbers of CartPole the
