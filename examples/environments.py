@@ -14,7 +14,17 @@ from policy_core_adapters.environment import Environment, Step
 import policy_core as pc
 
 # Each is an adapter of `policy_core_adapters` with a function `make(name) -> Environment`.
-PACKAGES = ("gymnax", "gymnasium", "jumanji", "pgx", "brax", "playground", "jaxmarl")
+PACKAGES = (
+    "gymnax",
+    "gymnasium",
+    "jumanji",
+    "pgx",
+    "brax",
+    "playground",
+    "jaxmarl",
+    "craftax",
+    "xminigrid",
+)
 
 HYBRID_OPTIMUM = 6.3
 GRID_OPTIMUM = -4.0

@@ -359,7 +359,7 @@ ALTERNATIVES: list[tuple[Any, dict[str, list[Any]]]] = [
             "encoder": [pc.Parts({}, rest=pc.Flatten()), pc.Parts({}, rest=pc.Embedding(3))],
             "action_space": [pc.Discrete(3), pc.MultiDiscrete((2,)), pc.MultiBinary(2), pc.Box()],
             "actor": [pc.MLP(()), pc.MLP(gain=2)],  # None only beside a critic that has nothing of its own
-            "critic": [pc.MLP(()), pc.MLP(gain=1)],
+            "critic": [pc.MLP(()), pc.MLP(gain=2)],
             "trunk": [pc.MLP()],
             "normalize": [pc.Normalize(), pc.Normalize(clip=5)],
             "memory": [pc.GRU(5), pc.LSTM(4), pc.Stack((pc.GRU(4),))],

@@ -136,9 +136,9 @@ def _log_prob(
 
 
 def _clip(logits: Float[Array, "*batch n"]) -> Float[Array, "*batch n"]:
-    """Finite logits, but for NaN. The derivative is a selection, which multiplies nothing."""
-    least, most = jnp.asarray(-_LARGEST, logits.dtype), jnp.asarray(_LARGEST, logits.dtype)
-    return jax.lax.clamp(least, logits, most)
+    """Finite logits, but for NaN; a selection, whose derivative multiplies nothing and lets a NaN show."""
+    largest = _LARGEST * jnp.sign(jax.lax.stop_gradient(logits))
+    return jnp.where(jnp.abs(logits) > _LARGEST, largest, logits)
 
 
 def _allowed(mask: Bool[Array, "*batch n"], logits: Float[Array, "*batch n"]) -> Bool[Array, "*batch n"]:
