@@ -157,7 +157,7 @@ def test_logits_are_clipped_as_those_of_an_actor(head: Any) -> None:
     assert all(np.isfinite(x).all() for x in (values, losses, slopes))
     assert (losses >= 0).all()
     np.testing.assert_allclose(values, [-head.centers()[0] / 5, head.centers()[0], 0, 0], atol=1e-5)
-    values, losses, slopes = everything(logits.at[:, 2].set(jnp.nan))
+    values, losses, (slopes,) = everything(logits.at[:, 2].set(jnp.nan))
     assert all(np.isnan(x).all() for x in (values, losses, np.asarray(slopes)[np.abs(logits) < 1e30]))
 
 
