@@ -224,7 +224,9 @@ def test_self_play_learns_to_leave_a_multiple_of_three() -> None:
     left = NIM - np.arange(NIM)
     observations = jnp.eye(NIM)[np.arange(NIM)]
     _, values = jax.vmap(lambda observation: pc.value(policy, (), observation))(observations)
-    _, actions = jax.vmap(lambda observation: pc.act(policy, (), observation))(observations)
+    legal = jnp.arange(MOST) < jnp.asarray(left)[:, None]
+    act = lambda observation, mask: pc.act(policy, (), observation, action_mask=mask)
+    _, actions = jax.vmap(act)(observations, legal)
     wins = left % 3 != 0
     np.testing.assert_array_equal((left - 1 - actions)[wins] % 3, 0)
     np.testing.assert_array_equal(np.asarray(values) > 0, wins)
