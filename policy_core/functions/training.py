@@ -57,7 +57,7 @@ def trainable(policy: Policy[Params, State, Observation, Action]) -> PyTree:
 
 def update_statistics(
     policy: Policy[Params, State, Observation, Action],
-    observations: Observation | None = None,
+    observations: PyTree | None = None,
     *,
     returns: Float[Array, "..."] | None = None,
     mask: Bool[Array, "..."] | None = None,
