@@ -90,7 +90,7 @@ infinity where the right number is finite.
   and the other is some 1000 times larger in the second: (0.01, 3.16) against (0.01, 1000). In 99 % of
   random pairs it is below 2e-6.
 - **Draws of a categorical have weights of 32 bits** (float32): multiples of 2^-31 of their sum, or of
-  2^-26 of the largest where there are at most 32. A class that is less likely may never be drawn. The law
+  2^-25 of the largest where there are at most 32. A class that is less likely may never be drawn. The law
   of the draws is within a total variation of 1.5e-8 (n = 2), 1.3e-7 (18), 1e-7 (256), 4e-7 (1000) of the
   softmax, for normal logits of standard deviation 1, 3 and 8; classes that are never drawn have a mass of
   1e-7 at most together. So a mean of numbers in +-1 over draws is off by twice that, as much as the error

@@ -8,8 +8,8 @@ Invariants: a class of weight 0 is never sampled, and the same key gives the sam
 and under vmap. Both follow from the integers: their sums are exact in any order, and class k is chosen if
 and only if `sum(weights[:k]) <= target < sum(weights[:k + 1])`.
 
-In float32 a weight is a multiple of about 2^-31 of the total (2^-26 of the largest for up to 32 classes),
-so the total variation from the exact distribution is at most n 2^-30 (n 2^-26); in float64, of 2^-63.
+In float32 a weight is a multiple of about 2^-31 of the total (2^-25 of the largest for up to 32 classes),
+so the total variation from the exact distribution is at most n 2^-30 (n 2^-25); in float64, of 2^-63.
 """
 
 import math
