@@ -17,6 +17,14 @@ from policy_core_adapters.numpy_runner.runner import Runner
 from policy_core_adapters.numpy_runner.spaces import checked_of, normalizer_of
 from policy_core_adapters.numpy_runner.values import value_of
 
+FIELDS = (
+    "observation_space", "action_space", "actor", "critic", "actor_keys", "critic_keys", "trunk", "encoder",
+    "encoder_sharing", "normalize", "memory", "memory_sharing", "box_head", "discrete_head", "heads",
+    "autoregressive", "temperature", "actor_gain", "critic_gain", "value_head", "param_dtype",
+    "compute_dtype", "name",
+)  # fmt: skip
+"""Of an `ActorCriticConfig`, all of which a file has."""
+
 
 class Given(NamedTuple):
     """What a file names and does not hold."""
@@ -26,19 +34,7 @@ class Given(NamedTuple):
 
 
 def _actor_critic(fields: dict[str, Any], params: dict[str, Any], given: Given) -> Runner:
-    known = "observation_space action_space actor critic trunk box_head temperature actor_gain critic_gain"
-    added = "memory memory_sharing autoregressive normalize encoder actor_keys critic_keys value_head name"
-    only(
-        fields,
-        "ActorCriticConfig",
-        *known.split(),
-        *added.split(),
-        "encoder_sharing",
-        "discrete_head",
-        "heads",
-        "param_dtype",
-        "compute_dtype",
-    )
+    only(fields, "ActorCriticConfig", *FIELDS)
     if fields["compute_dtype"] not in ("float32", "float64"):
         raise ValueError(f"compute_dtype: {fields['compute_dtype']} is not what NumPy computes in; use JAX")
     if fields["actor"] is None:

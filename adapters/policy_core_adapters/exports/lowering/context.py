@@ -130,7 +130,9 @@ def unsupported(what: str, got: Any) -> NoReturn:
 
 
 def only(fields: Mapping[str, Any], name: str, *known: str) -> None:
-    """Raise ExportError for a field that is not known: nothing is left out."""
+    """Raise ExportError for a field that is not known, or missing: nothing is left out or made up."""
+    for field in sorted(set(known) - set(fields)):
+        raise ExportError(f"{name}.{field}: the field is missing")
     for field in sorted(set(fields) - set(known)):
         raise ExportError(
             f"{name}.{field}: no export knows this field, and none is ignored; update policy_core"

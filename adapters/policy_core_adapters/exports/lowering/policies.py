@@ -15,6 +15,7 @@ from policy_core_adapters.exports.lowering.parts import Chosen, Head
 from policy_core_adapters.exports.lowering.values import value_of
 from policy_core_adapters.numpy_runner.heads import Heads
 from policy_core_adapters.numpy_runner.networks import Array, shaped
+from policy_core_adapters.numpy_runner.policies import FIELDS
 
 OUTPUTS = ("action", "policy_action", "value", "log_prob", "distribution")
 
@@ -40,10 +41,7 @@ def lower_policy(c: Context, config: Any, params: Any, request: Request) -> None
 
 
 def _actor_critic(c: Context, fields: Any, params: Any, request: Request) -> None:
-    known = "observation_space action_space actor critic trunk box_head temperature actor_gain critic_gain"
-    added = "memory memory_sharing autoregressive normalize encoder actor_keys critic_keys value_head name"
-    more = "encoder_sharing param_dtype compute_dtype discrete_head heads"
-    only(fields, "ActorCriticConfig", *known.split(), *added.split(), *more.split())
+    only(fields, "ActorCriticConfig", *FIELDS)
     _check_dtypes(fields, params)
     if fields["actor"] is None:
         raise ExportError("actor: the policy has none, so it cannot act; it was made by `critic_only`")
