@@ -56,8 +56,8 @@ run-newest: $(VENV)/bin/python
 	@$(RUN)python -c 'import sys, jax; print("Python", sys.version.split()[0], "with jax", jax.__version__)'
 	$(RUN)python -m pytest -n $(WORKERS) --dist worksteal $(NEWEST:%=tests/test_%.py)
 
-# These bring 600 MB, and their environments compile for a minute.
-OTHERS := playground craftax xminigrid
+# These bring 700 MB, and their environments compile for a minute.
+OTHERS := playground craftax xminigrid navix
 test-environments: $(VENV)/has-test-more $(OTHERS:%=$(VENV)/has-%)  ## Run the tests of environments, also of those that `test-more` skips
 	$(RUN)python -m pytest -n $(WORKERS) tests/test_brax.py tests/test_grid_worlds.py tests/test_environment_training.py \
 		tests/test_jumanji.py tests/test_pgx.py tests/test_jaxmarl.py tests/test_pettingzoo.py
