@@ -25,11 +25,11 @@ demo: $(VENV)/has-demo $(PACKAGE:%=$(VENV)/has-%)  ## Train five CartPole polici
 	$(RUN)python examples/demo.py $(if $(ENV),--env $(ENV))
 
 # Left to `test-more`: other people's environments, trainers and runtimes, every config on eight devices,
-# several processes, heads that take long to compile, and what runs in node, in Chromium and by a C compiler.
+# several processes, what takes long to compile, and what runs in node, in Chromium and by a C compiler.
 MORE := bare_install brax c_source campaigns demo_page dependent_actions devices env_actions \
 	environment_training exports finetune grid_worlds gsde gymnasium gymnasium_training gymnax hosts \
-	imports_brax imports_flax imports_robots imports_sb3 iree javascript jaxmarl jumanji multi_agent onnx orbax \
-	part_heads pettingzoo pgx popart population_example scaling stablehlo trainer_brax trainer_lerax \
+	imports_brax imports_flax imports_robots imports_sb3 iree javascript jaxmarl jumanji kernels multi_agent onnx \
+	orbax part_heads pettingzoo pgx popart population_example scaling stablehlo trainer_brax trainer_lerax \
 	trainer_purejaxrl trainer_rejax
 PAGES := deploy environments trainers
 test: $(VENV)/has-test  ## Run the tests, all but the slowest
