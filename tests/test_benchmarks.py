@@ -242,6 +242,10 @@ def test_runs_of_a_cell_are_one_and_times_are_those_of_equal_processors(tmp_path
     assert page.at_equal_time(cells, CATCH, settings.WIDER).value == pytest.approx(160 * 19 / 40)
     assert page.at_equal_time(cells, CATCH, settings.RELU).value == pytest.approx(160 * 39 / 40)
     assert page.at_equal_time(cells, CATCH, settings.TRUNK) is None
+    shorter = (settings.shorter(CATCH, settings.WIDER), settings.WIDER)
+    annealed = {**cells, shorter: cells[CATCH, settings.DEFAULTS]}
+    assert page.at_equal_time(annealed, CATCH, settings.WIDER).value == pytest.approx(100 * 39 / 40)
+    assert "98 (1; 4) at 31 %, annealed |" in page.equal_time_table(annealed)
 
 
 def test_of_a_seed_that_was_trained_twice_the_later_curve_counts(tmp_path):

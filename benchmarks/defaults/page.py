@@ -7,7 +7,7 @@ from pathlib import Path
 
 import numpy as np
 
-from benchmarks.defaults.runs import SURE, Cells, Mean, read
+from benchmarks.defaults.runs import SURE, Cell, Cells, Mean, read
 from benchmarks.defaults.schedule import ROOT
 from benchmarks.defaults.settings import (
     ALL_OF_REJAX,
@@ -24,10 +24,12 @@ from benchmarks.defaults.settings import (
     REJAX_OWN,
     RELU,
     SETTINGS,
+    TIMES,
     WIDER,
     Rule,
     Setting,
     arm,
+    shorter,
 )
 from benchmarks.table import markdown, section
 
@@ -72,9 +74,18 @@ def times(cells: Cells, network: str) -> dict[str, float]:
 
 
 def at_equal_time(cells: Cells, name: str, network: str) -> Mean | None:
-    """The return of a network when the defaults have ended, by processor time; None if unknown."""
+    """The return of a network when the defaults have ended, by processor time; None if unknown.
+
+    Where the rate is annealed, of seeds with fewer steps, if there are any.
+    """
+    if (cell := fewer_steps(cells, name, network)) is not None:
+        return cell.mean
     ratio = times(cells, network).get(name)
     return None if ratio is None else Mean.of(cells[name, network].ends(1 / ratio))
+
+
+def fewer_steps(cells: Cells, name: str, network: str) -> Cell | None:
+    return cells.get((shorter(name, network), network)) if network in TIMES else None
 
 
 def returns_table(cells: Cells) -> str:
@@ -98,18 +109,18 @@ def equal_time_table(cells: Cells, least: float = 1.1) -> str:
         ratios = times(cells, network)
         if max(ratios.values(), default=0) < least:
             continue
-        found = {name: at_equal_time(cells, name, network) for name in settings}
-        rows.append(
-            [
-                network,
-                *(
-                    f"{shown(mean, cells[name, DEFAULTS].mean)} at {100 / max(1, ratios[name]):.0f} %"
-                    if mean is not None
-                    else ""
-                    for name, mean in found.items()
-                ),
-            ]
-        )
+        texts = []
+        for name in settings:
+            mean = at_equal_time(cells, name, network)
+            whole = fewer_steps(cells, name, network) is not None
+            part = TIMES[network] if whole else ratios.get(name, 1.0)
+            texts.append(
+                ""
+                if mean is None
+                else f"{shown(mean, cells[name, DEFAULTS].mean)} at {100 / max(1.0, part):.0f} %"
+                + ", annealed" * whole
+            )
+        rows.append([network, *texts])
     return markdown(("network", *settings), rows, "<" + ">" * len(settings))
 
 

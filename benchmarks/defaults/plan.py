@@ -24,16 +24,18 @@ from benchmarks.defaults.settings import (
     RELU,
     SETTINGS,
     SILU,
+    TIMES,
     TRUNK,
     WIDER,
     arm,
+    shorter,
 )
 
 PUREJAXRL, REJAX, LERAX = HOSTS
 ACROBOT, CATCH, PENDULUM = "rejax, Acrobot", "PureJaxRL, Catch", "ours, Pendulum"
 BREAKOUT, MEMORY = tuple(SETTINGS)[-2:]
 SECONDS = {CATCH: 0.52, PUREJAXRL: 0.7, REJAX: 0.85, ACROBOT: 1.0, LERAX: 1.45, PENDULUM: 1.75, CAR: 2.3}
-FACTORS = {WIDER: 3.2, DEEPER: 1.5, TRUNK: 0.75, LERAX_OWN: 1.3}
+FACTORS = {**TIMES, TRUNK: 0.75, LERAX_OWN: 1.3}
 SEEDS, MORE_SEEDS = range(50), range(1000, 1100)  # those of the GPU are others
 ONE_PROGRAM = (DEFAULTS, ORTHOGONAL, REJAX_OWN)  # they differ in their first params only
 
@@ -62,6 +64,11 @@ def on_cpus() -> list[Wanted]:
         on_cpu(setting, network) for network in (RELU, SILU, TRUNK, DEEPER) for setting in (*HOSTS, *small)
     ]
     wanted += [on_cpu(setting, WIDER) for setting in (PUREJAXRL, CATCH, REJAX, ACROBOT)]
+    wanted += [
+        Wanted(((shorter(setting, network), network),), SEEDS, seed=SECONDS[setting])
+        for setting in (PUREJAXRL, CATCH)
+        for network in TIMES
+    ]
     wanted += [on_cpu(setting, REJAX_OWN) for setting in (*small, PUREJAXRL, LERAX)]
     wanted += [on_cpu(setting, ORTHOGONAL_RELU) for setting in HOSTS]
     wanted += [on_cpu(REJAX, network) for network in (FIRST_GAIN, HEAD_GAIN, GAINS)]

@@ -46,7 +46,8 @@ core for a seed, in that of the defaults, the median over the settings that ran 
 
 EQUAL_TIME = """\
 A network that takes longer is stopped when the defaults have ended: the return in the tenth of training
-before that, and how far it is by then. Where the rate is annealed, it is not annealed to the end there."""
+before that, and how far it is by then. Where the rate is annealed, it is not annealed to the end there;
+"annealed" are seeds of their own with so much fewer steps, whose rate is."""
 
 SETTINGS_TEXT = """\
 Each has a clip range of 0.2, advantages normalized in each minibatch, and a value coefficient of 0.5.
