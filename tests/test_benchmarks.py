@@ -2,6 +2,7 @@
 
 import json
 import math
+import signal
 import sys
 import time
 
@@ -125,6 +126,25 @@ def test_what_batches_print_is_kept_and_what_fails_or_takes_too_long_is_told(tmp
     assert "1 batches of 3 ended well, 1 failed, 0 were not begun" in printed
     assert "the time is over" in printed
     assert "this went wrong" in errors
+
+
+def test_an_interruption_leaves_no_process_behind(tmp_path, monkeypatch):
+    started = []
+    monkeypatch.setattr(
+        schedule, "command", lambda batch, steps: [sys.executable, "-c", "import time; time.sleep(60)"]
+    )
+    spawn = schedule.spawn
+    monkeypatch.setattr(schedule, "spawn", lambda *args: started.append(spawn(*args)) or started[-1])
+
+    def interrupted(seconds):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(schedule.time, "sleep", interrupted)
+    waiting = [schedule.Batch((ONE,), range(1), "cpu", 0.1)]
+    with pytest.raises(KeyboardInterrupt):
+        schedule.train_all(waiting, tmp_path / "runs.jsonl", cores=1, gpu_processes=0, budget=60.0)
+    (run,) = started
+    assert run.process.returncode == -signal.SIGKILL
 
 
 # ONE PROGRAM OF MANY RULES -------------------------------------------------------------------

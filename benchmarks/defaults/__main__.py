@@ -2,6 +2,8 @@
 
 import argparse
 import json
+import signal
+import sys
 from pathlib import Path
 
 from benchmarks.defaults.plan import on_cpus, on_gpus
@@ -54,6 +56,7 @@ def main() -> int:
             print(f"{part.device}, {part.seconds:.0f} s, seeds {first} to {last}, {cells}")
         print(f"{sum(part.seconds for part in waiting):.0f} s")
         return 0
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit("terminated"))  # so that its processes are ended, too
     return train_all(
         waiting, options.out, options.cores, options.gpu, options.budget, options.gpu_budget, options.steps
     )

@@ -167,39 +167,44 @@ def train_all(
         )
 
     with tempfile.TemporaryDirectory() as name, out.open("a") as file:
-        while True:
-            left = {device: budgets[device] - (time.monotonic() - begun) for device in budgets}
-            for slot, (device, own) in slots.items():
-                if slot in running:
-                    continue
-                i = next_batch(waiting, device, left[device], pace_of(taken[device]))
-                if i is not None:
-                    running[slot] = spawn(waiting.pop(i), own, Path(name), number, steps)
-                    number += 1
-            if not running:
-                break
-            time.sleep(0.1)
-            for slot, run in list(running.items()):
-                code = run.process.poll()
-                if code is None and left[run.batch.device] <= 0:
-                    run.process.kill()
-                    run.process.wait()
-                    report(slot, run, "ended, the time is over")
-                elif code is None:
-                    continue
-                elif code:
-                    failed += 1
-                    report(slot, run, f"failed with {code}")
-                    print(run.log.read_text(errors="replace")[-3000:], file=sys.stderr, flush=True)
-                else:
-                    text = run.result.read_text()
-                    means = [summary(json.loads(line)) for line in text.splitlines()]
-                    file.write(text)
-                    file.flush()
-                    taken[run.batch.device].append((time.monotonic() - run.begun, run.batch.seconds))
-                    well += 1
-                    report(slot, run, "; ".join(means))
-                del running[slot]
+        try:
+            while True:
+                left = {device: budgets[device] - (time.monotonic() - begun) for device in budgets}
+                for slot, (device, own) in slots.items():
+                    if slot in running:
+                        continue
+                    i = next_batch(waiting, device, left[device], pace_of(taken[device]))
+                    if i is not None:
+                        running[slot] = spawn(waiting.pop(i), own, Path(name), number, steps)
+                        number += 1
+                if not running:
+                    break
+                time.sleep(0.1)
+                for slot, run in list(running.items()):
+                    code = run.process.poll()
+                    if code is None and left[run.batch.device] <= 0:
+                        run.process.kill()
+                        run.process.wait()
+                        report(slot, run, "ended, the time is over")
+                    elif code is None:
+                        continue
+                    elif code:
+                        failed += 1
+                        report(slot, run, f"failed with {code}")
+                        print(run.log.read_text(errors="replace")[-3000:], file=sys.stderr, flush=True)
+                    else:
+                        text = run.result.read_text()
+                        means = [summary(json.loads(line)) for line in text.splitlines()]
+                        file.write(text)
+                        file.flush()
+                        taken[run.batch.device].append((time.monotonic() - run.begun, run.batch.seconds))
+                        well += 1
+                        report(slot, run, "; ".join(means))
+                    del running[slot]
+        finally:  # interrupted or terminated, nothing is left running
+            for run in running.values():
+                run.process.kill()
+                run.process.wait()
     print(
         f"{well} batches of {number} ended well, {failed} failed, {len(waiting)} were not begun", flush=True
     )
