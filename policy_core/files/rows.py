@@ -37,8 +37,8 @@ KEYS = {"key:threefry2x32": 2, "key:rbg": 4, "key:unsafe_rbg": 4}
 
 _ROW = array_header(5)
 
-# By place in a file, what stood there before the chunks of a row, and what it says. Files of one config have the
-# same bytes there, which need not be taken apart again.
+# By place in a file: what stood there before the chunks of a row, and what it says. Files of one config have
+# the same bytes there, which need not be taken apart again.
 _HEADS: dict[int, tuple[bytes, tuple[str, str, tuple[int, ...], int, int]]] = {}
 _MOST_HEADS, _LONGEST_HEAD = 1024, 256
 
