@@ -185,13 +185,16 @@ def main() -> int:
     parser.add_argument("--purejaxrl", type=Path, help="a checkout of PureJaxRL")
     parser.add_argument("--lerax", type=Path, help="the Python that has Lerax, which needs 3.13")
     parser.add_argument("--runs", type=Path, default=RUNS, help="where seeds are added, and read from")
-    parser.add_argument("--no-page", action="store_true", help="train only")
+    only = parser.add_mutually_exclusive_group()
+    only.add_argument("--no-page", action="store_true", help="train only")
+    only.add_argument("--render", action="store_true", help="train nothing, write the page of what is there")
     options = parser.parse_args()
     if options.steps is not None and options.runs == RUNS:
         parser.error("--steps: give --runs, too; shortened seeds do not belong to those of the page")
     runner = Runner(options.runs, options)
-    print(f"{len(runner.jobs)} jobs", flush=True)
-    runner.run()
+    if not options.render:
+        print(f"{len(runner.jobs)} jobs", flush=True)
+        runner.run()
     for job in runner.unfinished:
         print(f"not done: {job.contestant} on {job.task}, seeds {', '.join(map(str, job.seeds))}")
     if not options.no_page:

@@ -24,7 +24,7 @@ NEEDS = {
     REJAX: ("rejax", "gymnax"),
     PUREJAXRL: ("distrax", "flax", "gymnax"),
     SB3: ("stable_baselines3", "torch", "gymnasium"),
-    SBX: ("sbx", "stable_baselines3", "gymnasium"),
+    SBX: ("sbx", "stable_baselines3", "torch", "gymnasium"),
     LERAX: ("lerax",),
 }
 
