@@ -92,13 +92,15 @@ def test_the_page_has_what_the_file_has_and_hides_no_defeat():
     lines += [line(REJAX, "CartPole-v1", seed, 400.0 + 2 * seed, 2.0) for seed in range(3)]
     lines += [line(OURS, "Pendulum-v1", seed, -150.0 - seed, 1.0) for seed in range(2)]
     lines += [line(SB3, "Pendulum-v1", seed, -400.0 - seed, 9.0) for seed in range(2)]
+    slow = [line(OURS, "CartPole-v1", 0, 300.0, 6.0), line(REJAX, "CartPole-v1", 0, 150.0, 2.0)]
+    assert "CartPole-v1: rejax, 3.0 (reached in 4.0 s)." in page.page(slow, "tasks.png")
     lines += [line(PLAIN, "Pendulum-v1", 0, None)]
     text = page.page(lines, "tasks.png")
     assert "| CartPole-v1 | 204,800 | 302 (1; 3) |  | **402** (1; 3) |  |" in text
     assert "| **-150** (0; 2) | nan (nan; 1, of 1 no episode ended) |  | -400 (0; 2) |" in text
     assert "Below by more than that: CartPole-v1: rejax, by 61.2 standard errors." in text
     assert "in 1 of 2 cases" in text
-    assert "the same:\nCartPole-v1: rejax, 2.0." in text
+    assert "return): CartPole-v1: rejax, 2.0 (not reached)." in text
     assert "| CartPole-v1 | 4.0 + 5 |  | 2.0 + 5 |  |" in text
     assert "- rejax, RepeatPrevious: its PPO has no memory." in text
     assert "- rejax, Acrobot-v1, Catch-bsuite" in text  # not run

@@ -45,6 +45,19 @@ class Cell(NamedTuple):
         """How many standard errors of the difference the mean is below that of the other."""
         return (other.mean - self.mean) / max(math.hypot(self.error, other.error), 1e-9)
 
+    def average(self) -> np.ndarray:
+        """The curve of the mean over those seeds of which an episode ended; NaN where of none."""
+        there = np.isfinite(self.curves)
+        sums = np.where(there, self.curves, 0.0).sum(0)
+        return np.asarray(np.where(there.any(0), sums / np.maximum(there.sum(0), 1), np.nan))
+
+    def reaches(self, value: float) -> str:
+        """After how many seconds of a processor the curve of the mean is there, in words."""
+        points = np.flatnonzero(self.average() >= value)
+        if not len(points):
+            return "not reached"
+        return f"reached in {float(np.mean(self.seconds)) * (points[0] + 1) / self.curves.shape[1]:.1f} s"
+
     def shown(self) -> str:
         """The mean, in brackets its standard error and the number of seeds."""
         digits = 2 if abs(self.mean) < 10 else 1 if abs(self.mean) < 100 else 0
@@ -149,12 +162,12 @@ def comparisons(cells: Cells) -> str:
             ratio = float(np.mean(ours.seconds) / np.mean(cell.seconds))
             alike = cell.machines == ours.machines and abs(cell.steps / ours.steps - 1) < 0.1
             if ratio > 1 and alike:
-                times.append(f"{task}: {who}, {ratio:.1f}")
+                times.append(f"{task}: {who}, {ratio:.1f} ({ours.reaches(cell.mean)})")
     return f"""\
 {OURS} is above another by more than a standard error of the difference in {above} of {pairs} cases.
 Below by more than that: {"; ".join(returns) or "never"}.
-Processor time of ours in that of another, where it is above 1, and machine and number of steps are the same:
-{"; ".join(times) or "nowhere"}."""
+Processor time of ours in that of another, where it is above 1, and machine and number of steps are the same
+(and when the mean of ours reaches the other's final return): {"; ".join(times) or "nowhere"}."""
 
 
 def left_out(cells: Cells, missing: dict[str, str]) -> str:
@@ -263,9 +276,7 @@ def plot(path: Path, cells: Cells) -> None:
                     continue
                 points = cell.curves.shape[1]
                 steps = cell.steps * (np.arange(points) + 0.5) / points
-                there = np.isfinite(cell.curves)
-                count = np.maximum(there.sum(0), 1)
-                mean = np.where(there.any(0), np.nansum(cell.curves, 0) / count, np.nan)
+                count, mean = np.maximum(np.isfinite(cell.curves).sum(0), 1), cell.average()
                 squares = np.nansum(np.square(cell.curves - mean), 0)
                 error = np.sqrt(squares / np.maximum(count - 1, 1) / count)
                 there = np.isfinite(mean)
