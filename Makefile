@@ -81,6 +81,7 @@ bench: $(VENV)/has-bench  ## Measure latency, compile time and speed against pee
 	$(RUN)python benchmarks/encoders.py
 	$(RUN)python benchmarks/numpy_runner.py
 	$(RUN)python benchmarks/files.py
+	$(RUN)python benchmarks/parts.py
 	$(RUN)python benchmarks/population.py
 	$(RUN)python benchmarks/deploy.py
 

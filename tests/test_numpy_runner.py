@@ -360,6 +360,39 @@ def test_what_a_call_returns_is_no_other_calls(name, tmp_path):
     assert jax.tree.all(jax.tree.map(np.array_equal, runner.act(runner.reset(), observation), before))
 
 
+# What one call may take: Python functions, and functions in C that are no operations of arrays. The more
+# there are, the slower; a microsecond is twenty.
+CALLS = {
+    "discrete": (pc.Discrete(3), {}, 20, 27),
+    "normal": (pc.Box(shape=(2,)), {}, 24, 25),
+    "squashed": (BOUNDED, {"box_head": pc.SquashedNormalHead()}, 27, 28),
+    "beta": (BOUNDED, {"box_head": pc.BetaHead()}, 27, 41),
+    "several": (pc.MultiDiscrete((3, 3)), {}, 27, 34),
+    "normalized": (pc.Discrete(3), {"normalize": pc.Normalize()}, 23, 30),
+    "GRU": (pc.Discrete(3), {"memory": pc.GRU(4)}, 27, 34),
+    "LSTM": (pc.Discrete(3), {"memory": pc.LSTM(4)}, 27, 34),
+}
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_a_call_takes_a_few_functions(name, tmp_path):
+    space, fields, *most = CALLS[name]
+    tower = pc.MLP((4, 4))
+    policy = _policy(config(space, **({"actor": tower, "critic": tower} | fields)))
+    pc.save(tmp_path / "file", policy, self_test=False)
+    runner, rng, x = numpy_runner.load(tmp_path / "file"), np.random.default_rng(0), np.ones(3, np.float32)
+    state = runner.reset()
+    for draws, allowed in zip((None, rng), most, strict=True):
+        events: list[str] = []
+        before = sys.getprofile()
+        sys.setprofile(lambda frame, event, argument: events.append(event))
+        try:
+            runner.act(state, x, rng=draws)
+        finally:
+            sys.setprofile(before)
+        assert events.count("call") + events.count("c_call") - 1 <= allowed
+
+
 def test_halved_kernels_and_shared_exponentials_give_the_same_bits():
     from policy_core_adapters.numpy_runner import memory, networks
 

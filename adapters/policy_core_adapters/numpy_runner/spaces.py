@@ -198,7 +198,8 @@ class Box:
 
     def clip(self, x: Array) -> Array:
         """Within the bounds, of the dtype."""
-        clipped: Array = np.minimum(np.maximum(self._rounded(x.astype(self.dtype)), self.low), self.high)
+        x = x.astype(self.dtype)
+        clipped: Array = np.minimum(np.maximum(self._rounded(x) if self.short else x, self.low), self.high)
         return clipped
 
     def squash(self, u: Array) -> Array:
