@@ -52,9 +52,9 @@ def shown(mean: Mean, reference: Mean | None = None) -> str:
 
 
 def difference(mean: Mean) -> str:
-    """A difference with its standard error; bold if it is sure."""
-    mark, digits = "**" if mean.sure() else "", 2 if abs(mean.value) + mean.error < 5 else 0
-    return f"{mark}{mean.value:+.{digits}f}{mark} ({mean.error:.{digits}f})"
+    """A difference of returns of CartPole, with its standard error; bold if it is sure."""
+    mark = "**" if mean.sure() else ""
+    return f"{mark}{mean.value:+.0f}{mark} ({mean.error:.0f})"
 
 
 def settings_of(cells: Cells) -> list[str]:

@@ -1,6 +1,7 @@
 """The text around the tables of the section; whatever depends on the runs is computed from them."""
 
 import math
+import textwrap
 from collections import Counter
 
 import numpy as np
@@ -56,6 +57,11 @@ the defaults for a `Box` of floats too. CartPole without velocities has that of 
 more and shorter sequences and a higher rate, and a GRU before the towers in all networks."""
 
 
+def wrapped(paragraph: str, indent: str = "") -> str:
+    """In lines of the page, after the first one with an indent."""
+    return textwrap.fill(" ".join(paragraph.split()), 110, subsequent_indent=indent, break_on_hyphens=False)
+
+
 def listed(names: list[str]) -> str:
     """`a, b and c`."""
     return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
@@ -66,7 +72,7 @@ def machines(cells: Cells) -> str:
     seeds = Counter[str]()
     for cell in cells.values():
         seeds.update(cell.machines)
-    return (
+    return wrapped(
         f"Trained were {sum(seeds.values()):,} seeds: "
         f"{'; '.join(f'{count:,} on {machine}' for machine, count in seeds.most_common())}. "
         "Times are compared on equal processors only, and none are taken from a GPU, where all seeds of "
@@ -77,12 +83,12 @@ def machines(cells: Cells) -> str:
 def choice(cells: Cells) -> str:
     found = page.better(cells)
     if not found:
-        return (
+        return wrapped(
             "**The defaults stay as they are.** No network is above them in a setting for sure and below in "
             "none, at equal time where the time is known. In which settings each is above or below:"
         )
     be = "is" if len(found) == 1 else "are"
-    return (
+    return wrapped(
         f"**{listed(found)}** {be} above the defaults in a setting for sure and below in none, at equal "
         "steps and, where the time is known, at equal time. In which settings each network is above or below:"
     )
@@ -101,19 +107,23 @@ def kernels(cells: Cells) -> str:
     def whole(cell: Cell) -> str:
         return f"{np.nanmean(cell.curves):.0f}"
 
-    return f"""\
+    first = f"""\
 - **Kernels:** `lecun_normal` is above orthogonal kernels
   in {sum(gap.value > 0 for gap in gaps)} of {len(gaps)} settings, for sure
   in {sum(gap.sure() > 0 for gap in gaps)}, below for sure in {sum(gap.sure() < 0 for gap in gaps)},
   and costs nothing. Entries of an orthogonal kernel with fewer inputs than outputs have the variance
   gain^2 / outputs, those of `lecun_normal` gain^2 / inputs. For the four numbers of CartPole the standard
   deviation is {math.sqrt(2 / 64):.2f} and {math.sqrt(1 / 4):.2f}; from 64 inputs on the gain is all they
-  differ in. Orthogonal kernels do as well once the first is scaled likewise ("`gain=4`, then `gain=1`").
+  differ in. Orthogonal kernels do as well once the first is scaled likewise ("`gain=4`, then `gain=1`")."""
+    second = f"""\
 - **What is lost is the end, at a constant learning rate.** In PPO of rejax the mean return of all of
   training is {whole(orthogonal)} with orthogonal kernels and {whole(defaults)} with `lecun_normal`, but
   {orthogonal.mean.value:.0f} and {defaults.mean.value:.0f} in the last tenth: {100 * orthogonal.fell():.0f} %
   and {100 * defaults.fell():.0f} % of the seeds end more than a fifth below the best twentieth of their
-  training.
+  training."""
+    return f"""\
+{wrapped(first, "  ")}
+{wrapped(second, "  ")}
 - To choose otherwise: `pc.MLP(kernel_init="orthogonal", gain=math.sqrt(2))`, `pc.MLP((128, 128))`,
   `pc.MLP(activation="relu")`, for the actor and the critic; a trunk for both is `trunk=pc.MLP()` with
   `pc.MLP(())` for the two. The other sections of this page were measured with orthogonal kernels, and their
