@@ -6,7 +6,9 @@ PIP := $(RUN)python -m pip install --quiet --disable-pip-version-check -c constr
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-more newest run-newest test-environments check docs bench build clean
+.PHONY: help demo test test-more newest run-newest test-environments check pyright mypy ruff docs bench build clean
+# Tests start many processes, each of which would compile our modules again where nothing is written down.
+unexport PYTHONDONTWRITEBYTECODE
 
 help:  ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /  make \1\t/' | expand -t 25
@@ -62,11 +64,16 @@ test-environments: $(VENV)/has-test-more $(OTHERS:%=$(VENV)/has-%)  ## Run the t
 	$(RUN)python -m pytest -n $(WORKERS) tests/test_brax.py tests/test_grid_worlds.py tests/test_environment_training.py \
 		tests/test_jumanji.py tests/test_pgx.py tests/test_jaxmarl.py tests/test_pettingzoo.py
 
-check: $(VENV)/has-check docs  ## Lint, format and type-check; build the site
+# Side by side, the longest first, once all that they need is installed.
+check: $(VENV)/has-check $(VENV)/has-docs  ## Lint, format and type-check; build the site
+	@$(MAKE) --no-print-directory --jobs=$(WORKERS) pyright mypy docs ruff
+
+pyright mypy: $(VENV)/has-check
+	$(RUN)$@
+
+ruff: $(VENV)/has-check
 	$(RUN)ruff check .
 	$(RUN)ruff format --check .
-	$(RUN)mypy
-	$(RUN)pyright
 
 # Not with --quiet: then mkdocs counts no warning, and --strict lets all of them pass.
 docs: $(VENV)/has-docs  ## Build the site into build/site; a broken link is an error
