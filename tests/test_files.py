@@ -15,6 +15,7 @@ from cases import CONFIGS
 import policy_core as pc
 from policy_core.configs import codec
 from policy_core.errors import FileError, FingerprintError
+from policy_core.files import rows
 
 pytestmark = pytest.mark.usefixtures("unchecked")  # beartype doubles the time to trace
 
@@ -294,6 +295,32 @@ def test_a_load_compiles_nothing(tmp_path, caplog):
     with jax.log_compiles():
         pc.load(tmp_path / "file")
     assert [record.getMessage() for record in caplog.records if "Compiling" in record.getMessage()] == []
+
+
+def test_a_second_load_of_a_config_traces_nothing_and_puts_all_leaves_at_once(tmp_path, monkeypatch):
+    config = pc.ActorCriticConfig(
+        observation_space=pc.Box(shape=(11,)), action_space=pc.Discrete(2), actor=pc.MLP((5,)), critic=pc.MLP(())
+    )  # fmt: skip
+    policy = pc.init(config, key=jax.random.key(0))
+    pc.save(tmp_path / "file", policy, self_test=False)
+    pc.load(tmp_path / "file")
+    put, calls = jax.device_put, []
+
+    def counted(leaves: Any, **options: Any) -> Any:
+        calls.append(len(leaves))
+        return put(leaves, **options)
+
+    def fail(*args: Any, **options: Any) -> Any:
+        raise AssertionError("traced, or read as if it were new")
+
+    monkeypatch.setattr(jax, "device_put", counted)
+    monkeypatch.setattr(pc.ActorCriticConfig, "init", fail)
+    monkeypatch.setattr(jax, "eval_shape", fail)
+    monkeypatch.setattr(rows, "_read_head", fail)
+    for given in (None, config):
+        loaded, _ = pc.load(tmp_path / "file", given)
+        assert jax.tree.all(jax.tree.map(lambda x, y: bool((x == y).all()), loaded, policy[0]))
+    assert calls == [len(jax.tree.leaves(policy))] * 2
 
 
 @pytest.mark.usefixtures("unchecked")

@@ -37,6 +37,11 @@ KEYS = {"key:threefry2x32": 2, "key:rbg": 4, "key:unsafe_rbg": 4}
 
 _ROW = array_header(5)
 
+# By place in a file: what stood there before the chunks of a row, and what it says. Files of one config have
+# the same bytes there, which need not be taken apart again.
+_HEADS: dict[int, tuple[bytes, tuple[str, str, tuple[int, ...], int, int]]] = {}
+_MOST_HEADS, _LONGEST_HEAD = 1024, 256
+
 
 class Row(NamedTuple):
     """One array: its path, the name of its dtype, its shape, and its bytes in chunks.
@@ -60,10 +65,12 @@ class Row(NamedTuple):
         A view of the bytes that were read, unless the leaf is larger than one chunk.
         """
         shape = (*self.shape, KEYS[self.dtype]) if self.dtype in KEYS else self.shape
-        kind = np.dtype("uint32") if self.dtype in KEYS else DTYPES[self.dtype]
+        kind = DTYPES["uint32" if self.dtype in KEYS else self.dtype]
         if not self.chunks:
             return np.zeros(shape, kind)
-        content = self.chunks[0] if len(self.chunks) == 1 else _joined(self.chunks)
+        content = self.chunks[0]
+        if len(self.chunks) > 1:
+            content = np.concatenate([np.frombuffer(chunk, np.uint8) for chunk in self.chunks])
         array = np.ndarray(shape, kind.newbyteorder("<"), content).astype(kind, copy=False)
         array.flags.writeable = False
         return array
@@ -145,6 +152,34 @@ def read_rows(reader: Reader, what: str) -> tuple[Row, ...]:
 
 
 def _read_row(reader: Reader, what: str) -> Row:
+    start = reader.position
+    head, said = _HEADS.get(start, (b"", None))
+    if said is not None and reader.data[start : start + len(head)] == head:
+        reader.position += len(head)
+    else:
+        said = _read_head(reader, what)
+        if reader.position - start <= _LONGEST_HEAD and isinstance(reader.data, memoryview):
+            if len(_HEADS) >= _MOST_HEADS:
+                _HEADS.clear()
+            _HEADS[start] = bytes(reader.data[start : reader.position]), said
+    path, dtype, shape, left, count = said
+    where = f"{what}: the leaf {path!r}"
+    chunks: list[Any] = []
+    for i in range(count):
+        chunk = reader.binary(LARGEST_CHUNK, where)
+        if len(chunk) != min(left, LARGEST_CHUNK):
+            raise FileError(f"{where} has {len(chunk)} bytes in a chunk, not those of its shape {shape}")
+        if i == 0 and (reader.position - len(chunk)) % ALIGNMENT:
+            raise FileError(f"{where} is not aligned to {ALIGNMENT} bytes")
+        left -= len(chunk)
+        if dtype == "bool" and isinstance(chunk, memoryview):  # else it is not read before it is asked for
+            _check_bools(chunk, where)
+        chunks.append(chunk)
+    return Row(path, dtype, shape, tuple(chunks))
+
+
+def _read_head(reader: Reader, what: str) -> tuple[str, str, tuple[int, ...], int, int]:
+    """Of a row, what is before its chunks: path, dtype, shape, bytes of the content, number of chunks."""
     if reader.array(5, what) != 5:
         raise FileError(f"{what}: expected rows of [path, dtype, shape, padding, chunks]")
     path = reader.text(LONGEST_PATH, what)
@@ -162,18 +197,7 @@ def _read_row(reader: Reader, what: str) -> Row:
     count = reader.array(MOST_ROWS, where)
     if count != -(-left // LARGEST_CHUNK) or (left == 0 and len(padding)):
         raise FileError(f"{where} has {count} chunks, not those of its shape {shape}")
-    chunks: list[Any] = []
-    for i in range(count):
-        chunk = reader.binary(LARGEST_CHUNK, where)
-        if len(chunk) != min(left, LARGEST_CHUNK):
-            raise FileError(f"{where} has {len(chunk)} bytes in a chunk, not those of its shape {shape}")
-        if i == 0 and (reader.position - len(chunk)) % ALIGNMENT:
-            raise FileError(f"{where} is not aligned to {ALIGNMENT} bytes")
-        left -= len(chunk)
-        if dtype == "bool" and isinstance(chunk, memoryview):  # else it is not read before it is asked for
-            _check_bools(chunk, where)
-        chunks.append(chunk)
-    return Row(path, dtype, shape, tuple(chunks))
+    return path, dtype, shape, left, count
 
 
 def _check_bools(content: memoryview, where: str) -> None:
@@ -183,12 +207,3 @@ def _check_bools(content: memoryview, where: str) -> None:
 
 def _itemsize(dtype: str) -> int:
     return 4 * KEYS[dtype] if dtype in KEYS else DTYPES[dtype].itemsize
-
-
-def _joined(chunks: tuple[memoryview, ...]) -> np.ndarray:
-    joined = np.empty(sum(len(chunk) for chunk in chunks), np.uint8)
-    start = 0
-    for chunk in chunks:
-        joined[start : start + len(chunk)] = chunk
-        start += len(chunk)
-    return joined
