@@ -10,6 +10,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import ppo
 import pytest
 
 from benchmarks.tasks import __main__ as command
@@ -93,20 +94,21 @@ def test_the_page_has_what_the_file_has_and_hides_no_defeat():
     lines += [line(OURS, "Pendulum-v1", seed, -150.0 - seed, 1.0) for seed in range(2)]
     lines += [line(SB3, "Pendulum-v1", seed, -400.0 - seed, 9.0) for seed in range(2)]
     slow = [line(OURS, "CartPole-v1", 0, 300.0, 6.0), line(REJAX, "CartPole-v1", 0, 150.0, 2.0)]
-    assert "CartPole-v1: rejax, 3.0 (reached in 4.0 s)." in page.page(slow, "tasks.png")
+    assert "- CartPole-v1: rejax, 3.0 (reached in 4.0 s)\n" in page.page(slow, "tasks.png")
     lines += [line(PLAIN, "Pendulum-v1", 0, None)]
     text = page.page(lines, "tasks.png")
     assert "| CartPole-v1 | 204,800 | 302 (1; 3) |  | **402** (1; 3) |  |" in text
     assert "| **-150** (0; 2) | nan (nan; 1, of 1 no episode ended) |  | -400 (0; 2) |" in text
-    assert "Below by more than that: CartPole-v1: rejax, by 61.2 standard errors." in text
+    assert "Below by more than that:\n\n- CartPole-v1: rejax, by 61.2 standard errors\n\nProc" in text
     assert "in 1 of 2 cases" in text
-    assert "return): CartPole-v1: rejax, 2.0 (not reached)." in text
+    assert "return:\n\n- CartPole-v1: rejax, 2.0 (not reached)\n\n" in text
     assert "| CartPole-v1 | 4.0 + 5 |  | 2.0 + 5 |  |" in text
     assert "- rejax, RepeatPrevious: its PPO has no memory." in text
     assert "- rejax, Acrobot-v1, Catch-bsuite" in text  # not run
     assert "- policy_core, CartPole-v1: only 3 of 10 seeds were run." in text
     assert "- Lerax, CartPole-v1" in text
-    assert "configs/gymnax/cartpole.yaml" in text
+    assert "| rejax | CartPole-v1 | configs/gymnax/cartpole.yaml | 5 |" in text
+    assert "its car | 4 |" not in text
     for name in ("policy_core, rejax", "a processor; python 3.12, jax 0.11"):
         assert name in text
 
@@ -151,6 +153,10 @@ def test_only_what_is_missing_is_planned(tmp_path):
             seeds = [seed for job in everything if job[:2] == (contestant, task) for seed in job.seeds]
             left_out = isinstance(setting, settings.LeftOut)
             assert seeds == [] if left_out else seeds == list(range(setting.seeds or TASKS[task].seeds))
+    for contestant in (OURS, PLAIN):
+        setting = settings.of(contestant, "Pendulum-v1")
+        assert isinstance(setting, settings.Setting)
+        assert settings.epochs(contestant, setting) == ppo.Hyperparameters(**setting.fields).num_epochs
     with pytest.raises(KeyError, match="got 'x' on 'CartPole-v1'"):
         settings.of("x", "CartPole-v1")
 
