@@ -16,7 +16,7 @@ import pytest
 from benchmarks.tasks import __main__ as command
 from benchmarks.tasks import page, settings
 from benchmarks.tasks.record import Seed
-from benchmarks.tasks.settings import CONTESTANTS, OURS, PLAIN, PUREJAXRL, REJAX, SB3, TASKS
+from benchmarks.tasks.settings import CONTESTANTS, LERAX, OURS, PLAIN, PUREJAXRL, REJAX, SB3, TASKS
 
 ROOT = Path(__file__).parent.parent
 
@@ -109,6 +109,10 @@ def test_the_page_has_what_the_file_has_and_hides_no_defeat():
     assert "- Lerax, CartPole-v1" in text
     assert "| rejax | CartPole-v1 | configs/gymnax/cartpole.yaml | 5 |" in text
     assert "its car | 4 |" not in text
+    afar = {**line(REJAX, "CartPole-v1", 0, 150.0, 2.0), "machine": "another"}
+    moved = page.page([line(OURS, "CartPole-v1", 0, 300.0, 6.0), afar], "tasks.png")
+    assert "| CartPole-v1 | 6.0 + 5 | 2.0 + 5 (elsewhere) |" in moved
+    assert "the other's final return:\n\n- nowhere\n" in moved
     for name in ("policy_core, rejax", "a processor; python 3.12, jax 0.11"):
         assert name in text
 
@@ -187,3 +191,42 @@ def test_repeat_previous_is_worth_1_to_who_remembers_and_less_to_others():
         assert float(total.mean()) == pytest.approx(expected, abs=within)
         assert bool(done[:, -1].all())
         assert not bool(done[:, :-1].any())
+
+
+@pytest.mark.skipif(os.name == "nt", reason="the stand-in is a script with a first line that names Python")
+def test_a_run_keeps_what_is_done_and_names_what_failed_or_was_ended(tmp_path, capsys):
+    script, path = tmp_path / "python", tmp_path / "runs.jsonl"
+    script.write_text(
+        f"#!{sys.executable}\nimport json, os, sys, time\n"
+        "task, first = sys.argv[sys.argv.index('--task') + 1], int(sys.argv[sys.argv.index('--seeds') + 1])\n"
+        f"line = {line(LERAX, 'CartPole-v1', 0, 20.0)!r}\n"
+        "print('not a line of JSON')\n"
+        "print(json.dumps({**line, 'task': task, 'seed': first}), flush=True)\n"
+        "if task == 'Acrobot-v1': sys.exit('the reason')\n"
+        "if task == 'Pendulum-v1': time.sleep(60)\n"
+    )
+    script.chmod(0o755)
+    options: Any = type(
+        "Options",
+        (),
+        {
+            "contestant": [LERAX], "task": ["CartPole-v1", "Acrobot-v1", "Pendulum-v1"], "seeds": 2, "steps": None,
+            "cores": 1, "budget": 1e9, "stop": 8.0, "purejaxrl": None, "lerax": script,
+        },
+    )  # fmt: skip
+    runner = command.Runner(path, options)
+    runner.run()
+    assert {(record["task"], record["seed"]) for record in command.lines(path)} == {
+        ("CartPole-v1", 0), ("Acrobot-v1", 0), ("Pendulum-v1", 0),
+    }  # fmt: skip
+    assert runner.failed == ["Lerax on Acrobot-v1: the reason"]
+    assert runner.unfinished == [(LERAX, "Pendulum-v1", (1,))]
+    assert "the reason" in capsys.readouterr().err
+    again = command.Runner(path, options)
+    assert [job.seeds for job in again.jobs] == [(1,)] * 3
+    options.budget = -1.0
+    again.run()
+    assert len(again.unfinished) == 3
+    options.cores = 10_000
+    with pytest.raises(SystemExit, match="--cores: got 10000, expected at most"):
+        command.Runner(path, options).run()

@@ -137,7 +137,9 @@ def seconds_table(cells: Cells) -> str:
                 texts.append("")
             else:
                 compiled = f" + {np.median(cell.compiled):.0f}" if cell.compiled.any() else ""
-                texts.append(f"{np.mean(cell.seconds):.1f}{compiled}")
+                ours = cells.get((task, OURS), cell)
+                mark = "" if cell.machines == ours.machines else " (elsewhere)"
+                texts.append(f"{np.mean(cell.seconds):.1f}{compiled}{mark}")
         rows.append([task, *texts])
     return markdown(("task", *contestants), rows, "<" + ">" * len(contestants))
 
@@ -254,7 +256,7 @@ of the card of four steps before.
 ![Learning curves of each contestant; means over seeds with their standard errors]({picture})
 
 Seconds of a processor for a seed, after compilation, plus those of compilation. Each process has one core,
-and trains one seed at a time:
+and trains one seed at a time; "elsewhere" is on another machine than ours, and not to be compared:
 
 {seconds_table(cells)}
 
