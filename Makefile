@@ -6,7 +6,9 @@ PIP := $(RUN)python -m pip install --quiet --disable-pip-version-check -c constr
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-more newest run-newest test-environments check docs bench build clean
+.PHONY: help demo test test-more newest run-newest test-environments check pyright mypy ruff docs bench build clean
+# Tests start many processes, each of which would compile our modules again where nothing is written down.
+unexport PYTHONDONTWRITEBYTECODE
 
 help:  ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /  make \1\t/' | expand -t 25
@@ -25,11 +27,11 @@ demo: $(VENV)/has-demo $(PACKAGE:%=$(VENV)/has-%)  ## Train five CartPole polici
 	$(RUN)python examples/demo.py $(if $(ENV),--env $(ENV))
 
 # Left to `test-more`: other people's environments, trainers and runtimes, every config on eight devices,
-# several processes, heads that take long to compile, and what runs in node, in Chromium and by a C compiler.
+# several processes, what takes long to compile, and what runs in node, in Chromium and by a C compiler.
 MORE := bare_install brax c_source campaigns demo_page dependent_actions devices env_actions \
 	environment_training exports finetune grid_worlds gsde gymnasium gymnasium_training gymnax hosts \
-	imports_brax imports_flax imports_robots imports_sb3 iree javascript jaxmarl jumanji multi_agent onnx orbax \
-	part_heads pettingzoo pgx popart population_example scaling stablehlo trainer_brax trainer_lerax \
+	imports_brax imports_flax imports_robots imports_sb3 iree javascript jaxmarl jumanji kernels multi_agent onnx \
+	orbax part_heads pettingzoo pgx popart population_example scaling stablehlo trainer_brax trainer_lerax \
 	trainer_purejaxrl trainer_rejax
 PAGES := deploy environments trainers
 test: $(VENV)/has-test  ## Run the tests, all but the slowest
@@ -56,17 +58,22 @@ run-newest: $(VENV)/bin/python
 	@$(RUN)python -c 'import sys, jax; print("Python", sys.version.split()[0], "with jax", jax.__version__)'
 	$(RUN)python -m pytest -n $(WORKERS) --dist worksteal $(NEWEST:%=tests/test_%.py)
 
-# These bring 600 MB, and their environments compile for a minute.
-OTHERS := playground craftax xminigrid
+# These bring 700 MB, and their environments compile for a minute.
+OTHERS := playground craftax xminigrid navix
 test-environments: $(VENV)/has-test-more $(OTHERS:%=$(VENV)/has-%)  ## Run the tests of environments, also of those that `test-more` skips
 	$(RUN)python -m pytest -n $(WORKERS) tests/test_brax.py tests/test_grid_worlds.py tests/test_environment_training.py \
 		tests/test_jumanji.py tests/test_pgx.py tests/test_jaxmarl.py tests/test_pettingzoo.py
 
-check: $(VENV)/has-check docs  ## Lint, format and type-check; build the site
+# Side by side, the longest first, once all that they need is installed.
+check: $(VENV)/has-check $(VENV)/has-docs  ## Lint, format and type-check; build the site
+	@$(MAKE) --no-print-directory --jobs=$(WORKERS) pyright mypy docs ruff
+
+pyright mypy: $(VENV)/has-check
+	$(RUN)$@
+
+ruff: $(VENV)/has-check
 	$(RUN)ruff check .
 	$(RUN)ruff format --check .
-	$(RUN)mypy
-	$(RUN)pyright
 
 # Not with --quiet: then mkdocs counts no warning, and --strict lets all of them pass.
 docs: $(VENV)/has-docs  ## Build the site into build/site; a broken link is an error

@@ -205,8 +205,11 @@ def contestants(row: Row, task: str) -> tuple[dict[str, Any], tuple[Any, ...]]:
         x, mask, _ = inputs_of(row, ())
         return acts(row), (policy, x, mask)
     if kind == "population":
-        members = jax.vmap(lambda key: pc.init(row.config, key=key))(jax.random.split(jax.random.key(0), 32))
-        x, mask, key = inputs_of(row, (32, 16))
+        count, each = map(int, size.split(" x "))
+        members = jax.vmap(lambda key: pc.init(row.config, key=key))(
+            jax.random.split(jax.random.key(0), count)
+        )
+        x, mask, key = inputs_of(row, (count, each))
         over = {
             name: jax.jit(jax.vmap(jax.vmap(f, (None, 0, 0, 0)), (0, 0, 0, 0)))
             for name, f in draws(row).items()
