@@ -318,6 +318,7 @@ def test_a_second_load_of_a_config_traces_nothing_and_puts_all_leaves_at_once(tm
     monkeypatch.setattr(pc.ActorCriticConfig, "init", fail)
     monkeypatch.setattr(jax, "eval_shape", fail)
     monkeypatch.setattr(rows, "_read_new_row", fail)
+    monkeypatch.setattr(configs, "by_path", fail)
     for given in (None, config):
         loaded, _ = pc.load(tmp_path / "file", given)
         assert jax.tree.all(jax.tree.map(lambda x, y: bool((x == y).all()), loaded, policy[0]))
