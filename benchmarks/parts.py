@@ -24,7 +24,7 @@ from policy_core_adapters import numpy_runner
 import policy_core as pc
 from benchmarks import files
 from benchmarks.table import aligned
-from policy_core.files import arrays, checksum, configs, document, policies, storage
+from policy_core.files import checksum, configs, document, policies, storage
 
 Row = tuple[str, str, float, float]
 """A task, a part of it, and its CPU time and its time in microseconds."""
@@ -43,42 +43,65 @@ def timed(calls: dict[str, Callable[[], Any]], rounds: int) -> dict[str, tuple[f
     return {name: (cpu * 1e6, wall * 1e6) for name, (cpu, wall) in middle.items()}
 
 
+def stages(path: Path, config: Any) -> dict[str, tuple[float, float]]:
+    """One load, stage after stage as in `policy_core.load`: CPU time and time of each in microseconds."""
+    times: dict[str, tuple[float, float]] = {}
+    last = time.process_time(), time.perf_counter()
+
+    def done(stage: str) -> None:
+        nonlocal last
+        now = time.process_time(), time.perf_counter()
+        times[stage] = (now[0] - last[0]) * 1e6, (now[1] - last[1]) * 1e6
+        last = time.process_time(), time.perf_counter()
+
+    data, blocks = storage.read_file(path, document.check_start)
+    done("read" if blocks is None else "read and hash, on all cores")
+    version, content = document.check_start(data), data[: checksum.content_size(len(data))]
+    expected = checksum.read_ending(data[len(content) :], len(content))
+    if blocks is None:
+        blocks = checksum.digests([content])
+        done("hash")
+    checksum.check_blocks(blocks, expected)
+    read = document.READERS[version](content)
+    done("the map, and all headers")
+    configs.decode(read, config)
+    specs, structure = configs.specs_of(config, len(read.leaves))
+    rows = {row.path: row for row in read.leaves}
+    assert specs == {row.path: (row.dtype, row.shape) for row in read.leaves}
+    done("the config, and its params")
+    views = [rows[name].array() for name in specs]
+    done("views of the leaves")
+    leaves = jax.device_put(views, may_alias=True)
+    done("jax.device_put")
+    jax.block_until_ready(jax.tree.unflatten(structure, leaves))
+    done("waiting for the arrays")
+    return times
+
+
 def of_a_load(size: str, rounds: int, folder: Path) -> list[Row]:
-    """The parts of a load; what each needs has been made before it is timed."""
+    """The stages of a load, in turn with a load and what does the same by hand; medians."""
     policy = files.policy_of(size)
     path, config = folder / size, policy[1]
     pc.save(path, policy, self_test=False)
+    count = len(jax.tree.leaves(policy))
     del policy
-    data, blocks = storage.read_file(path, document.check_start)
-    content = data[: checksum.content_size(len(data))]
-    read = document.read(data, blocks)
-    rows = {row.path: row for row in read.leaves}
-    ordered = [rows[name] for name in configs.specs_of(config)[0]]
-    views = [row.array() for row in ordered]
-    small = blocks is None
 
     def by_hand() -> Any:
         data: Any = np.fromfile(path, np.uint8)
         return hashlib.sha256(data).digest()
 
-    def config_and_params() -> None:
-        configs.decode(read, config)
-        configs.specs_of(config, len(rows))
-
-    reading = "read" if small else "read and hash, on all cores"
+    each: list[dict[str, tuple[float, float]]] = []
     calls: dict[str, Callable[[], Any]] = {
         "all of it": lambda: pc.load(path, config)[0],
         "by hand: np.fromfile and one SHA-256": by_hand,
-        reading: lambda: storage.read_file(path, document.check_start),
-        **({"hash": lambda: checksum.digests([content])} if small else {}),
-        "the rest of the document": lambda: document.READERS[1](content),
-        "the config, and its params": config_and_params,
-        "views of the leaves": lambda: [row.array() for row in ordered],
-        "jax.device_put": lambda: jax.device_put(views, may_alias=True),
-        "arrays, with views and device_put": lambda: arrays.arrays_of(ordered),
+        "stage by stage": lambda: each.append(stages(path, config)),
     }
-    task = f"load {size}, {len(ordered)} leaves"
-    return [(task, part, *times) for part, times in timed(calls, rounds).items()]
+    found = timed(calls, rounds)
+    found |= {
+        stage: (statistics.median(x[stage][0] for x in each), statistics.median(x[stage][1] for x in each))
+        for stage in each[0]
+    }
+    return [(f"load {size}, {count} leaves", part, *times) for part, times in found.items()]
 
 
 def of_a_save(size: str, rounds: int, folder: Path) -> list[Row]:

@@ -447,6 +447,31 @@ def test_kl_of_bits_where_one_of_the_two_masks() -> None:
     np.testing.assert_array_equal(wider[1][0][~mask], 0)
 
 
+@pytest.mark.parametrize("name", ["categorical", "categorical, masked", "multi-categorical"])
+def test_log_prob_and_entropy_together_are_those_alone(name: str) -> None:
+    """Values and gradients, also of actions outside of the space and beside infinite and NaN logits."""
+    p = PAIRS[name][0]
+    n = p.logits.shape[-1]
+    rows = jnp.broadcast_to(p.logits.reshape(-1, n)[0], (5, n)).at[1, 0].set(-jnp.inf)
+    rows = rows.at[2, 1].set(jnp.inf).at[3].set(-jnp.inf).at[4, 0].set(jnp.nan)
+    mask = None if p.mask is None else jnp.ones(n, bool).at[1].set(False)
+
+    def both(together: bool, logits: Any, action: Any) -> Any:
+        d = p._replace(logits=logits, mask=mask)
+        log_prob, entropy = d.log_prob_and_entropy(action) if together else (d.log_prob(action), d.entropy())
+        return 2.0 * log_prob + 0.3 * entropy, (log_prob, entropy)
+
+    grad = jax.jit(jax.value_and_grad(both, argnums=1, has_aux=True), static_argnums=0)
+    for shift in (-1, 0, 100):
+        action = p.mode().reshape(-1, *p.space.struct().shape)[0] + shift
+        for logits in rows:
+            (_, values), gradient = grad(True, logits, action)
+            (_, expected), slope = grad(False, logits, action)
+            _close(values[0], expected[0])
+            _close((values[1], gradient), (expected[1], slope), 1e-6)
+            assert bool(jnp.isnan(gradient).any()) == bool(jnp.isnan(logits).any())
+
+
 def test_impossible_actions() -> None:
     logits, mask = jnp.array([0.0, 1.0, 2.0]), jnp.array([True, True, False])
     d = Categorical(logits, mask, pc.Discrete(3, start=5))

@@ -276,6 +276,22 @@ def test_what_is_masked_is_never_drawn_whatever_the_logits(junk, tmp_path):
     assert len({int(i) for i, _ in drawn}) == (1 if junk == math.inf else 3 if math.isnan(junk) else 2)
 
 
+def test_a_draw_that_is_rounded_up_to_the_whole_is_of_the_last_that_is_allowed(tmp_path):
+    class Generator:
+        """Of which the product with the whole is the whole, as for numbers just below 1."""
+
+        standard_normal = None
+
+        def random(self, shape: Any = None) -> Any:
+            return 1.0 if shape is None else np.ones(shape)
+
+    for space, allowed in ((pc.Discrete(3), [True, True, False]), (pc.MultiDiscrete((3, 3)), None)):
+        pc.save(tmp_path / "file", _policy(config(space)), self_test=False)
+        runner, mask = numpy_runner.load(tmp_path / "file"), None if allowed is None else np.array(allowed)
+        _, action = runner.act((), np.ones(3, np.float32), rng=Generator(), action_mask=mask)  # type: ignore[arg-type]
+        assert np.all(action == (2 if mask is None else 1))
+
+
 def test_combinations_that_a_joint_mask_forbids_are_never_chosen(tmp_path):
     policy = _policy(config(pc.MultiDiscrete((2, 3, 2), start=(0, 1, 0)), temperature=2.0))
     pc.save(tmp_path / "file", policy, self_test=False)

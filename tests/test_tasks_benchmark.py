@@ -10,12 +10,13 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+import ppo
 import pytest
 
 from benchmarks.tasks import __main__ as command
 from benchmarks.tasks import page, settings
 from benchmarks.tasks.record import Seed
-from benchmarks.tasks.settings import CONTESTANTS, OURS, PLAIN, PUREJAXRL, REJAX, SB3, TASKS
+from benchmarks.tasks.settings import CONTESTANTS, LERAX, OURS, PLAIN, PUREJAXRL, REJAX, SB3, TASKS
 
 ROOT = Path(__file__).parent.parent
 
@@ -93,20 +94,25 @@ def test_the_page_has_what_the_file_has_and_hides_no_defeat():
     lines += [line(OURS, "Pendulum-v1", seed, -150.0 - seed, 1.0) for seed in range(2)]
     lines += [line(SB3, "Pendulum-v1", seed, -400.0 - seed, 9.0) for seed in range(2)]
     slow = [line(OURS, "CartPole-v1", 0, 300.0, 6.0), line(REJAX, "CartPole-v1", 0, 150.0, 2.0)]
-    assert "CartPole-v1: rejax, 3.0 (reached in 4.0 s)." in page.page(slow, "tasks.png")
+    assert "- CartPole-v1: rejax, 3.0 (reached in 4.0 s)\n" in page.page(slow, "tasks.png")
     lines += [line(PLAIN, "Pendulum-v1", 0, None)]
     text = page.page(lines, "tasks.png")
     assert "| CartPole-v1 | 204,800 | 302 (1; 3) |  | **402** (1; 3) |  |" in text
     assert "| **-150** (0; 2) | nan (nan; 1, of 1 no episode ended) |  | -400 (0; 2) |" in text
-    assert "Below by more than that: CartPole-v1: rejax, by 61.2 standard errors." in text
+    assert "Below by more than that:\n\n- CartPole-v1: rejax, by 61.2 standard errors\n\nProc" in text
     assert "in 1 of 2 cases" in text
-    assert "return): CartPole-v1: rejax, 2.0 (not reached)." in text
+    assert "return:\n\n- CartPole-v1: rejax, 2.0 (not reached)\n\n" in text
     assert "| CartPole-v1 | 4.0 + 5 |  | 2.0 + 5 |  |" in text
     assert "- rejax, RepeatPrevious: its PPO has no memory." in text
     assert "- rejax, Acrobot-v1, Catch-bsuite" in text  # not run
     assert "- policy_core, CartPole-v1: only 3 of 10 seeds were run." in text
     assert "- Lerax, CartPole-v1" in text
-    assert "configs/gymnax/cartpole.yaml" in text
+    assert "| rejax | CartPole-v1 | configs/gymnax/cartpole.yaml | 5 |" in text
+    assert "its car | 4 |" not in text
+    afar = {**line(REJAX, "CartPole-v1", 0, 150.0, 2.0), "machine": "another"}
+    moved = page.page([line(OURS, "CartPole-v1", 0, 300.0, 6.0), afar], "tasks.png")
+    assert "| CartPole-v1 | 6.0 + 5 | 2.0 + 5 (elsewhere) |" in moved
+    assert "the other's final return:\n\n- nowhere\n" in moved
     for name in ("policy_core, rejax", "a processor; python 3.12, jax 0.11"):
         assert name in text
 
@@ -151,6 +157,10 @@ def test_only_what_is_missing_is_planned(tmp_path):
             seeds = [seed for job in everything if job[:2] == (contestant, task) for seed in job.seeds]
             left_out = isinstance(setting, settings.LeftOut)
             assert seeds == [] if left_out else seeds == list(range(setting.seeds or TASKS[task].seeds))
+    for contestant in (OURS, PLAIN):
+        setting = settings.of(contestant, "Pendulum-v1")
+        assert isinstance(setting, settings.Setting)
+        assert settings.epochs(contestant, setting) == ppo.Hyperparameters(**setting.fields).num_epochs
     with pytest.raises(KeyError, match="got 'x' on 'CartPole-v1'"):
         settings.of("x", "CartPole-v1")
 
@@ -181,3 +191,42 @@ def test_repeat_previous_is_worth_1_to_who_remembers_and_less_to_others():
         assert float(total.mean()) == pytest.approx(expected, abs=within)
         assert bool(done[:, -1].all())
         assert not bool(done[:, :-1].any())
+
+
+@pytest.mark.skipif(os.name == "nt", reason="the stand-in is a script with a first line that names Python")
+def test_a_run_keeps_what_is_done_and_names_what_failed_or_was_ended(tmp_path, capsys):
+    script, path = tmp_path / "python", tmp_path / "runs.jsonl"
+    script.write_text(
+        f"#!{sys.executable}\nimport json, os, sys, time\n"
+        "task, first = sys.argv[sys.argv.index('--task') + 1], int(sys.argv[sys.argv.index('--seeds') + 1])\n"
+        f"line = {line(LERAX, 'CartPole-v1', 0, 20.0)!r}\n"
+        "print('not a line of JSON')\n"
+        "print(json.dumps({**line, 'task': task, 'seed': first}), flush=True)\n"
+        "if task == 'Acrobot-v1': sys.exit('the reason')\n"
+        "if task == 'Pendulum-v1': time.sleep(60)\n"
+    )
+    script.chmod(0o755)
+    options: Any = type(
+        "Options",
+        (),
+        {
+            "contestant": [LERAX], "task": ["CartPole-v1", "Acrobot-v1", "Pendulum-v1"], "seeds": 2, "steps": None,
+            "cores": 1, "budget": 1e9, "stop": 8.0, "purejaxrl": None, "lerax": script,
+        },
+    )  # fmt: skip
+    runner = command.Runner(path, options)
+    runner.run()
+    assert {(record["task"], record["seed"]) for record in command.lines(path)} == {
+        ("CartPole-v1", 0), ("Acrobot-v1", 0), ("Pendulum-v1", 0),
+    }  # fmt: skip
+    assert runner.failed == ["Lerax on Acrobot-v1: the reason"]
+    assert runner.unfinished == [(LERAX, "Pendulum-v1", (1,))]
+    assert "the reason" in capsys.readouterr().err
+    again = command.Runner(path, options)
+    assert [job.seeds for job in again.jobs] == [(1,)] * 3
+    options.budget = -1.0
+    again.run()
+    assert len(again.unfinished) == 3
+    options.cores = 10_000
+    with pytest.raises(SystemExit, match="--cores: got 10000, expected at most"):
+        command.Runner(path, options).run()

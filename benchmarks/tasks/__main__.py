@@ -126,32 +126,30 @@ class Runner:
             stderr=subprocess.PIPE,
             text=True,
         )
-        left = max(0.0, self.options.stop - (time.monotonic() - self.start))
-        ended = threading.Event()
+        done, errors, ended = 0, [""], threading.Event()
 
         def stop() -> None:
             ended.set()
             process.kill()
 
+        left = max(0.0, self.options.stop - (time.monotonic() - self.start))
         timer = threading.Timer(min(left, threading.TIMEOUT_MAX), stop)
         timer.start()
-        errors: list[str] = []
-        assert process.stdout is not None
-        assert process.stderr is not None
-        reader = threading.Thread(target=lambda stream: errors.extend(stream), args=(process.stderr,))
-        reader.start()
-        done = 0
-        for line in process.stdout:
-            if line.startswith("{"):
-                done += 1
-                self.add(json.loads(line))
-        reader.join()
-        code = process.wait()
+        with process:
+            assert process.stdout is not None
+            assert process.stderr is not None
+            reader = threading.Thread(target=errors.extend, args=(process.stderr,))
+            reader.start()
+            for line in process.stdout:
+                if line.startswith("{"):
+                    done += 1
+                    self.add(json.loads(line))
+            reader.join()
         timer.cancel()
         with self.lock:
             if ended.is_set():
                 self.unfinished.append(job._replace(seeds=job.seeds[done:]))
-            elif code:
+            elif process.returncode:
                 self.failed.append(f"{job.contestant} on {job.task}: {''.join(errors[-4:]).strip()}")
                 print(f"failed: {self.failed[-1]}", file=sys.stderr, flush=True)
 

@@ -137,7 +137,9 @@ def seconds_table(cells: Cells) -> str:
                 texts.append("")
             else:
                 compiled = f" + {np.median(cell.compiled):.0f}" if cell.compiled.any() else ""
-                texts.append(f"{np.mean(cell.seconds):.1f}{compiled}")
+                ours = cells.get((task, OURS), cell)
+                mark = "" if cell.machines == ours.machines else " (elsewhere)"
+                texts.append(f"{np.mean(cell.seconds):.1f}{compiled}{mark}")
         rows.append([task, *texts])
     return markdown(("task", *contestants), rows, "<" + ">" * len(contestants))
 
@@ -165,14 +167,23 @@ def comparisons(cells: Cells) -> str:
                 times.append(f"{task}: {who}, {ratio:.1f} ({ours.reaches(cell.mean)})")
     return f"""\
 {OURS} is above another by more than a standard error of the difference in {above} of {pairs} cases.
-Below by more than that: {"; ".join(returns) or "never"}.
-Processor time of ours in that of another, where it is above 1, and machine and number of steps are the same
-(and when the mean of ours reaches the other's final return): {"; ".join(times) or "nowhere"}."""
+Below by more than that:
+
+{bullets(returns)}
+
+Processor time of ours in that of another, where it is above 1, and machine and number of steps are the same;
+in brackets, when the mean of ours reaches the other's final return:
+
+{bullets(times)}"""
+
+
+def bullets(items: list[str]) -> str:
+    return "\n".join(f"- {item}" for item in items) or "- nowhere"
 
 
 def left_out(cells: Cells, missing: dict[str, str]) -> str:
     """What is not in the tables, and why."""
-    items = [f"- {who}: {why}." for who, why in missing.items()]
+    items = [f"{who}: {why}." for who, why in missing.items()]
     for who in CONTESTANTS:
         if who in missing:
             continue
@@ -187,21 +198,21 @@ def left_out(cells: Cells, missing: dict[str, str]) -> str:
                 continue
             reason = setting.reason if isinstance(setting, settings.LeftOut) else "not run"
             reasons.setdefault(reason, []).append(task)
-        items += [f"- {who}, {', '.join(tasks)}: {reason}." for reason, tasks in reasons.items()]
-    return "\n".join(items)
+        items += [f"{who}, {', '.join(tasks)}: {reason}." for reason, tasks in reasons.items()]
+    return bullets(items)
 
 
 def sources_table(cells: Cells) -> str:
-    """Where the hyper-parameters of each contestant stand."""
+    """Where the hyper-parameters of each contestant stand, and how often an update uses a step."""
     rows = []
     for who in present(cells)[1]:
-        groups: dict[str, list[str]] = {}
+        groups: dict[tuple[str, int], list[str]] = {}
         for task in TASKS:
             setting = settings.of(who, task)
             if (task, who) in cells and isinstance(setting, settings.Setting):
-                groups.setdefault(setting.source, []).append(task)
-        rows += [[who, ", ".join(tasks), source] for source, tasks in groups.items()]
-    return markdown(("", "tasks", "hyper-parameters"), rows)
+                groups.setdefault((setting.source, settings.epochs(who, setting)), []).append(task)
+        rows += [[who, ", ".join(tasks), source, str(n)] for (source, n), tasks in groups.items()]
+    return markdown(("", "tasks", "hyper-parameters", "epochs"), rows, "<<<>")
 
 
 def where(lines: list[dict[str, Any]]) -> str:
@@ -230,7 +241,7 @@ Tasks that no one tuned here, and PPO of other libraries at the hyper-parameters
 all make the same number of steps in an environment, up to a whole rollout. Ours is
 [`examples/ppo.py`](../examples/ppo.py) with one rule for all tasks: where this page, or that on memory, had
 hyper-parameters for such a task, these; elsewhere the defaults of `Hyperparameters` and `ActorCriticConfig`.
-The column "{PLAIN}" has the defaults on the former, too: nothing normalized, images flattened, no memory.
+The column "{PLAIN}" has the defaults on the former, too: no statistics, flat images, no memory.
 
 A figure is the mean return of the training episodes that ended in the last tenth of training, over
 seeds (its standard error; the number of seeds), and the best of a row is **bold**. Every contestant samples
@@ -245,13 +256,15 @@ of the card of four steps before.
 ![Learning curves of each contestant; means over seeds with their standard errors]({picture})
 
 Seconds of a processor for a seed, after compilation, plus those of compilation. Each process has one core,
-and trains one seed at a time:
+and trains one seed at a time; "elsewhere" is on another machine than ours, and not to be compared:
 
 {seconds_table(cells)}
 
 Not in the tables:
 
 {left_out(cells, missing)}
+
+Hyper-parameters, and how often an update goes through its rollout, which is most of the processor time:
 
 {sources_table(cells)}
 

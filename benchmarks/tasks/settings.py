@@ -150,10 +150,22 @@ ZOO: dict[str, Setting | LeftOut] = {
 ZOO["MountainCarContinuous-v0"] = Setting(
     CAR_ZOO, "hyperparams/ppo.yml of the zoo, with its number of steps", steps=20_000, seeds=5
 )
+DEFAULT_EPOCHS = {OURS: 10, PLAIN: 10, REJAX: 8, PUREJAXRL: 4, SB3: 10, SBX: 10, LERAX: 10}
 NOT_IN_ZOO = LeftOut("the zoo has no hyper-parameters for it")
 NO_MEMORY = LeftOut("its PPO has no memory")
 IMAGES_REJAX = Setting(MINATAR_REJAX, "benchmark/breakout_1m.yaml")
 CLASSIC = ("CartPole-v1", "Acrobot-v1", "Pendulum-v1", "MountainCarContinuous-v0")
+
+
+def epochs(contestant: str, setting: Setting) -> int:
+    """How often an update goes through its rollout: as the setting says, else by the library's default."""
+    fields = setting.fields
+    return int(
+        next(
+            (fields[n] for n in ("num_epochs", "UPDATE_EPOCHS", "n_epochs") if n in fields),
+            DEFAULT_EPOCHS[contestant],
+        )
+    )
 
 
 def of(contestant: str, task: str) -> Setting | LeftOut:

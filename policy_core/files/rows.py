@@ -37,10 +37,11 @@ KEYS = {"key:threefry2x32": 2, "key:rbg": 4, "key:unsafe_rbg": 4}
 
 _ROW = array_header(5)
 
-# By place in a file: what stood there before the chunks of a row, and what it says. Files of one config have
+# By place in a file: what stood there before the content of a row, and what it says. Files of one config have
 # the same bytes there, which need not be taken apart again.
-_HEADS: dict[int, tuple[bytes, tuple[str, str, tuple[int, ...], int, int]]] = {}
+_HEADS: dict[int, tuple[bytes, tuple[str, str, tuple[int, ...], int]]] = {}
 _MOST_HEADS, _LONGEST_HEAD = 1024, 256
+_UNKNOWN: tuple[bytes, tuple[str, str, tuple[int, ...], int]] = (b"", ("", "", (), 0))
 
 
 class Row(NamedTuple):
@@ -153,33 +154,23 @@ def read_rows(reader: Reader, what: str) -> tuple[Row, ...]:
 
 def _read_row(reader: Reader, what: str) -> Row:
     start = reader.position
-    head, said = _HEADS.get(start, (b"", None))
-    if said is not None and reader.data[start : start + len(head)] == head:
-        reader.position += len(head)
-    else:
-        said = _read_head(reader, what)
-        if reader.position - start <= _LONGEST_HEAD and isinstance(reader.data, memoryview):
-            if len(_HEADS) >= _MOST_HEADS:
-                _HEADS.clear()
-            _HEADS[start] = bytes(reader.data[start : reader.position]), said
-    path, dtype, shape, left, count = said
-    where = f"{what}: the leaf {path!r}"
-    chunks: list[Any] = []
-    for i in range(count):
-        chunk = reader.binary(LARGEST_CHUNK, where)
-        if len(chunk) != min(left, LARGEST_CHUNK):
-            raise FileError(f"{where} has {len(chunk)} bytes in a chunk, not those of its shape {shape}")
-        if i == 0 and (reader.position - len(chunk)) % ALIGNMENT:
-            raise FileError(f"{where} is not aligned to {ALIGNMENT} bytes")
-        left -= len(chunk)
-        if dtype == "bool" and isinstance(chunk, memoryview):  # else it is not read before it is asked for
-            _check_bools(chunk, where)
-        chunks.append(chunk)
-    return Row(path, dtype, shape, tuple(chunks))
+    head, (path, dtype, shape, size) = _HEADS.get(start, _UNKNOWN)
+    end = start + len(head) + size
+    if head and end <= reader.size and reader.data[start : end - size] == head:
+        reader.position, content = end, reader.data[end - size : end]
+        if dtype == "bool":
+            _check_bools(content, f"{what}: the leaf {path!r}")
+        return Row(path, dtype, shape, (content,))
+    row = _read_new_row(reader, what)
+    before = reader.data[start : reader.position - row.nbytes]
+    if len(row.chunks) == 1 and len(before) <= _LONGEST_HEAD and isinstance(before, memoryview):
+        if len(_HEADS) >= _MOST_HEADS:
+            _HEADS.clear()
+        _HEADS[start] = bytes(before), (*row[:3], row.nbytes)
+    return row
 
 
-def _read_head(reader: Reader, what: str) -> tuple[str, str, tuple[int, ...], int, int]:
-    """Of a row, what is before its chunks: path, dtype, shape, bytes of the content, number of chunks."""
+def _read_new_row(reader: Reader, what: str) -> Row:
     if reader.array(5, what) != 5:
         raise FileError(f"{what}: expected rows of [path, dtype, shape, padding, chunks]")
     path = reader.text(LONGEST_PATH, what)
@@ -197,7 +188,18 @@ def _read_head(reader: Reader, what: str) -> tuple[str, str, tuple[int, ...], in
     count = reader.array(MOST_ROWS, where)
     if count != -(-left // LARGEST_CHUNK) or (left == 0 and len(padding)):
         raise FileError(f"{where} has {count} chunks, not those of its shape {shape}")
-    return path, dtype, shape, left, count
+    chunks: list[Any] = []
+    for i in range(count):
+        chunk = reader.binary(LARGEST_CHUNK, where)
+        if len(chunk) != min(left, LARGEST_CHUNK):
+            raise FileError(f"{where} has {len(chunk)} bytes in a chunk, not those of its shape {shape}")
+        if i == 0 and (reader.position - len(chunk)) % ALIGNMENT:
+            raise FileError(f"{where} is not aligned to {ALIGNMENT} bytes")
+        left -= len(chunk)
+        if dtype == "bool" and isinstance(chunk, memoryview):  # else it is not read before it is asked for
+            _check_bools(chunk, where)
+        chunks.append(chunk)
+    return Row(path, dtype, shape, tuple(chunks))
 
 
 def _check_bools(content: memoryview, where: str) -> None:
