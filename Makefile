@@ -26,7 +26,7 @@ PACKAGE := $(if $(findstring :,$(ENV)),$(firstword $(subst :, ,$(ENV))))
 demo: $(VENV)/has-demo $(PACKAGE:%=$(VENV)/has-%)  ## Train five CartPole policies, save them, evaluate the file in a fresh process
 	$(RUN)python examples/demo.py $(if $(ENV),--env $(ENV))
 
-# Left to `test-more`: other people's environments, trainers and runtimes, every config on eight devices,
+# Left to `test-more`: other people's environments, trainers and runtimes, eight devices,
 # several processes, what takes long to compile, and what runs in node, in Chromium and by a C compiler.
 MORE := bare_install brax c_source campaigns demo_page dependent_actions devices env_actions \
 	environment_training exports finetune grid_worlds gsde gymnasium gymnasium_training gymnax hosts \
