@@ -298,6 +298,12 @@ def test_the_page_marks_what_is_sure_and_chooses_by_equal_time(tmp_path):
     assert "**The defaults stay as they are.**" in text
     assert "above orthogonal kernels in 1 of 1 settings, for sure in 1" in " ".join(text.split())
     assert "14 on quiet, jax 1.0; 4 on two shared cores, jax 0.10.2; 4 on fast, jax 1.0." in text
+    assert "- the defaults, silu: PureJaxRL, CartPole; rejax, CartPole; Lerax, CartPole;" in prose.missing(
+        cells
+    )
+    assert f"- {settings.WIDER}: PureJaxRL, CartPole; rejax, Acrobot;" in prose.missing(
+        cells
+    )  # others are there
     without = {key: cell for key, cell in cells.items() if key != (CARTPOLE, settings.RELU)}
     assert page.better(without) == [settings.RELU]
     assert f"**{settings.RELU}** is above the defaults" in prose.choice(without)

@@ -91,7 +91,8 @@ def choice(cells: Cells) -> str:
     if not found:
         return wrapped(
             "**The defaults stay as they are.** No network is above them in a setting for sure and below in "
-            "none, at equal time where the time is known. In which settings each is above or below, and by how much:"
+            "none, at equal time where the time is known. In which settings each is above or below, "
+            "and by how much:"
         )
     be = "is" if len(found) == 1 else "are"
     return wrapped(
