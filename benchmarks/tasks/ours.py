@@ -21,7 +21,7 @@ sys.path.append(str(Path(__file__).parent.parent.parent / "examples"))
 import ppo
 from experiments import scaled
 
-RELU = {"activation": "relu", "kernel_init": "orthogonal", "gain": math.sqrt(2)}
+RELU: dict[str, Any] = {"activation": "relu", "kernel_init": "orthogonal", "gain": math.sqrt(2)}
 WIDE, TOWER = pc.MLP((128,), **RELU), pc.MLP((64,), **RELU)
 CONFIGS: dict[str, dict[str, Any]] = {
     "": {},
