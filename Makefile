@@ -90,6 +90,7 @@ bench: $(VENV)/has-bench  ## Measure latency, compile time and speed against pee
 	$(RUN)python benchmarks/files.py
 	$(RUN)python benchmarks/parts.py
 	$(RUN)python benchmarks/population.py
+	$(RUN)python -m benchmarks.training
 	$(RUN)python benchmarks/deploy.py
 
 build: $(VENV)/bin/python  ## Build the wheel and the source distribution into dist/
