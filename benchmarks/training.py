@@ -112,7 +112,7 @@ def of_purejaxrl(folder: Path) -> Callable[[str, Size], Whole]:
 def of_advantages(size: Size) -> Whole:
     """The advantages of our rollouts, each of them new."""
     shape = size.num_steps, size.num_envs
-    nothing = dict.fromkeys(ppo.Transition._fields)
+    nothing: dict[str, Any] = dict.fromkeys(ppo.Transition._fields)
 
     def one(value: jax.Array, _: None) -> Any:
         fields = {**nothing, "value": value, "reward": value + 1, "sign": value, "done": value > 0}

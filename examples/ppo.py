@@ -95,7 +95,8 @@ def shuffles(key: jax.Array, count: int, size: int) -> jax.Array:
     """
     bits = (size - 1).bit_length()
     draws = jax.random.bits(key, (count, size), jnp.uint32)
-    return jnp.sort(draws >> bits << bits | jnp.arange(size, dtype=jnp.uint32)) % 2**bits
+    order = jnp.sort(draws >> bits << bits | jnp.arange(size, dtype=jnp.uint32)) % 2**bits
+    return jnp.asarray(order)
 
 
 def make_train(
@@ -146,7 +147,7 @@ def make_train(
         )
 
         def beyond() -> jax.Array:
-            values = jax.vmap(lambda state, x: pc.value(runner.policy, state, x)[1])
+            values: Any = jax.vmap(lambda state, x: pc.value(runner.policy, state, x)[1])
             return jnp.where(step.truncated, values(policy_state, step.final_observation), 0.0)
 
         # A time limit is not the end of the world: what would have come counts. Few steps have any.
