@@ -6,7 +6,8 @@ PIP := $(RUN)python -m pip install --quiet --disable-pip-version-check -c constr
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-more newest run-newest test-environments check pyright mypy ruff docs bench build clean
+.PHONY: help demo test test-more newest run-newest test-environments check pyright mypy ruff docs bench \
+	bench-quick bench-deploy lerax build clean
 # Tests start many processes, each of which would compile our modules again where nothing is written down.
 unexport PYTHONDONTWRITEBYTECODE
 
@@ -28,8 +29,8 @@ demo: $(VENV)/has-demo $(PACKAGE:%=$(VENV)/has-%)  ## Train five CartPole polici
 
 # Left to `test-more`: other people's environments, trainers and runtimes, eight devices,
 # several processes, what takes long to compile, and what runs in node, in Chromium and by a C compiler.
-MORE := bare_install brax c_source campaigns demo_page dependent_actions devices env_actions \
-	environment_training exports finetune grid_worlds gsde gymnasium gymnasium_training gymnax hosts \
+MORE := bare_install benchmark_scripts brax c_source campaigns demo_page dependent_actions devices \
+	env_actions environment_training exports finetune grid_worlds gsde gymnasium gymnasium_training gymnax hosts \
 	imports_brax imports_flax imports_robots imports_sb3 iree javascript jaxmarl jumanji kernels multi_agent onnx \
 	orbax part_heads pettingzoo pgx popart population_example scaling stablehlo trainer_brax trainer_lerax \
 	trainer_purejaxrl trainer_rejax
@@ -64,9 +65,11 @@ test-environments: $(VENV)/has-test-more $(OTHERS:%=$(VENV)/has-%)  ## Run the t
 	$(RUN)python -m pytest -n $(WORKERS) tests/test_brax.py tests/test_grid_worlds.py tests/test_environment_training.py \
 		tests/test_jumanji.py tests/test_pgx.py tests/test_jaxmarl.py tests/test_pettingzoo.py
 
-# Side by side, the longest first, once all that they need is installed.
+# Side by side, the longest first, once all that they need is installed. `make check BENCH=1` compares some speeds
+# with recorded ones, too.
 check: $(VENV)/has-check $(VENV)/has-docs  ## Lint, format and type-check; build the site
 	@$(MAKE) --no-print-directory --jobs=$(WORKERS) pyright mypy docs ruff
+	@$(if $(BENCH),$(MAKE) --no-print-directory bench-quick)
 
 pyright mypy: $(VENV)/has-check
 	$(RUN)$@
@@ -79,22 +82,26 @@ ruff: $(VENV)/has-check
 docs: $(VENV)/has-docs  ## Build the site into build/site; a broken link is an error
 	NO_MKDOCS_2_WARNING=1 $(RUN)mkdocs build --strict
 
-bench: $(VENV)/has-bench  ## Measure latency, compile time and speed against peers
-	$(RUN)python benchmarks/latency.py
-	$(RUN)python benchmarks/floor.py
-	$(RUN)python benchmarks/categorical.py
-	$(RUN)python benchmarks/squashed_entropy.py
-	$(RUN)python benchmarks/memory.py
-	$(RUN)python benchmarks/encoders.py
-	$(RUN)python benchmarks/numpy_runner.py
-	$(RUN)python benchmarks/files.py
-	$(RUN)python benchmarks/parts.py
-	$(RUN)python benchmarks/population.py
+bench: $(VENV)/has-bench lerax  ## Measure speed against peers and write docs/benchmarks.md, in 15 minutes on two cores
+	$(RUN)python -m benchmarks
+
+bench-quick: $(VENV)/has-bench  ## Compare some ratios with benchmarks/recorded.json, in two minutes; fails where one is worse
+	$(RUN)python -m benchmarks --quick
+
+bench-deploy: $(VENV)/has-bench  ## Measure policies in other runtimes, the table of docs/deploy.md
 	$(RUN)python benchmarks/deploy.py
+
+# A peer that needs a newer Python, and packages that the others hold back. Without it the page says so.
+lerax: .venv-lerax/bin/has-lerax
+.venv-lerax/bin/has-lerax:
+	@for python in python3.13 $(wildcard $(HOME)/.pyenv/versions/3.13.*/bin/python); do \
+	    if $$python -c '' 2>/dev/null && $$python -m venv .venv-lerax && .venv-lerax/bin/python -m pip install \
+	        --quiet --disable-pip-version-check lerax chex msgpack typing-extensions; then touch $@; exit 0; fi; \
+	done; rm -rf .venv-lerax; echo "make lerax: no Python 3.13 was found that its release installs on"
 
 build: $(VENV)/bin/python  ## Build the wheel and the source distribution into dist/
 	$(PIP) build
 	$(RUN)python -m build --outdir dist .
 
 clean:  ## Remove what the other targets made
-	rm -rf $(VENV) .venv-newest build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis
+	rm -rf $(VENV) .venv-newest .venv-lerax build dist .mypy_cache .pytest_cache .ruff_cache .hypothesis

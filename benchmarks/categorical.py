@@ -1,26 +1,23 @@
 """Sampling a categorical: one uniform number against a Gumbel number for each class.
 
-Run by `make bench`. Rows have keys of their own under `vmap`, as in a rollout. All contestants
-take turns in every round; a ratio below 1 says that ours is faster.
+Run by `make bench`. Rows have keys of their own under `vmap`, as in a rollout. The log-probabilities of what
+is drawn are compared first; the draws are of the same law, not the same.
 """
 
 import importlib
-import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 import policy_core as pc
-from benchmarks.table import lines
+from benchmarks.timing import Measured, in_turn, measured, same, show
 from policy_core.distributions import Categorical
 
 distrax: Any = importlib.import_module("distrax")  # untyped, and of the `bench` extra only
 
 CLASSES, BATCHES = (2, 18, 256, 1024), (1, 64, 4096)
-SECONDS, ROUNDS = 1.5, 15  # for each line of the table; at least so many rounds
 
 
 def ours(logits: jax.Array) -> Categorical:
@@ -42,44 +39,38 @@ CONTESTANTS: dict[str, Callable[[jax.Array, jax.Array], Any]] = {
 }
 
 
-def microseconds(logits: jax.Array, keys: jax.Array) -> dict[str, np.ndarray]:
-    """The time of each call of each contestant."""
-    calls = {name: jax.jit(jax.vmap(f)).lower(logits, keys).compile() for name, f in CONTESTANTS.items()}
-    names = list(calls)
-    times: dict[str, list[float]] = {name: [] for name in names}
-    start, rounds = time.perf_counter(), 0
-    while rounds < ROUNDS or (time.perf_counter() - start < SECONDS and rounds < 5000):
-        for name in names[rounds % len(names) :] + names[: rounds % len(names)]:
-            begin = time.perf_counter()
-            jax.block_until_ready(calls[name](logits, keys))
-            times[name].append((time.perf_counter() - begin) * 1e6)
-        rounds += 1
-    return {name: np.array(values) for name, values in times.items()}
+def check(logits: jax.Array, keys: jax.Array) -> None:
+    """Raise AssertionError unless all score what they draw as log-softmax does."""
+    for name, function in CONTESTANTS.items():
+        if name.startswith("both"):
+            index, log_prob = jax.vmap(function)(logits, keys)
+            expected = jnp.take_along_axis(jax.nn.log_softmax(logits), index[:, None], -1)[:, 0]
+            same(log_prob, expected)
 
 
-def ratio(times: dict[str, np.ndarray], what: str, other: str) -> str:
-    """Ours to theirs: of the medians, and of the minima."""
-    a, b = times[f"{what}, ours"], times[f"{what}, {other}"]
-    return f"{np.median(a) / np.median(b):.2f} ({a.min() / b.min():.2f})"
-
-
-def rows() -> Iterator[list[str]]:
-    """Those of the table, in the order of its columns."""
-    for n in CLASSES:
-        for batch in BATCHES:
+def measure(
+    seconds: float = 1.0, *, classes: tuple[int, ...] = CLASSES, batches: tuple[int, ...] = BATCHES
+) -> list[Measured]:
+    """A draw, and a draw with its log-probability, by the number of classes and of rows."""
+    rows = []
+    for n in classes:
+        for batch in batches:
             logits = 2 * jax.random.normal(jax.random.key(0), (batch, n))
-            times = microseconds(logits, jax.random.split(jax.random.key(1), batch))
-            cells = [ratio(times, what, other) for what in ("sample", "both") for other in ("jax", "distrax")]
-            middle = np.median(times["sample, ours"])
-            yield [f"{n}", f"{batch}", f"{middle:.0f}", *cells]
-
-
-def main() -> None:
-    print("ours / theirs, median (min)\n")
-    header = ("n", "batch", "sample, us", "/ jax.random", "/ distrax", "with log_prob / jax", "/ distrax")
-    for line in lines(header, rows()):
-        print(line, flush=True)
+            keys = jax.random.split(jax.random.key(1), batch)
+            check(logits, keys)
+            calls: dict[str, Any] = {}
+            for name, function in CONTESTANTS.items():
+                program: Any = jax.jit(jax.vmap(function)).lower(logits, keys).compile()
+                calls[name] = lambda program=program, x=logits, k=keys: program(x, k)
+            times = in_turn(calls, seconds, batch=0)
+            for what, task in (("sample", "sample"), ("both", "with the log-probability")):
+                samples = {
+                    who: times[f"{what}, {key}"]
+                    for who, key in (("ours", "ours"), ("jax.random", "jax"), ("distrax", "distrax"))
+                }
+                rows += measured(f"n = {n}, {batch} {'row' if batch == 1 else 'rows'}", task, samples, "us")
+    return rows
 
 
 if __name__ == "__main__":
-    main()
+    print(show(measure()))

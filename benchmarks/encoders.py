@@ -16,7 +16,9 @@ import jax.numpy as jnp
 import numpy as np
 
 import policy_core as pc
+from benchmarks import timing
 from benchmarks.table import lines
+from policy_core import trees
 
 linen: Any = importlib.import_module("flax.linen")  # untyped, and of the `bench` extra only
 
@@ -95,6 +97,57 @@ def measured(contestants: dict[str, tuple[Any, Apply]], what: str) -> dict[str, 
             running[name] = min(running[name], time.perf_counter() - start)
     steps = MINIBATCHES if what == "gradient in a scan" else 1
     return {name: (compilation[name], running[name] / steps) for name in contestants}
+
+
+def with_weights_of_flax(params: Any, theirs: Any) -> Any:
+    """Ours with the weights of flax: layers in the order in which images go through them."""
+
+    def position(path: str) -> tuple[Any, ...]:
+        stage, _, rest = path.partition("/")
+        return stage == "linear", stage if stage.startswith("stage") else "", rest.startswith("block"), path
+
+    layers = [(name, layer) for name, layer in theirs["params"].items()]
+    layers.sort(key=lambda item: (item[0].partition("_")[0], int(item[0].partition("_")[2])))
+    ours = trees.by_path(params, "params")
+    names = sorted({path.removeprefix("params/").rpartition("/")[0] for path in ours}, key=position)
+    flat = {name: layer for name, (_, layer) in zip(names, layers, strict=True)}
+
+    def replaced(path: Any, leaf: Any) -> Any:
+        name, _, kind = jax.tree_util.keystr(path, simple=True, separator="/").rpartition("/")
+        return flat[name][kind].reshape(leaf.shape)
+
+    return jax.tree.map_with_path(replaced, params)
+
+
+def measure(
+    seconds: float = 4.0, *, towers: tuple[str, ...] = ("Nature", "IMPALA"), compilations: int = 3
+) -> list[timing.Measured]:
+    """Each tower, whose outputs are compared first: the time to compile it, and to run it."""
+    found: list[timing.Measured] = []
+    x = jnp.asarray(np.random.default_rng(0).integers(0, 256, (BATCH, *SHAPE)), jnp.uint8)
+    for title, encoder, module in (
+        ("Nature", pc.NatureCNN(), Nature()),
+        ("IMPALA", pc.ImpalaCNN(), Impala()),
+    ):
+        if title not in towers:
+            continue
+        (params, apply), (theirs, module_apply) = ours(encoder), of_flax(module)
+        params = with_weights_of_flax(params, theirs)
+        timing.same(jax.jit(apply)(params, x), jax.jit(module_apply)(theirs, x))
+        contestants = {"ours": (params, apply), "flax": (theirs, module_apply)}
+        for what in ("forward", "gradient", "gradient in a scan"):
+            compiling: dict[str, list[float]] = {name: [] for name in contestants}
+            calls: dict[str, Any] = {}
+            for _ in range(compilations):
+                for name, (weights, function) in contestants.items():
+                    jax.clear_caches()
+                    start = time.process_time()
+                    program: Any = lowered(function, what, weights, x).compile()
+                    compiling[name].append(time.process_time() - start)
+                    calls[name] = lambda program=program, weights=weights: program(weights, x)
+            found += timing.measured(title, what, timing.in_turn(calls, seconds, least=3), "ms")
+            found += timing.measured(title, f"compile {what}", compiling, "s", paired=False)
+    return found
 
 
 def rows() -> Iterator[list[str]]:

@@ -24,6 +24,7 @@ import numpy as np
 
 import policy_core as pc
 from benchmarks.table import aligned
+from benchmarks.timing import Clock, Measured, in_turn, measured, same
 
 SIZES = {"50k": 60, "5M": 1540, "250M": 11160}
 
@@ -178,6 +179,44 @@ def compare_members(rounds: int) -> None:
     print(f"\n1,024 members, {nbytes:,} bytes, the least of {rounds} rounds")
     rows = [[name, f"{time * 1e3:.2f}", f"{time / best['load']:.2f}"] for name, time in best.items()]
     print(aligned(("", "ms", "ratio"), rows))
+
+
+def values_of(loaded: Any) -> np.ndarray:
+    """All numbers that were loaded, in order of size: formats have orders of their own."""
+    return np.sort(np.concatenate([np.ravel(np.asarray(x)) for x in jax.tree.leaves(loaded)]))
+
+
+def measure(
+    seconds: float = 3.0,
+    *,
+    sizes: tuple[str, ...] = ("50k", "5M"),
+    ways: tuple[str, ...] = ("save", "load"),
+    peers: tuple[str, ...] | None = None,
+    clock: Clock = time.perf_counter,
+) -> list[Measured]:
+    """To save and to load, against bytes and a hash by hand and, unless `peers` are named, every format here.
+
+    What each loads is compared first. Peers verify nothing when they load, and do not flush when they save.
+    """
+    found = []
+    for size in sizes:
+        policy = policy_of(size)
+        with tempfile.TemporaryDirectory() as folder:
+            pairs = contestants(policy, Path(folder))
+            pairs = {name: pairs[name] for name in pairs if peers is None or name in peers or "core" in name}
+            expected = values_of(policy[0])
+            for save, load in pairs.values():
+                save()
+                same(values_of(load()), expected, rtol=0, atol=0)
+            for i, way in enumerate(("save", "load")):
+                if way not in ways:
+                    continue
+                calls = {name: pair[i] for name, pair in pairs.items()}
+                del calls["policy_core, self-test"]  # the same file, with rows that a load does not run
+                times = in_turn(calls, seconds, clock=clock)
+                times = {"ours" if name == "policy_core" else name: x for name, x in times.items()}
+                found += measured(f"{size} parameters", way, times, "ms")
+    return found
 
 
 MEMORY = """

@@ -3,17 +3,17 @@
 Run by `make bench`. A floor is what a trainer would write for that one space, without checks and without
 masks that it does not need: 64x64 tanh towers, `jax.random.categorical`, a normal with a log-std. Both start
 from the same params, and their log-probs, entropies and gradients are compared before anything is timed.
-Contestants run in turn and the ratio is that of the medians. Compile times are of fresh processes without a
-cache, from the Python function to the executable; `python benchmarks/floor.py ROW TASK` prints those of
-one row, as the median over five processes each.
+Compile times are CPU times of fresh processes without a cache, from the Python function to the executable.
+`python benchmarks/floor.py ROW TASK` measures one row and task.
 """
 
 import argparse
 import math
+import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from functools import partial
 from typing import Any, NamedTuple
 
@@ -22,7 +22,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import policy_core as pc
-from benchmarks.table import aligned
+from benchmarks.timing import Measured, in_turn, measured, same, show
 
 Arrays = dict[str, Any]
 
@@ -197,18 +197,28 @@ def acts(row: Row) -> dict[str, Any]:
 TASKS = ("act, 1", "draw 64", "draw 4096", "gradient 64", "gradient 4096", "population 32 x 16")
 
 
+COMPILED = ("draw 64", "gradient 64")
+
+
+def params_of(row: Row, members: tuple[int, ...] = ()) -> Any:
+    """Small random params, without a program that draws them."""
+    rng = np.random.default_rng(0)
+    structs = jax.eval_shape(lambda: row.config.init(key=jax.random.key(0)))
+    return jax.tree.map(
+        lambda x: jnp.asarray(0.2 * rng.standard_normal((*members, *x.shape)), x.dtype), structs
+    )
+
+
 def contestants(row: Row, task: str) -> tuple[dict[str, Any], tuple[Any, ...]]:
     """The two functions of a task, jitted, and their arguments."""
     kind, _, size = task.partition(" ")
-    policy = pc.init(row.config, key=jax.random.key(0))
+    policy = params_of(row), row.config
     if kind == "act,":
         x, mask, _ = inputs_of(row, ())
         return acts(row), (policy, x, mask)
     if kind == "population":
         count, each = map(int, size.split(" x "))
-        members = jax.vmap(lambda key: pc.init(row.config, key=key))(
-            jax.random.split(jax.random.key(0), count)
-        )
+        members = params_of(row, (count,)), row.config
         x, mask, key = inputs_of(row, (count, each))
         over = {
             name: jax.jit(jax.vmap(jax.vmap(f, (None, 0, 0, 0)), (0, 0, 0, 0)))
@@ -240,55 +250,63 @@ def check(row: Row) -> None:
         floor, ours = (both[name](*arguments) for name in ("floor", "ours"))
         if task.startswith("gradient"):
             floor, ours = floor[0], ours[0]
-        jax.tree.map(
-            lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-3, atol=1e-5),
-            floor,
-            ours,
-        )
+        same(ours, floor)
 
 
-def ratio(both: dict[str, Any], arguments: tuple[Any, ...], seconds: float) -> float:
-    """Time of ours over that of the floor: the ratio of medians of rounds taken in turn."""
-    calls: dict[str, int] = {}
-    for name, f in both.items():
-        jax.block_until_ready(f(*arguments))
-        start = time.perf_counter()
-        for _ in range(3):
-            jax.block_until_ready(f(*arguments))
-        calls[name] = max(1, int(2e-3 / ((time.perf_counter() - start) / 3)))
-    each = min(calls.values())
-    times: dict[str, list[float]] = {name: [] for name in both}
-    end = time.perf_counter() + seconds
-    while time.perf_counter() < end:
-        for name, f in both.items():
-            start = time.perf_counter()
-            for _ in range(each - 1):
-                f(*arguments)
-            jax.block_until_ready(f(*arguments))
-            times[name].append(time.perf_counter() - start)
-    medians = {name: float(np.median(x)) for name, x in times.items()}
-    return medians["ours"] / medians["floor"]
+def run_times(name: str, task: str, seconds: float) -> list[Measured]:
+    """The rows of a task of a row."""
+    both, arguments = contestants(ROWS[name], task)
+    calls = {who: partial(f, *arguments) for who, f in both.items()}
+    return measured(name, task, in_turn(calls, seconds), "us")
 
 
 def compile_seconds(row: Row, task: str, who: str) -> float:
     """CPU seconds from the function to the executable, in this process, with everything imported and warm."""
-    both, arguments = contestants(row, task)
-    shapes = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), arguments)
+    both: dict[str, Any] = {}
+
+    def arguments() -> Any:
+        functions, found = contestants(row, task)
+        both.update(functions)
+        return found
+
+    shapes = jax.eval_shape(arguments)
+    jax.clear_caches()  # of what the shapes needed
     jax.jit(lambda x: jnp.tanh(x) @ x).lower(jnp.ones((3, 3))).compile()  # what the first compilation loads
     start = time.process_time()
-    both[who].lower(*shapes).compile()
+    jax.jit(both[who]).lower(*shapes).compile()
     return time.process_time() - start
 
 
-def compile_ratio(name: str, task: str, processes: int) -> float:
-    """The ratio of medians over fresh processes, in turn."""
+def compile_times(name: str, task: str, processes: int) -> list[Measured]:
+    """The rows of fresh processes, in turn."""
     seconds: dict[str, list[float]] = {"floor": [], "ours": []}
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
     for _ in range(processes):
         for who, found in seconds.items():
             command = [sys.executable, __file__, name, task, "--who", who]
-            out = subprocess.run(command, check=True, capture_output=True, text=True).stdout
+            out = subprocess.run(
+                command, check=True, stdout=subprocess.PIPE, text=True, env=environment
+            ).stdout
             found.append(float(out))
-    return float(np.median(seconds["ours"]) / np.median(seconds["floor"]))
+    return measured(name, f"compile {task}", seconds, "s", paired=False)
+
+
+def measure(
+    seconds: float = 1.5,
+    *,
+    processes: int | None = None,
+    names: Iterable[str] = tuple(ROWS),
+    tasks: Iterable[str] = TASKS,
+) -> list[Measured]:
+    """Every row and task, and the compilation of two of them in `processes` processes each (by default 3)."""
+    rows = []
+    for name in names:
+        check(ROWS[name])
+        for task in tasks:
+            rows += run_times(name, task, seconds)
+        for task in COMPILED if processes != 0 else ():
+            rows += compile_times(name, task, processes or 3)
+    return rows
 
 
 def main() -> None:
@@ -296,21 +314,15 @@ def main() -> None:
     parser.add_argument("row", nargs="?", choices=ROWS)
     parser.add_argument("task", nargs="?", choices=TASKS)
     parser.add_argument("--who", choices=("floor", "ours"), help="print the compile time of one, in s")
-    parser.add_argument("--seconds", type=float, default=1.5, help="of each run-time ratio")
+    parser.add_argument("--seconds", type=float, default=1.5, help="of each task of a row")
     parser.add_argument("--processes", type=int, default=5, help="of each compile time; 0: none")
     options = parser.parse_args()
     if options.who:
         print(compile_seconds(ROWS[options.row], options.task, options.who))
         return
     names = [options.row] if options.row else list(ROWS)
-    compiled = ("draw 64", "gradient 64") if options.processes else ()
-    table = []
-    for name in names:
-        check(ROWS[name])
-        cells = [f"{ratio(*contestants(ROWS[name], task), options.seconds):.2f}" for task in TASKS]
-        cells += [f"{compile_ratio(name, task, options.processes):.2f}" for task in compiled]
-        table.append([name, *cells])
-    print(aligned(("ratio to the floor", *TASKS, *(f"compile {task}" for task in compiled)), table))
+    tasks = [options.task] if options.task else TASKS
+    print(show(measure(options.seconds, processes=options.processes, names=names, tasks=tasks)))
 
 
 if __name__ == "__main__":

@@ -1,12 +1,10 @@
 """Recurrent cells over sequences, forward and gradient, against flax.linen and equinox.
 
-Run by `make bench`. All scan the same inputs, reset where an episode begins, with a batch by
-`vmap`, as a trainer does. All contestants take turns in every round, and the ratios are of minima;
-a ratio below 1 says that ours is faster.
+Run by `make bench`. All have the same weights and scan the same inputs, reset where an episode begins, with a
+batch by `vmap`, as a trainer does; before they are timed their outputs are compared.
 """
 
 import importlib
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -15,13 +13,12 @@ import jax.numpy as jnp
 import numpy as np
 
 import policy_core as pc
-from benchmarks.table import markdown
+from benchmarks.timing import Measured, in_turn, measured, same, show
 
 linen: Any = importlib.import_module("flax.linen")  # untyped, and of the `bench` extra only
 equinox: Any = importlib.import_module("equinox")
 
 SIZE, BATCH, TIMES = 128, 16, (128, 1024)
-SECONDS, LEAST = 12.0, 12  # for each table row, and at least so many rounds
 
 Sequence = Callable[[Any, jax.Array, jax.Array], jax.Array]  # params, inputs, is_first
 
@@ -60,15 +57,43 @@ def of_equinox(cell: Any, zeros: Any) -> tuple[Any, Sequence]:
     return cell, scanned(step, zeros)
 
 
+def kernels_of(theirs: Any, gates: str, biases: str) -> Any:
+    """The params of a cell of flax as ours; `biases` is the letter of the map that has those of all gates."""
+    maps = {
+        name: {"kernel": jnp.concatenate([theirs[letter + gate]["kernel"] for gate in gates], 1)}
+        for name, letter in (("input", "i"), ("recurrent", "h"))
+    }
+    maps["input"]["bias"] = jnp.concatenate([theirs[biases + gate]["bias"] for gate in gates])
+    return maps
+
+
+def with_weights_of(cell: Any, params: Any) -> Any:
+    """A cell of equinox with the weights of ours."""
+
+    def weights(cell: Any) -> list[Any]:
+        found = [cell.weight_ih, cell.weight_hh, cell.bias]
+        return [*found, cell.bias_n] if hasattr(cell, "bias_n") else found
+
+    kernels = [params["input"]["kernel"].T, params["recurrent"]["kernel"].T, params["input"]["bias"]]
+    if hasattr(cell, "bias_n"):
+        kernels.append(params["recurrent"]["bias"])
+    return equinox.tree_at(weights, cell, kernels)
+
+
 def contestants() -> dict[str, tuple[Any, Sequence]]:
     zeros, key = jnp.zeros(SIZE), jax.random.key(0)
+    gru, lstm = of_flax(linen.GRUCell(SIZE)), of_flax(linen.OptimizedLSTMCell(SIZE))
+    of_gru = kernels_of(gru[0]["params"], "rzn", "i")
+    of_gru["recurrent"]["bias"] = gru[0]["params"]["hn"]["bias"]
+    of_lstm = kernels_of(lstm[0]["params"], "ifgo", "h")
+    gru_cell, lstm_cell = (cell(SIZE, SIZE, key=key) for cell in (equinox.nn.GRUCell, equinox.nn.LSTMCell))
     return {
-        "GRU": ours(pc.GRU(SIZE)),
-        "GRU, flax": of_flax(linen.GRUCell(SIZE)),
-        "GRU, equinox": of_equinox(equinox.nn.GRUCell(SIZE, SIZE, key=key), zeros),
-        "LSTM": ours(pc.LSTM(SIZE)),
-        "LSTM, flax": of_flax(linen.OptimizedLSTMCell(SIZE)),
-        "LSTM, equinox": of_equinox(equinox.nn.LSTMCell(SIZE, SIZE, key=key), (zeros, zeros)),
+        "GRU": (of_gru, ours(pc.GRU(SIZE))[1]),
+        "GRU, flax": gru,
+        "GRU, equinox": of_equinox(with_weights_of(gru_cell, of_gru), zeros),
+        "LSTM": (of_lstm, ours(pc.LSTM(SIZE))[1]),
+        "LSTM, flax": lstm,
+        "LSTM, equinox": of_equinox(with_weights_of(lstm_cell, of_lstm), (zeros, zeros)),
         "MinGRU": ours(pc.MinGRU(SIZE)),
         "WindowAttention": ours(pc.WindowAttention(SIZE)),
     }
@@ -86,8 +111,8 @@ def compiled(sequence: Sequence, gradient: bool, *arguments: Any) -> Any:
     return jax.jit(jax.grad(loss) if gradient else batch).lower(*arguments).compile()
 
 
-def milliseconds(length: int, gradient: bool) -> dict[str, float]:
-    """The least time of each contestant."""
+def times_of(length: int, gradient: bool, seconds: float) -> dict[str, np.ndarray]:
+    """The times of each contestant, whose outputs are compared first."""
     rng = np.random.default_rng(0)
     xs = jnp.array(rng.standard_normal((BATCH, length, SIZE)), jnp.float32)
     is_first = jnp.array(rng.random((BATCH, length)) < 0.02)
@@ -95,30 +120,29 @@ def milliseconds(length: int, gradient: bool) -> dict[str, float]:
     for name, (params, sequence) in contestants().items():
         program: Any = compiled(sequence, gradient, params, xs, is_first)
         calls[name] = lambda program=program, params=params: program(params, xs, is_first)
-    least = dict.fromkeys(calls, float("inf"))
-    start, rounds = time.perf_counter(), 0
-    while rounds < LEAST or time.perf_counter() - start < SECONDS:
-        for name, call in calls.items():
-            begin = time.perf_counter()
-            jax.block_until_ready(call())
-            least[name] = min(least[name], (time.perf_counter() - begin) * 1e3)
-        rounds += 1
-    return least
+    if not gradient:
+        for kind, peer in PAIRS:
+            same(calls[kind](), calls[f"{kind}, {peer}"](), atol=1e-4)
+    return in_turn(calls, seconds)
 
 
-def main() -> None:
-    print(f"size {SIZE}, batch {BATCH}; milliseconds, least of at least {LEAST} rounds\n")
-    pairs = [(a, f"{a}, {b}") for a in ("GRU", "LSTM") for b in ("flax", "equinox")]
-    pairs, rows = [*pairs, ("MinGRU", "GRU")], []
-    for length in TIMES:
+PAIRS = [(kind, peer) for kind in ("GRU", "LSTM") for peer in ("flax", "equinox")]
+
+
+def measure(seconds: float = 8.0, *, times: tuple[int, ...] = TIMES) -> list[Measured]:
+    """Each cell against flax and equinox, and the other memories against the GRU."""
+    rows = []
+    for length in times:
         for gradient in (False, True):
-            least = milliseconds(length, gradient)
-            what = f"T = {length}, {'gradient' if gradient else 'forward'}"
-            print(f"{what:22s}" + ", ".join(f"{name} {ms:.2f}" for name, ms in least.items()), flush=True)
-            rows.append([what, *(f"{least[a] / least[b]:.2f}" for a, b in pairs)])
-    header = ("", "GRU / flax", "/ equinox", "LSTM / flax", "/ equinox", "MinGRU / GRU")
-    print(f"\n{markdown(header, rows)}")
+            found = times_of(length, gradient, seconds)
+            task = f"{'gradient' if gradient else 'forward'}, T = {length}"
+            for kind in ("GRU", "LSTM"):
+                samples = {peer: found[f"{kind}, {peer}"] for peer in ("flax", "equinox")}
+                rows += measured(kind, task, {"ours": found[kind], **samples}, "ms")
+            for kind in ("MinGRU", "WindowAttention"):
+                rows += measured(kind, task, {"ours": found[kind], "our GRU": found["GRU"]}, "ms")
+    return rows
 
 
 if __name__ == "__main__":
-    main()
+    print(show(measure()))

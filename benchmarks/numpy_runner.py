@@ -4,7 +4,10 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
+from functools import partial
 from pathlib import Path
+from typing import Any
 
 import jax
 import numpy as np
@@ -12,6 +15,7 @@ from policy_core_adapters import numpy_runner
 
 import policy_core as pc
 from benchmarks.table import aligned
+from benchmarks.timing import Measured, in_turn, measured, same
 
 ADAPTERS = Path(numpy_runner.__file__).parents[2]
 
@@ -24,6 +28,56 @@ def seconds_to_import(module: str) -> float:
         subprocess.run(command, cwd=ADAPTERS, capture_output=True, text=True, check=True) for _ in range(5)
     ]
     return min(float(run.stdout) for run in runs)
+
+
+def by_hand(params: Any, head: str) -> Callable[[Any], Any]:
+    """The mode of two towers of tanh in plain NumPy: argmax, or a clipped mean."""
+    hidden = [params["actor"]["tower"][f"hidden_{i}"] for i in range(2)]
+    layers = [(np.asarray(x["kernel"]), np.asarray(x["bias"])) for x in (*hidden, params["actor"]["head"])]
+
+    def act(x: Any) -> Any:
+        for kernel, bias in layers[:-1]:
+            x = np.tanh(x @ kernel + bias)
+        x = x @ layers[-1][0] + layers[-1][1]
+        return np.argmax(x) if head == "Discrete" else np.minimum(np.maximum(x, -1.0), 1.0)
+
+    return act
+
+
+def measure(seconds: float = 1.0, *, names: tuple[str, ...] | None = None) -> list[Measured]:
+    """A mode, against `pc.act` and, of two heads, plain NumPy; the actions are compared first."""
+    box, rows = pc.Box(low=-1.0, high=1.0, shape=(6,)), []
+    cases: dict[str, dict[str, Any]] = {
+        "Discrete": {"action_space": pc.Discrete(6)},
+        "NormalHead": {},
+        "SquashedNormalHead": {"box_head": pc.SquashedNormalHead()},
+        "BetaHead": {"box_head": pc.BetaHead()},
+        "BinsHead": {"box_head": pc.BinsHead(5)},
+        "GRU": {"memory": pc.GRU(64)},
+        "LSTM": {"memory": pc.LSTM(64)},
+        "MinGRU": {"memory": pc.MinGRU(64)},
+        "WindowAttention": {"memory": pc.WindowAttention(64)},
+    }
+    observation = np.ones(17, np.float32)
+    for name in names or cases:
+        config = pc.ActorCriticConfig(
+            **{"observation_space": pc.Box(shape=(17,)), "action_space": box, **cases[name]}
+        )
+        policy = pc.init(config, key=jax.random.key(0))
+        with tempfile.TemporaryDirectory() as folder:
+            pc.save(folder + "/file", policy, self_test=False)
+            runner = numpy_runner.load(folder + "/file")
+        state, first = runner.reset(), pc.reset(policy)
+        calls: dict[str, Any] = {
+            "ours": lambda runner=runner, state=state: runner.act(state, observation)[1],
+            "pc.act": lambda policy=policy, first=first: pc.act(policy, first, observation)[1],
+        }
+        if name in ("Discrete", "NormalHead"):
+            calls["NumPy by hand"] = partial(by_hand(policy[0], name), observation)
+        for call in list(calls.values())[1:]:
+            same(calls["ours"](), call())
+        rows += measured(name, "mode", in_turn(calls, seconds), "us")
+    return rows
 
 
 def main() -> None:

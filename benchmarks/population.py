@@ -1,8 +1,8 @@
 """Populations against single policies: compilation, time and memory a member, dispatch, convolutions.
 
-Run by `make bench`, each table in a process of its own; `python benchmarks/population.py dispatch` is one.
-Times are those of all processors together (`time.process_time`), which another load on the machine
-changes least. What is compared takes turns in every round, and ratios are of medians over the rounds.
+Run by `make bench`; `python benchmarks/population.py dispatch` prints one table, of more sizes than the
+page of all benchmarks has. Times are those of all processors together (`time.process_time`), which another
+load on the machine changes least.
 
 members: one PPO update of `examples/ppo.py` on CartPole, mapped over members; then for 32 members
 against 32 calls of the update of one policy.
@@ -18,7 +18,8 @@ import os
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +29,7 @@ import numpy as np
 
 import policy_core as pc
 from benchmarks.table import markdown
+from benchmarks.timing import Measured, in_turn, measured, same
 
 sys.path.append(str(Path(__file__).parent.parent / "examples"))
 import ppo
@@ -54,19 +56,24 @@ def medians(contestants: dict[str, Callable[[], Any]], rounds: int = ROUNDS) -> 
 # PPO UPDATES ---------------------------------------------------------------------------------
 
 
-def updates() -> dict[int, tuple[Any, Any, float]]:
+def updates(members: Iterable[int] = MEMBERS) -> dict[int, tuple[Any, Any, float]]:
     """By number of members (0: one policy, not mapped): the compiled update, its argument, and seconds."""
     env = gymnax.make("CartPole-v1")
     config = pc.ActorCriticConfig(observation_space=env.observation_space, action_space=env.action_space)
     init, update = ppo.make_train(config, env, HYPER)
     found = {}
-    for n in (0, *MEMBERS):
+    for n in (0, *members):
         keys = jax.random.split(jax.random.key(0), n) if n else jax.random.key(0)
         runner = jax.jit(jax.vmap(init) if n else init)(keys)
         start = time.process_time()
         compiled = jax.jit(jax.vmap(update) if n else update).lower(runner).compile()
         found[n] = compiled, runner, time.process_time() - start
     return found
+
+
+def numbers(tree: Any) -> list[jax.Array]:
+    """The floats among the leaves."""
+    return [leaf for leaf in jax.tree.leaves(tree) if jnp.issubdtype(leaf.dtype, jnp.floating)]
 
 
 def per_member(found: dict[int, tuple[Any, Any, float]]) -> str:
@@ -107,8 +114,8 @@ def against_single_runs(found: dict[int, tuple[Any, Any, float]], n: int = 32) -
 # DISPATCH ------------------------------------------------------------------------------------
 
 
-def dispatch() -> str:
-    """In a process of its own, which compiles a thousand configs without optimization."""
+def many(sizes: Iterable[int]) -> Iterator[tuple[int, Callable[[Any], Any], Callable[[Any], Any], list[Any]]]:
+    """For each number of configs alive: `pc.act`, a `jax.jit` of a pair, and three of the policies."""
     observation = jnp.ones(3)
 
     @jax.jit
@@ -119,9 +126,7 @@ def dispatch() -> str:
         return pc.act(policy, (), observation)
 
     policies: list[Any] = []
-    rows = []
-    first: list[float] = []
-    for k in CONFIGS:
+    for k in sizes:
         while len(policies) < k:
             config = pc.ActorCriticConfig(
                 observation_space=pc.Box(shape=(3,)), action_space=pc.Discrete(2), actor=pc.MLP((4,)),
@@ -130,13 +135,39 @@ def dispatch() -> str:
             params = policies[0][0] if policies else pc.init(config, key=jax.random.key(0))[0]
             policies.append((params, config))
             jax.block_until_ready((act(policies[-1]), bias(policies[-1])))
-        some = [policies[i] for i in sorted({0, k // 2, k - 1})]
+        yield k, act, bias, [policies[i] for i in sorted({0, k // 2, k - 1})]
+
+
+def dispatch() -> str:
+    """In a process of its own, which compiles a thousand configs without optimization."""
+    rows = []
+    first: list[float] = []
+    for k, act, bias, some in many(CONFIGS):
         calls = [max(microseconds(f, policy) for policy in some) for f in (act, bias)]
         first = first or calls
         rows.append(
             [str(k), *(x for a, b in zip(calls, first, strict=True) for x in (f"{a:.1f}", f"{a / b:.2f}"))]
         )
     return markdown(("configs alive", "pc.act, us", "/ 1", "jit of a pair, us", "/ 1"), rows, ">>>>>")
+
+
+def measure_dispatch(seconds: float = 3.0, *, sizes: tuple[int, ...] = (1, 10, 300)) -> list[Measured]:
+    """A call among live configs against a call of the only one; in a process of its own."""
+    rows: list[Measured] = []
+    alone: dict[str, np.ndarray] = {}
+    for k, act, bias, some in many(sizes):
+        for name, f in (("pc.act", act), ("a jit of a pair", bias)):
+            calls: dict[str, Callable[[], Any]] = {
+                f"policy {i}": partial(f, policy) for i, policy in enumerate(some)
+            }
+            times = in_turn(calls, seconds / len(some), least=20)
+            worst = max(times.values(), key=np.median)
+            if k == 1:
+                alone[name] = worst
+            else:
+                samples = {"ours": worst, "the only config": alone[name]}
+                rows += measured(name, f"{k} configs alive", samples, "us", paired=False)
+    return rows
 
 
 def microseconds(f: Callable[[Any], Any], policy: Any) -> float:
@@ -154,41 +185,46 @@ def microseconds(f: Callable[[Any], Any], policy: Any) -> float:
 # CONVOLUTIONS --------------------------------------------------------------------------------
 
 
+CASES: tuple[tuple[str, Any, tuple[int, ...], int], ...] = (
+    ("MinAtar 10 x 10 x 4", pc.MinAtarCNN(), (10, 10, 4), 128),
+    ("MinAtar 10 x 10 x 4", pc.MinAtarCNN(), (10, 10, 4), 512),
+    ("Nature 84 x 84 x 4", pc.NatureCNN(), (84, 84, 4), 4),
+)
+
+
+def gradients(encoder: Any, shape: tuple[int, ...], images: int, n: int) -> dict[str, Callable[[], Any]]:
+    """The gradient of a CNN for `n` members, two ways, and for one member, two ways."""
+    config = pc.ActorCriticConfig(
+        observation_space=pc.Box(low=0, high=255, shape=shape, dtype="uint8"),
+        action_space=pc.Discrete(4),
+        encoder=encoder,
+    )
+    x = np.random.default_rng(0).integers(0, 256, (n, images, *shape), np.uint8)
+    seen = jnp.asarray(x)
+    population = pc.population.init(config, n, key=jax.random.key(0))
+    alone = jax.tree.map(lambda leaf: leaf[:1], population)
+    single = pc.population.member(population, 0)
+
+    def gradient(policy: Any, seen: jax.Array) -> Any:
+        def loss(policy: Any) -> jax.Array:
+            return jnp.mean(jnp.square(jax.vmap(lambda o: pc.value(policy, (), o)[1])(seen)))
+
+        return jax.grad(loss)(policy)
+
+    mapped, one = jax.jit(jax.vmap(gradient)), jax.jit(gradient)
+    in_turn = jax.jit(lambda policy, seen: jax.lax.map(lambda both: gradient(*both), (policy, seen)))
+    return {
+        "vmap": lambda: mapped(population, seen),
+        "map": lambda: in_turn(population, seen),
+        "one of a population": lambda: mapped(alone, seen[:1]),
+        "single": lambda: one(single, seen[0]),
+    }
+
+
 def convolutions(n: int = 5) -> str:
     rows = []
-    for title, encoder, shape, images in (
-        ("MinAtar 10 x 10 x 4", pc.MinAtarCNN(), (10, 10, 4), 128),
-        ("MinAtar 10 x 10 x 4", pc.MinAtarCNN(), (10, 10, 4), 512),
-        ("Nature 84 x 84 x 4", pc.NatureCNN(), (84, 84, 4), 4),
-    ):
-        config = pc.ActorCriticConfig(
-            observation_space=pc.Box(low=0, high=255, shape=shape, dtype="uint8"),
-            action_space=pc.Discrete(4),
-            encoder=encoder,
-        )
-        x = np.random.default_rng(0).integers(0, 256, (n, images, *shape), np.uint8)
-        seen = jnp.asarray(x)
-        population = pc.population.init(config, n, key=jax.random.key(0))
-        alone = jax.tree.map(lambda leaf: leaf[:1], population)
-        single = pc.population.member(population, 0)
-
-        def gradient(policy: Any, seen: jax.Array) -> Any:
-            def loss(policy: Any) -> jax.Array:
-                return jnp.mean(jnp.square(jax.vmap(lambda o: pc.value(policy, (), o)[1])(seen)))
-
-            return jax.grad(loss)(policy)
-
-        mapped, one = jax.jit(jax.vmap(gradient)), jax.jit(gradient)
-        in_turn = jax.jit(lambda policy, seen: jax.lax.map(lambda both: gradient(*both), (policy, seen)))
-        times = medians(
-            {
-                "vmap": lambda: mapped(population, seen),  # noqa: B023
-                "map": lambda: in_turn(population, seen),  # noqa: B023
-                "one of a population": lambda: mapped(alone, seen[:1]),  # noqa: B023
-                "single": lambda: one(single, seen[0]),  # noqa: B023
-            },
-            3 * ROUNDS,
-        )
+    for title, encoder, shape, images in CASES:
+        times = medians(gradients(encoder, shape, images, n), 3 * ROUNDS)
         rows.append(
             [
                 f"{title}, {images} images",
@@ -215,6 +251,36 @@ def convolutions(n: int = 5) -> str:
 def members() -> str:
     found = updates()
     return f"{per_member(found)}\n\n{against_single_runs(found)}"
+
+
+def measure(
+    seconds: float = 3.0, *, members: tuple[int, ...] = (1, 32), cases: int = len(CASES), n: int = 5
+) -> list[Measured]:
+    """A PPO update for members, its compilation, and gradients of CNNs."""
+    found = updates(members)
+    one, start, compiled = found[0]
+    rows = []
+    for k in members:
+        program, population, compiling = found[k]
+        last = jax.tree.map(lambda leaf: leaf[-1], (population, program(population)))
+        same(numbers(one(last[0])), numbers(last[1]))
+        calls: dict[str, Callable[[], Any]] = {
+            "ours": partial(program, population),
+            f"{k} single updates": lambda k=k: [one(start) for _ in range(k)],  # type: ignore[misc]
+        }
+        rows += measured("PPO update", f"{k} members", in_turn(calls, seconds), "ms")
+        samples = {"ours": [compiling], "compiling one policy": [compiled]}
+        rows += measured("PPO update", f"{k} members, compile", samples, "s", paired=False)
+    for title, encoder, shape, images in CASES[:cases]:
+        ways = gradients(encoder, shape, images, n)
+        same(ways["vmap"](), ways["map"](), atol=1e-4)
+        times = in_turn(ways, seconds)
+        case = f"{title}, {images} images"
+        both = {"ours": times["vmap"], "lax.map": times["map"]}
+        rows += measured(case, f"gradient, {n} members", both, "ms")
+        both = {"ours": times["one of a population"], "a policy": times["single"]}
+        rows += measured(case, "gradient, a population of 1", both, "ms")
+    return rows
 
 
 TABLES: dict[str, Callable[[], str]] = {

@@ -60,7 +60,7 @@ TEMPLATE = """\
 # Numerics
 
 The errors of the [distributions](actions.md#distributions) against references in extended precision
-(80-bit floats, quadrature, mpmath) that are given the same rounded inputs, and their speed. An error
+(80-bit floats, quadrature, mpmath) that are given the same rounded inputs. An error
 is |x - reference| / max(1, |reference|), the worst of the cases; a gradient counts in reverse and
 forward mode. *naive* is the textbook formula in plain JAX, *distrax* is distrax 0.1; both are given
 masked logits as -1e8 and -1e30, the usual ways. Empty: there is no such function. *non-finite*: NaN or
@@ -97,42 +97,14 @@ infinity where the right number is finite.
   of an average over more than 10^12 draws. Bits of a `MultiBinary` have 64 bits, and are right down to 2^-64.
 
 Tests hold these figures on fewer points of the same cases. `python -m benchmarks.numerics` measures
-them again and writes this page, except for the next section, which it keeps.
+them again and writes this page.
 
 ## Speed
 
-Two CPU cores, shared with other work, jax 0.10. All contestants take turns in one process; ratios are
-of medians, of minima in brackets. Below 1: ours is faster.
-
-### Sampling a categorical
-
-`benchmarks/categorical.py`, rows with keys of their own under `vmap`:
-
-| n | batch | sample, us | / jax.random | / distrax | with log_prob / jax | / distrax |
-|---|---|---|---|---|---|---|
-| 2 | 1 | 7 | 0.87 (0.86) | 0.72 (0.72) | 0.92 (0.93) | 0.81 (0.81) |
-| 2 | 64 | 11 | 0.88 (0.88) | 0.72 (0.67) | 0.97 (0.95) | 0.81 (0.82) |
-| 2 | 4096 | 130 | 0.94 (1.08) | 0.58 (0.58) | 0.94 (0.94) | 0.73 (0.70) |
-| 18 | 1 | 19 | 0.38 (1.13) | 0.45 (0.76) | 0.42 (0.97) | 0.50 (0.94) |
-| 18 | 64 | 73 | 0.69 (0.28) | 0.62 (0.27) | 0.68 (0.32) | 0.62 (0.36) |
-| 18 | 4096 | 256 | 0.26 (0.20) | 0.25 (0.19) | 0.34 (0.31) | 0.27 (0.25) |
-| 256 | 1 | 26 | 0.59 (0.44) | 0.53 (0.36) | 0.62 (0.51) | 0.57 (0.41) |
-| 256 | 64 | 92 | 0.19 (0.18) | 0.18 (0.15) | 0.23 (0.23) | 0.22 (0.20) |
-| 256 | 4096 | 1167 | 0.08 (0.11) | 0.08 (0.09) | 0.11 (0.14) | 0.11 (0.10) |
-| 1024 | 1 | 31 | 0.44 (0.37) | 0.37 (0.33) | 0.47 (0.51) | 0.42 (0.45) |
-| 1024 | 64 | 190 | 0.18 (0.17) | 0.17 (0.15) | 0.23 (0.19) | 0.21 (0.17) |
-| 1024 | 4096 | 7581 | 0.08 (0.08) | 0.08 (0.07) | 0.24 (0.16) | 0.21 (0.13) |
-
-### The entropy of a squashed normal
-
-`benchmarks/squashed_entropy.py`, loss and gradient of `evaluate_action` for a batch of 4096 actions
-of 8 numbers (17-64-64 towers). The exact entropy against one more draw and its log-density:
-
-| entropy | median ms | min ms | ratio |
-|---|---|---|---|
-| none | 3.40 | 2.91 | 0.91 (0.98) |
-| one sample | 3.74 | 2.98 | 1.00 (1.00) |
-| exact | 4.22 | 3.33 | 1.13 (1.12) |
+[Benchmarks](benchmarks.md) has the time of draws, scores and gradients
+[beside the same network by hand](benchmarks.md#beside-the-same-network-by-hand), of
+[sampling a categorical](benchmarks.md#sampling-a-categorical) beside `jax.random` and distrax, and of the
+exact [entropy of a squashed normal](benchmarks.md#the-entropy-of-a-squashed-normal) beside one sample.
 """
 
 if __name__ == "__main__":
