@@ -82,15 +82,17 @@ class SquashedNormal(NamedTuple):
         loc, log_std, _ = self.base
         u = jnp.asarray(action).astype(loc.dtype)
         squash = tanh_log_det(u) + self._log_half_width()
-        terms = normal_log_prob(u, loc, log_std) - jnp.where(self._bounded(), squash, 0.0)
-        return sum_event(terms, self.space)
+        if not self._bounded().all():
+            squash = jnp.where(self._bounded(), squash, 0.0)
+        return sum_event(normal_log_prob(u, loc, log_std) - squash, self.space)
 
     def entropy(self) -> Float[Array, "*batch"]:
         """Differential entropy of the environment action, summed (nats); exact, differentiable."""
         loc, log_std, _ = self.base
         squashed = tanh_normal_entropy(loc, log_std) + self._log_half_width()
-        terms = jnp.where(self._bounded(), squashed, normal_entropy(log_std))
-        return sum_event(terms, self.space)
+        if not self._bounded().all():
+            squashed = jnp.where(self._bounded(), squashed, normal_entropy(log_std))
+        return sum_event(squashed, self.space)
 
     def base_entropy(self) -> Float[Array, "*batch"]:
         """Entropy of the normal before the squash, summed (nats), which some libraries use."""
