@@ -151,7 +151,6 @@ def check_key(key: Any) -> None:
     """Raise `StructureError` unless `key` is None or one key, of either style."""
     if key is None:
         return
-    key = key if isinstance(key, jax.Array) else jnp.asarray(key)
     typed = jnp.issubdtype(key.dtype, jax.dtypes.prng_key)
     if not typed and (key.dtype != jnp.uint32 or key.ndim == 0):
         raise StructureError(f"key: got {describe(key)}, expected a key; use jax.random.key(seed)")

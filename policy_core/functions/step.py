@@ -1,6 +1,6 @@
 """The free functions of one step: initialization, acting and evaluation.
 
-Each but `init` takes the pair `(params, config)` and is jitted; all are pure and unbatched, and may be called
+Each takes the pair `(params, config)`, is jitted, pure and unbatched, and may be called
 inside `jit`, `grad`, `vmap` and `scan`. They depend on the contract and on no implementation.
 """
 
@@ -113,8 +113,12 @@ def init(config: Any, *, key: Key) -> Any:
         (64, 2)
     """
     check_config(config)
+    return _init(config, key)
+
+
+@functools.partial(jax.jit, static_argnums=0, inline=True)
+def _init(config: Any, key: Any) -> Any:
     check_key(key)
-    # No jit: a kernel is drawn by a program of its shape, once for all configs, which takes long to compile.
     return config.init(key=key), config
 
 

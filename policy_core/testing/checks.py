@@ -81,7 +81,8 @@ class Case:
             params, _ = training.update_statistics(policy, observations)
             return params, observations, random_mask(full, mask_key)
 
-        params, self.observations, self.mask = draw(step.init(config, key=init_key)[0], *keys)
+        # Outside of `draw`: a kernel is drawn by a program of its shape, which takes long to compile.
+        params, self.observations, self.mask = draw(config.init(key=init_key), *keys)
         self.policy: Policy = (params, config)
         self.state = step.reset(self.policy)
         self.observation = at(self.observations, 0)
@@ -178,7 +179,7 @@ def check_vmap(case: Case) -> None:
         policy = step.init(case.config, key=key)
         return step.value(policy, case.state, case.observation)[1]
 
-    one = step.init(case.config, key=keys[1])
+    one = (case.config.init(key=keys[1]), case.config)
     population, alone = values(keys), step.value(one, case.state, case.observation)[1]
     require_close(case.tolerance, population[1], alone, "as a member and alone")
 
