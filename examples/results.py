@@ -49,11 +49,11 @@ def pendulum(what: str, **fields: Any) -> Task:
     return Task("Pendulum-v1", make, what, PENDULUM, 200, fields, reward_scale=scale, chunk=5)
 
 
-def breakout(what: str, **fields: Any) -> Task:
-    """Images of 10 x 10 and four channels, behind a CNN that actor and critic share."""
+def breakout(what: str, hyper: ppo.Hyperparameters = BREAKOUT, **fields: Any) -> Task:
+    """Images of 10 x 10 and four channels, behind a CNN, or another encoder, that actor and critic share."""
     make = lambda: gymnax.make("Breakout-MinAtar")  # noqa: E731
     fields = {"encoder": pc.MinAtarCNN(), "actor": TOWER, "critic": TOWER, **fields}
-    return Task("Breakout-MinAtar", make, what, BREAKOUT, 1000, fields, chunk=15)
+    return Task("Breakout-MinAtar", make, what, hyper, 1000, fields, chunk=15)
 
 
 HYBRID = {"box_head": pc.NormalHead(pc.Scale(log_std=-0.5))}
@@ -68,6 +68,11 @@ TASKS = {
         value_head=pc.RegressionHead(scale=100.0),
     ),
     "breakout": breakout("images, MinAtarCNN"),
+    "breakout-mlp": breakout(
+        "images, flattened",
+        BREAKOUT._replace(num_updates=480, entropy_coefficient=0.03),
+        encoder=pc.encoders.Encode(pc.MLP((128,), activation="relu", **KERNELS)),
+    ),
     "breakout-hl-gauss": breakout("images, HL-Gauss values", value_head=pc.HLGaussHead(low=-5.0, high=20.0)),
     "hybrid": Task(
         "hybrid", environments.hybrid, "Joint of Categorical, masked, and Normal",
