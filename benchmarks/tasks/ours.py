@@ -22,8 +22,18 @@ import ppo
 from experiments import scaled
 
 TOWER = pc.MLP((64,), activation="relu", kernel_init="orthogonal", gain=math.sqrt(2))
+
+
+def orthogonal(activation: str) -> dict[str, Any]:
+    """Towers as those of PureJaxRL."""
+    tower = pc.MLP(activation=activation, kernel_init="orthogonal", gain=math.sqrt(2))
+    return {"actor": tower, "critic": tower}
+
+
 CONFIGS: dict[str, dict[str, Any]] = {
     "": {},
+    "tanh": orthogonal("tanh"),
+    "relu": orthogonal("relu"),
     "squashed": {"box_head": pc.SquashedNormalHead()},
     "normalized": {"normalize": pc.Normalize()},
     "images": {"encoder": pc.MinAtarCNN(), "actor": TOWER, "critic": TOWER},
