@@ -16,7 +16,7 @@ import pytest
 from benchmarks.tasks import __main__ as command
 from benchmarks.tasks import page, settings
 from benchmarks.tasks.record import Seed
-from benchmarks.tasks.settings import CONTESTANTS, LERAX, OURS, PLAIN, PUREJAXRL, REJAX, SB3, TASKS
+from benchmarks.tasks.settings import CONTESTANTS, LERAX, OURS, PLAIN, PUREJAXRL, REJAX, SAME, SB3, TASKS
 
 ROOT = Path(__file__).parent.parent
 
@@ -160,6 +160,11 @@ def test_only_what_is_missing_is_planned(tmp_path):
             seeds = [seed for job in everything if job[:2] == (contestant, task) for seed in job.seeds]
             left_out = isinstance(setting, settings.LeftOut)
             assert seeds == [] if left_out else seeds == list(range(setting.seeds or TASKS[task].seeds))
+    same = settings.of(SAME, "Breakout-MinAtar")
+    assert isinstance(same, settings.Setting)
+    hyper = ppo.Hyperparameters(**same.fields)
+    assert (hyper.learning_rate, hyper.num_envs, hyper.num_epochs, same.config) == (5e-3, 64, 4, "relu")
+    assert (hyper.discount, hyper.entropy_coefficient, hyper.clip_range) == (0.99, 0.01, 0.2)
     for contestant in (OURS, PLAIN):
         setting = settings.of(contestant, "Pendulum-v1")
         assert isinstance(setting, settings.Setting)

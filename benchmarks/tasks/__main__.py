@@ -19,6 +19,7 @@ from benchmarks.tasks.settings import (
     PLAIN,
     PUREJAXRL,
     REJAX,
+    SAME,
     SB3,
     SBX,
     TASKS,
@@ -28,7 +29,7 @@ ROOT = Path(__file__).parent.parent.parent
 RUNS, PAGE, PICTURE = ROOT / "build/tasks.jsonl", ROOT / "docs/results.md", ROOT / "docs/tasks.png"
 LONG = ("RepeatPrevious", "Breakout-MinAtar", "SpaceInvaders-MinAtar")
 # What takes longest comes first among what is of the same importance, so that the cores end together.
-IMPORTANCE = ((PUREJAXRL, OURS, PLAIN, REJAX), (SB3, SBX), (LERAX,))
+IMPORTANCE = ((PUREJAXRL, OURS, PLAIN, REJAX, SAME), (SB3, SBX), (LERAX,))
 
 
 class Job(NamedTuple):

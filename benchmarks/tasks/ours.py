@@ -23,8 +23,18 @@ from experiments import scaled
 
 RELU: dict[str, Any] = {"activation": "relu", "kernel_init": "orthogonal", "gain": math.sqrt(2)}
 WIDE, TOWER = pc.MLP((128,), **RELU), pc.MLP((64,), **RELU)
+
+
+def orthogonal(activation: str) -> dict[str, Any]:
+    """Towers as those of PureJaxRL."""
+    tower = pc.MLP(activation=activation, kernel_init="orthogonal", gain=math.sqrt(2))
+    return {"actor": tower, "critic": tower}
+
+
 CONFIGS: dict[str, dict[str, Any]] = {
     "": {},
+    "tanh": orthogonal("tanh"),
+    "relu": orthogonal("relu"),
     "squashed": {"box_head": pc.SquashedNormalHead()},
     "normalized": {"normalize": pc.Normalize()},
     "images": {"encoder": pc.encoders.Encode(WIDE), "actor": TOWER, "critic": TOWER},

@@ -9,13 +9,13 @@ import numpy as np
 
 from benchmarks.table import markdown, section
 from benchmarks.tasks import settings
-from benchmarks.tasks.settings import CONTESTANTS, OURS, PLAIN, TASKS
+from benchmarks.tasks.settings import CONTESTANTS, OURS, PLAIN, PUREJAXRL, SAME, TASKS
 
 TITLE = "Against other trainers"
 COLORS = dict(
     zip(
         CONTESTANTS,
-        ("black", "gray", "tab:orange", "tab:green", "tab:blue", "tab:purple", "tab:red"),
+        ("black", "gray", "tab:brown", "tab:orange", "tab:green", "tab:blue", "tab:purple", "tab:red"),
         strict=True,
     )
 )
@@ -147,13 +147,13 @@ def seconds_table(cells: Cells) -> str:
 def comparisons(cells: Cells) -> str:
     """Where another is better or cheaper than ours: nothing of it is left out."""
     tasks, contestants = present(cells)
-    mine = [(task, who) for who in (OURS, PLAIN) for task in tasks if (task, who) in cells]
+    mine = [(task, who) for who in (OURS, PLAIN, SAME) for task in tasks if (task, who) in cells]
     returns, times, pairs, above = [], [], 0, 0
     for task, us in mine:
         ours = cells[task, us]
         for who in contestants:
             cell = cells.get((task, who))
-            if cell is None or who in (OURS, PLAIN):
+            if cell is None or who in (OURS, PLAIN, SAME) or (us == SAME and who != PUREJAXRL):
                 continue
             z = ours.behind(cell)
             pairs, above = pairs + (us == OURS), above + (us == OURS and z < -1)
@@ -240,6 +240,7 @@ all make the same number of steps in an environment, up to a whole rollout. Ours
 [`examples/ppo.py`](../examples/ppo.py) with one rule for all tasks: where this page, or that on memory, had
 hyper-parameters for such a task, these; elsewhere the defaults of `Hyperparameters` and `ActorCriticConfig`.
 The column "{PLAIN}" has the defaults on the former, too: no statistics, flat images, no memory.
+"{SAME}" is our code with its hyper-parameters and its network: what differs then is the code.
 
 A figure is the mean return of the training episodes that ended in the last tenth of training, over
 seeds (its standard error; the number of seeds), and the best of a row is **bold**. Every contestant samples

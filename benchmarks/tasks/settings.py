@@ -7,9 +7,9 @@ Nothing here is tuned. Ours are the defaults of `examples/ppo.py`, or what `docs
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
-OURS, PLAIN = "policy_core", "policy_core, defaults"
+OURS, PLAIN, SAME = "policy_core", "policy_core, defaults", "policy_core, as PureJaxRL"
 REJAX, PUREJAXRL, SB3, SBX, LERAX = "rejax", "PureJaxRL", "SB3", "sbx", "Lerax"
-CONTESTANTS: tuple[str, ...] = (OURS, PLAIN, REJAX, PUREJAXRL, SB3, SBX, LERAX)
+CONTESTANTS: tuple[str, ...] = (OURS, PLAIN, SAME, REJAX, PUREJAXRL, SB3, SBX, LERAX)
 
 
 class Task(NamedTuple):
@@ -107,6 +107,12 @@ SCRIPT_PUREJAXRL = {
 MINATAR_PUREJAXRL = {
     **SCRIPT_PUREJAXRL, "LR": 5e-3, "NUM_ENVS": 64, "NUM_MINIBATCHES": 8, "ACTIVATION": "relu",
 }  # fmt: skip
+NAMES = {  # of theirs and of `ppo.Hyperparameters`
+    "LR": "learning_rate", "NUM_ENVS": "num_envs", "NUM_STEPS": "num_steps", "UPDATE_EPOCHS": "num_epochs",
+    "NUM_MINIBATCHES": "num_minibatches", "GAMMA": "discount", "GAE_LAMBDA": "gae_lambda",
+    "CLIP_EPS": "clip_range", "ENT_COEF": "entropy_coefficient", "VF_COEF": "value_coefficient",
+    "MAX_GRAD_NORM": "max_grad_norm",
+}  # fmt: skip
 BRAX_ONLY = LeftOut(
     "its script for continuous actions is published for 2,048 environments of Brax and 50 million steps; in "
     f"{SMALL:,} steps each of them makes 100, and no episode ends"
@@ -150,7 +156,7 @@ ZOO: dict[str, Setting | LeftOut] = {
 ZOO["MountainCarContinuous-v0"] = Setting(
     CAR_ZOO, "hyperparams/ppo.yml of the zoo, with its number of steps", steps=20_000, seeds=5
 )
-DEFAULT_EPOCHS = {OURS: 10, PLAIN: 10, REJAX: 8, PUREJAXRL: 4, SB3: 10, SBX: 10, LERAX: 10}
+DEFAULT_EPOCHS = {OURS: 10, PLAIN: 10, SAME: 10, REJAX: 8, PUREJAXRL: 4, SB3: 10, SBX: 10, LERAX: 10}
 NOT_IN_ZOO = LeftOut("the zoo has no hyper-parameters for it")
 NO_MEMORY = LeftOut("its PPO has no memory")
 IMAGES_REJAX = Setting(MINATAR_REJAX, "benchmark/breakout_1m.yaml")
@@ -180,6 +186,12 @@ def of(contestant: str, task: str) -> Setting | LeftOut:
         return DOCUMENTED.get(task, DEFAULT)
     if contestant == PLAIN:
         return DEFAULT if task in DOCUMENTED else LeftOut(f"as {OURS}, which has the defaults there")
+    if contestant == SAME:
+        theirs = of(PUREJAXRL, task)
+        if isinstance(theirs, LeftOut) or task == "RepeatPrevious":
+            return LeftOut("PureJaxRL has none for it, or for another network")
+        fields = {NAMES[name]: value for name, value in theirs.fields.items() if name in NAMES}
+        return Setting(fields, f"as PureJaxRL: {theirs.source}", theirs.fields["ACTIVATION"])
     table: dict[str, Setting | LeftOut]
     if contestant == REJAX:
         table = {
