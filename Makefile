@@ -6,8 +6,10 @@ PIP := $(RUN)python -m pip install --quiet --disable-pip-version-check -c constr
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-more newest run-newest test-environments check docs bench bench-quick bench-deploy \
-	lerax build clean
+.PHONY: help demo test test-more newest run-newest test-environments check pyright mypy ruff docs bench bench-quick \
+	bench-more lerax build clean
+# Tests start many processes, each of which would compile our modules again where nothing is written down.
+unexport PYTHONDONTWRITEBYTECODE
 
 help:  ## Show this list
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):[^#]*## /  make \1\t/' | expand -t 25
@@ -25,7 +27,7 @@ PACKAGE := $(if $(findstring :,$(ENV)),$(firstword $(subst :, ,$(ENV))))
 demo: $(VENV)/has-demo $(PACKAGE:%=$(VENV)/has-%)  ## Train five CartPole policies, save them, evaluate the file in a fresh process
 	$(RUN)python examples/demo.py $(if $(ENV),--env $(ENV))
 
-# Left to `test-more`: other people's environments, trainers and runtimes, every config on eight devices,
+# Left to `test-more`: other people's environments, trainers and runtimes, eight devices,
 # several processes, what takes long to compile, and what runs in node, in Chromium and by a C compiler.
 MORE := bare_install benchmark_scripts brax c_source campaigns demo_page dependent_actions devices \
 	env_actions environment_training exports finetune grid_worlds gsde gymnasium gymnasium_training gymnax hosts \
@@ -57,18 +59,24 @@ run-newest: $(VENV)/bin/python
 	@$(RUN)python -c 'import sys, jax; print("Python", sys.version.split()[0], "with jax", jax.__version__)'
 	$(RUN)python -m pytest -n $(WORKERS) --dist worksteal $(NEWEST:%=tests/test_%.py)
 
-# These bring 600 MB, and their environments compile for a minute.
-OTHERS := playground craftax xminigrid
+# These bring 700 MB, and their environments compile for a minute.
+OTHERS := playground craftax xminigrid navix
 test-environments: $(VENV)/has-test-more $(OTHERS:%=$(VENV)/has-%)  ## Run the tests of environments, also of those that `test-more` skips
 	$(RUN)python -m pytest -n $(WORKERS) tests/test_brax.py tests/test_grid_worlds.py tests/test_environment_training.py \
 		tests/test_jumanji.py tests/test_pgx.py tests/test_jaxmarl.py tests/test_pettingzoo.py
 
 # `make check BENCH=1` compares some speeds with recorded ones, too.
-check: $(VENV)/has-check docs $(if $(BENCH),bench-quick)  ## Lint, format and type-check; build the site
+# Side by side, the longest first, once all that they need is installed.
+check: $(VENV)/has-check $(VENV)/has-docs  ## Lint, format and type-check; build the site
+	@$(MAKE) --no-print-directory --jobs=$(WORKERS) pyright mypy docs ruff
+	@$(if $(BENCH),$(MAKE) --no-print-directory bench-quick)
+
+pyright mypy: $(VENV)/has-check
+	$(RUN)$@
+
+ruff: $(VENV)/has-check
 	$(RUN)ruff check .
 	$(RUN)ruff format --check .
-	$(RUN)mypy
-	$(RUN)pyright
 
 # Not with --quiet: then mkdocs counts no warning, and --strict lets all of them pass.
 docs: $(VENV)/has-docs  ## Build the site into build/site; a broken link is an error
@@ -80,7 +88,8 @@ bench: $(VENV)/has-bench lerax  ## Measure speed against peers and write docs/be
 bench-quick: $(VENV)/has-bench  ## Compare some ratios with benchmarks/recorded.json, in two minutes; fails where one is worse
 	$(RUN)python -m benchmarks --quick
 
-bench-deploy: $(VENV)/has-bench  ## Measure policies in other runtimes, the table of docs/deploy.md
+bench-more: $(VENV)/has-bench  ## Measure the parts of a load and a call, and policies in other runtimes, for their pages
+	$(RUN)python benchmarks/parts.py
 	$(RUN)python benchmarks/deploy.py
 
 # A peer that needs a newer Python, and packages that the others hold back. Without it the page says so.

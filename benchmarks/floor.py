@@ -217,8 +217,9 @@ def contestants(row: Row, task: str) -> tuple[dict[str, Any], tuple[Any, ...]]:
         x, mask, _ = inputs_of(row, ())
         return acts(row), (policy, x, mask)
     if kind == "population":
-        members = params_of(row, (32,)), row.config
-        x, mask, key = inputs_of(row, (32, 16))
+        count, each = map(int, size.split(" x "))
+        members = params_of(row, (count,)), row.config
+        x, mask, key = inputs_of(row, (count, each))
         over = {
             name: jax.jit(jax.vmap(jax.vmap(f, (None, 0, 0, 0)), (0, 0, 0, 0)))
             for name, f in draws(row).items()

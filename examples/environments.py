@@ -15,16 +15,9 @@ import policy_core as pc
 
 # Each is an adapter of `policy_core_adapters` with a function `make(name) -> Environment`.
 PACKAGES = (
-    "gymnax",
-    "gymnasium",
-    "jumanji",
-    "pgx",
-    "brax",
-    "playground",
-    "jaxmarl",
-    "craftax",
-    "xminigrid",
-)
+    "gymnax", "gymnasium", "jumanji", "pgx", "brax", "playground", "jaxmarl", "pettingzoo", "craftax",
+    "xminigrid", "navix",
+)  # fmt: skip
 
 HYBRID_OPTIMUM = 6.3
 GRID_OPTIMUM = -4.0

@@ -69,6 +69,24 @@ class Transition(NamedTuple):
     valid: jax.Array  # whether the action was played, and counts
 
 
+# ADVANTAGES: generalized advantage estimation (Schulman et al. 2016) -----------------------
+
+
+def advantages(hyper: Hyperparameters, transitions: Transition, last_value: jax.Array) -> jax.Array:
+    """`[time, env]`, from what was stored and the values of the observations that come next."""
+
+    def backward(carry: Any, t: Transition) -> tuple[Any, jax.Array]:
+        advantage, next_value = carry
+        going_on = t.sign * (1.0 - t.done)
+        delta = t.reward + hyper.discount * next_value * going_on - t.value
+        advantage = delta + hyper.discount * hyper.gae_lambda * going_on * advantage
+        return (advantage, t.value), advantage
+
+    start = (jnp.zeros_like(last_value), last_value)
+    _, advantage = jax.lax.scan(backward, start, transitions, reverse=True)
+    return jnp.asarray(advantage)
+
+
 def make_train(
     config: pc.contract.ActorCritic,
     env: Environment,
@@ -86,10 +104,8 @@ def make_train(
         raise ValueError("num_steps must be whole sequences, and these whole minibatches")
     if optimizer is None:
         updates = hyper.num_updates * hyper.num_epochs * hyper.num_minibatches
-        optimizer = optax.chain(
-            optax.clip_by_global_norm(hyper.max_grad_norm),
-            optax.adam(optax.linear_schedule(hyper.learning_rate, 0.0, updates), eps=1e-5),
-        )
+        adam = optax.adam(optax.linear_schedule(hyper.learning_rate, 0.0, updates), eps=1e-5)
+        optimizer = optax.flatten(optax.chain(optax.clip_by_global_norm(hyper.max_grad_norm), adam))
     optimizer = optax.multi_transform({True: optimizer, False: optax.set_to_zero()}, pc.trainable)
 
     def init(key: jax.Array) -> Runner:
@@ -104,24 +120,27 @@ def make_train(
 
     # ROLLOUT -----------------------------------------------------------------------------
 
-    def env_step(runner: Runner, _: None) -> tuple[Runner, Transition]:
-        key, *step_keys = jax.random.split(runner.key, 1 + hyper.num_envs)
-
-        def one(key: jax.Array, policy_state: Any, env_state: Any, observation: Any, first: Any) -> Any:
-            action_key, env_key = jax.random.split(key)
+    def env_step(runner: Runner, keys: jax.Array) -> tuple[Runner, Transition]:
+        def one(keys: jax.Array, policy_state: Any, env_state: Any, observation: Any, first: Any) -> Any:
+            action_key, env_key = keys
             mask = env.action_mask(env_state)
             policy_state, action, value, log_prob = pc.action_and_value(
                 runner.policy, policy_state, observation, key=action_key, action_mask=mask, is_first=first
             )
             step = env.step(env_key, env_state, pc.env_action(runner.policy, action))
-            # A time limit is not the end of the world: what would have come counts.
-            _, beyond = pc.value(runner.policy, policy_state, step.final_observation)
-            reward = step.reward + hyper.discount * step.sign * jnp.where(step.truncated, beyond, 0.0)
-            return policy_state, step, mask, action, log_prob, value, reward
+            return policy_state, step, mask, action, log_prob, value
 
-        policy_state, step, mask, action, log_prob, value, reward = jax.vmap(one)(
-            jnp.stack(step_keys), runner.policy_state, runner.env_state, runner.observation, runner.is_first
+        policy_state, step, mask, action, log_prob, value = jax.vmap(one)(
+            keys, runner.policy_state, runner.env_state, runner.observation, runner.is_first
         )
+
+        def beyond() -> jax.Array:
+            values = jax.vmap(lambda state, x: pc.value(runner.policy, state, x)[1])
+            return jnp.where(step.truncated, values(policy_state, step.final_observation), 0.0)
+
+        # A time limit is not the end of the world: what would have come counts. Few steps have any.
+        bootstrap = jax.lax.cond(jnp.any(step.truncated), beyond, lambda: jnp.zeros_like(value))
+        reward = step.reward + hyper.discount * step.sign * bootstrap
         done = step.terminated | step.truncated
         total = runner.episode_return + step.reward
         transition = Transition(
@@ -134,27 +153,15 @@ def make_train(
             observation=step.observation,
             is_first=done,
             episode_return=jnp.where(done, 0.0, total),
-            key=key,
         )
         return runner, transition
-
-    # ADVANTAGES: generalized advantage estimation (Schulman et al. 2016) -------------------
-
-    def advantages(transitions: Transition, last_value: jax.Array) -> jax.Array:
-        def backward(carry: Any, t: Transition) -> tuple[Any, jax.Array]:
-            advantage, next_value = carry
-            going_on = t.sign * (1.0 - t.done)
-            delta = t.reward + hyper.discount * next_value * going_on - t.value
-            advantage = delta + hyper.discount * hyper.gae_lambda * going_on * advantage
-            return (advantage, t.value), advantage
-
-        start = (jnp.zeros_like(last_value), last_value)
-        _, advantage = jax.lax.scan(backward, start, transitions, reverse=True)
-        return jnp.asarray(advantage)
 
     # LOSS ----------------------------------------------------------------------------------
 
     def loss(policy: Any, batch: Any) -> Any:
+        has_memory = bool(jax.tree.leaves(batch[0].policy_state))
+        if not has_memory:  # steps are independent: one long sequence is one product
+            batch = jax.tree.map(lambda x: x.reshape(-1, *x.shape[2:]), batch)
         t, advantage, target = batch  # [sequence, time, ...]
 
         def evaluate(t: Transition) -> Any:
@@ -163,7 +170,7 @@ def make_train(
                 policy, first_state, t.observation, is_first=t.is_first, action_masks=t.action_mask
             )
 
-        _, distribution, critic = jax.vmap(evaluate)(t)
+        _, distribution, critic = jax.vmap(evaluate)(t) if has_memory else evaluate(t)
         log_prob, entropy = distribution.log_prob(t.action), distribution.entropy()
 
         def mean(x: jax.Array) -> jax.Array:
@@ -184,38 +191,41 @@ def make_train(
 
     # UPDATE --------------------------------------------------------------------------------
 
-    def minibatch_step(carry: Any, batch: Any) -> tuple[Any, None]:
-        policy, optimizer_state = carry
-        gradient = jax.grad(loss)(policy, batch)
-        change, optimizer_state = optimizer.update(gradient, optimizer_state, policy)
-        return (optax.apply_updates(policy, change), optimizer_state), None
-
     def update(runner: Runner) -> tuple[Runner, jax.Array]:
         if hyper.temperature is not None:
             leaves = {"temperature": jnp.asarray(hyper.temperature)}
             runner = runner._replace(policy=pc.population.set_leaves(runner.policy, leaves))
-        runner, transitions = jax.lax.scan(env_step, runner, None, hyper.num_steps)
+        key, env_key, order_key = jax.random.split(runner.key, 3)
+        keys = jax.random.split(env_key, (hyper.num_steps, hyper.num_envs, 2))
+        runner, transitions = jax.lax.scan(env_step, runner._replace(key=key), keys)
         last_value = jax.vmap(
             lambda state, observation, first: pc.value(runner.policy, state, observation, is_first=first)[1]
         )(runner.policy_state, runner.observation, runner.is_first)
-        advantage = advantages(transitions, last_value)
+        advantage = advantages(hyper, transitions, last_value)
         batch = jax.tree.map(to_sequences, (transitions, advantage, advantage + transitions.value))
 
-        def epoch(carry: Any, key: jax.Array) -> tuple[Any, None]:
-            order = jax.random.permutation(key, num_sequences)
-            order = order.reshape(hyper.num_minibatches, -1)
-            minibatches = jax.tree.map(lambda x: x[order], batch)
-            return jax.lax.scan(minibatch_step, carry, minibatches)
+        def minibatch_step(carry: Any, indices: jax.Array) -> tuple[Any, None]:
+            policy, optimizer_state = carry
+            gradient = jax.grad(loss)(policy, jax.tree.map(lambda x: x[indices], batch))
+            change, optimizer_state = optimizer.update(gradient, optimizer_state, policy)
+            return (optax.apply_updates(policy, change), optimizer_state), None
 
-        key, *epoch_keys = jax.random.split(runner.key, 1 + hyper.num_epochs)
+        # A shuffle for each epoch: random numbers whose last bits are replaced by the indices, sorted.
+        # `jax.random.permutation` sorts pairs, several times, which takes eight times as long on CPUs.
+        bits = (num_sequences - 1).bit_length()
+        draws = jax.random.bits(order_key, (hyper.num_epochs, num_sequences))
+        order = jnp.sort(draws >> bits << bits | jnp.arange(num_sequences, dtype=draws.dtype)) % 2**bits
         # First, so that a critic of normalized values is trained on the scale of these targets.
         target = advantage + transitions.value
         policy = pc.update_statistics(runner.policy, returns=target, mask=transitions.valid)
-        carry = (policy, runner.optimizer_state)
-        (policy, optimizer_state), _ = jax.lax.scan(epoch, carry, jnp.stack(epoch_keys))
+        (policy, optimizer_state), _ = jax.lax.scan(
+            minibatch_step,
+            (policy, runner.optimizer_state),
+            order.reshape(hyper.num_epochs * hyper.num_minibatches, -1),
+        )
         # Last, so that the loss sees the observations as the rollout did, and ratios start at 1.
         policy = pc.update_statistics(policy, transitions.observation, mask=transitions.valid)
-        runner = runner._replace(policy=policy, optimizer_state=optimizer_state, key=key)
+        runner = runner._replace(policy=policy, optimizer_state=optimizer_state)
         return runner, transitions.returned
 
     return init, update

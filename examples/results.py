@@ -146,7 +146,9 @@ def main() -> int:
     drawn = [result for result in results if result.task != TASKS["cartpole"]]  # `make demo` draws it
     plot(out / "results.png", drawn or results)
     path = out / "results.md"
-    kept = section(path.read_text(), "The defaults") if path.exists() else ""  # benchmarks/defaults.py
+    before = path.read_text() if path.exists() else ""
+    others = "The defaults", "Against other trainers"  # of benchmarks/
+    kept = "".join(section(before, title) for title in others)
     path.write_text(page(results, "results.png") + kept)
     demo.console.print(f"wrote {out / 'results.md'} and {out / 'results.png'}")
     return 0

@@ -50,6 +50,8 @@ def as_int32(x: Any) -> Int[Array, "*shape"]:
     is the least int32, unless a space starts there.
     """
     array: Any = x if isinstance(x, jax.Array) else np.asarray(x)
+    if array.dtype == np.int32:
+        return jnp.asarray(array)
     module: Any = jnp if isinstance(x, jax.Array) else np
     low, high = np.iinfo(np.int32).min, np.iinfo(np.int32).max
     if array.dtype == np.bool_:

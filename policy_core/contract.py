@@ -124,6 +124,15 @@ class Distribution(Protocol[Action]):
 
 
 @runtime_checkable
+class ScoringDistribution(Distribution[Action], Protocol[Action]):
+    """A distribution whose `log_prob` and `entropy` share work. Optional: `evaluate_action` calls it."""
+
+    def log_prob_and_entropy(self, action: Action) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
+        """What `log_prob` and `entropy` return, the first bit for bit."""
+        ...
+
+
+@runtime_checkable
 class ValuePrediction(Protocol):
     """A critic's prediction: a pytree with a value and its training loss.
 

@@ -1,10 +1,13 @@
 """THE table: every config that the contract is tested on, by name."""
 
 import math
+from typing import Any
 
 import jax.numpy as jnp
+import msgpack
 
 import policy_core as pc
+from policy_core.configs.codec import encoding_of
 
 SMALL = {"actor": pc.MLP((8,)), "critic": pc.MLP((8,))}
 
@@ -200,3 +203,15 @@ CONFIGS = {
     "bfloat16 params": config(SPACES["box"], param_dtype="bfloat16", compute_dtype="bfloat16"),
 }
 LOW_PRECISION = ("bfloat16", "bfloat16 params", "bfloat16 residual")
+
+
+def classes_of(config: Any) -> set[str]:
+    """The names of the classes that a config is made of."""
+
+    def found(data: Any) -> set[str]:
+        if isinstance(data, dict):
+            own = {data["type"]} if isinstance(data.get("type"), str) else set()
+            return own.union(*map(found, data.values()))
+        return set().union(*map(found, data)) if isinstance(data, list) else set()
+
+    return found(msgpack.unpackb(encoding_of(config)))

@@ -1,4 +1,4 @@
-"""What a test needs that compares two programs bit by bit."""
+"""What a test needs that compares two programs bit by bit, or would compile what others have."""
 
 import os
 from typing import Any
@@ -10,3 +10,11 @@ AS_USERS: dict[str, Any] | None = (
     if "fusion_emitters=false" in os.environ.get("XLA_FLAGS", "")
     else None
 )
+
+
+def fresh(config: Any, *, key: Any) -> Any:
+    """The policy of `pc.init`, one operation at a time: a kernel is drawn by a program of its shape.
+
+    Configs share these; under a jit each config has a program of its own, of which `init` is most.
+    """
+    return config.init(key=key), config

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from cases import config
+from compiling import fresh
 from policy_core_adapters import numpy_runner
 
 import policy_core as pc
@@ -39,15 +40,15 @@ LESS = {name: X[name] for name in ("eye", "pose")}
 @pytest.mark.parametrize("memory", [None, pc.GRU(4)])
 def test_the_actor_alone_acts_alike_and_nothing_of_the_critic_is_left(memory: Any) -> None:
     sharing = "shared" if memory is None else "separate"
-    policy = pc.init(made(memory=memory, memory_sharing=sharing, actor_gain=1.0), key=KEY)
+    policy = fresh(made(memory=memory, memory_sharing=sharing, actor_gain=1.0), key=KEY)
     policy = pc.update_statistics(policy, jax.tree.map(lambda x: jnp.stack([x, x // 2]), X))
     actor = pc.from_bytes(pc.to_bytes(pc.actor_only(policy)))
     params, alone = actor
     assert set(params) == {"actor", "encoder", "normalize"}
     assert "truth" not in params["normalize"]
     assert alone.observation_space == pc.Dict({name: SPACE[name] for name in LESS})
-    fresh = jax.eval_shape(lambda: alone.init(key=KEY))
-    assert jax.tree.map(jnp.shape, fresh) == jax.tree.map(jnp.shape, params)
+    struct = jax.eval_shape(lambda: alone.init(key=KEY))
+    assert jax.tree.map(jnp.shape, struct) == jax.tree.map(jnp.shape, params)
     states = pc.reset(policy), pc.reset(actor)
     for _ in range(2):
         states, distributions = zip(
@@ -59,7 +60,7 @@ def test_the_actor_alone_acts_alike_and_nothing_of_the_critic_is_left(memory: An
 
 
 def test_the_actor_is_blind_to_what_it_has_no_key_for_and_the_critic_is_not() -> None:
-    policy = pc.init(made(), key=KEY)
+    policy = fresh(made(), key=KEY)
 
     def outputs(x: Any) -> Any:
         _, distribution = pc.action_distribution(policy, (), x)
@@ -68,13 +69,13 @@ def test_the_actor_is_blind_to_what_it_has_no_key_for_and_the_critic_is_not() ->
     by_logits, by_value = jax.jit(jax.jacobian(lambda truth: outputs({**X, "truth": truth})))(X["truth"])
     assert not by_logits.any()
     assert by_value.any()
-    less = pc.init(config(pc.Discrete(3), SPACE, critic_keys=("pose",), encoder=EYE), key=KEY)
+    less = fresh(config(pc.Discrete(3), SPACE, critic_keys=("pose",), encoder=EYE), key=KEY)
     assert set(less[0]["critic"]) == {"tower", "head"}
     assert set(less[0]["actor"]) == {"tower", "head", "encoder"}
 
 
 def test_a_value_of_an_actor_alone_is_refused() -> None:
-    policy = pc.actor_only(pc.init(config(pc.Discrete(3)), key=KEY))
+    policy = pc.actor_only(fresh(config(pc.Discrete(3)), key=KEY))
     x, message = jnp.ones(3), "policy: has no critic, so there is no value; use act"
     for call in (
         lambda: pc.value(policy, (), x),
@@ -88,7 +89,7 @@ def test_a_value_of_an_actor_alone_is_refused() -> None:
 
 
 def test_with_one_view_everything_but_the_critic_stays() -> None:
-    policy = pc.init(config(pc.Discrete(3), trunk=pc.MLP((4,)), memory=pc.GRU(4)), key=KEY)
+    policy = fresh(config(pc.Discrete(3), trunk=pc.MLP((4,)), memory=pc.GRU(4)), key=KEY)
     params, alone = pc.actor_only(policy)
     assert set(params) == {"actor", "trunk", "memory"}
     state = pc.reset((params, alone))
@@ -136,14 +137,14 @@ SHARED: dict[str, Any] = {"memory": pc.GRU(4), "memory_sharing": "shared"}
     ids=str,
 )  # fmt: skip
 def test_a_critic_by_itself_has_the_same_values(fields: Any) -> None:
-    policy = pc.init(config(pc.Discrete(3), SPACE, critic_gain=1.0, **{"encoder": EYE, **fields}), key=KEY)
+    policy = fresh(config(pc.Discrete(3), SPACE, critic_gain=1.0, **{"encoder": EYE, **fields}), key=KEY)
     policy = pc.update_statistics(policy, jax.tree.map(lambda x: jnp.stack([x, x // 2]), X))
     data = pc.to_bytes(pc.surgery.critic_only(policy), self_test=False)
     critic = params, alone = pc.from_bytes(data)
     assert "actor" not in params
     assert "temperature" not in params
-    fresh = jax.eval_shape(lambda: alone.init(key=KEY))
-    assert jax.tree.map(jnp.shape, fresh) == jax.tree.map(jnp.shape, params)
+    struct = jax.eval_shape(lambda: alone.init(key=KEY))
+    assert jax.tree.map(jnp.shape, struct) == jax.tree.map(jnp.shape, params)
     seen = {name: X[name] for name in alone.observation_space.struct()}
     assert set(seen) == set(fields.get("critic_keys", X))
     state, states = pc.reset(policy), pc.reset(critic)
@@ -153,7 +154,7 @@ def test_a_critic_by_itself_has_the_same_values(fields: Any) -> None:
 
 
 def test_an_action_of_a_critic_alone_is_refused(tmp_path: Path) -> None:
-    critic = pc.surgery.critic_only(pc.init(config(pc.Discrete(3)), key=KEY))
+    critic = pc.surgery.critic_only(fresh(config(pc.Discrete(3)), key=KEY))
     x, message = jnp.ones(3), "policy: has no actor, so there is no action; use value, or the policy that was"
     _, none = pc.action_distribution(critic, (), x)
     for call in (
@@ -188,7 +189,7 @@ class Undivided:
 
 
 def test_a_critic_of_what_has_none_is_refused() -> None:
-    policy = pc.init(config(pc.Discrete(3)), key=KEY)
+    policy = fresh(config(pc.Discrete(3)), key=KEY)
     for none, of in (("critic", pc.surgery.critic_only), ("actor", pc.actor_only)):
         other = pc.actor_only if none == "critic" else pc.surgery.critic_only
         with pytest.raises(StructureError, match=f"policy: has no {none} that could be kept"):

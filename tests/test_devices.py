@@ -1,8 +1,9 @@
-"""Every config on eight devices: members in parallel, data in parallel, all ways that JAX has to say so.
+"""Every kind of config on eight devices: members in parallel, data in parallel, all ways that JAX has to say so.
 
 What is run is compared with one device; what only has to be traced is traced, with shapes for arrays.
 """
 
+import os
 import re
 from typing import Any
 
@@ -19,10 +20,9 @@ from policy_core import population
 
 pytestmark = pytest.mark.usefixtures("unchecked")  # beartype doubles the time to trace
 
+FULL = "POLICY_CORE_FULL" in os.environ  # every config, else one of each kind
 KEY = jax.random.key(0)
 TIME, ENVIRONMENTS, MEMBERS = 2, 2, 8
-# XLA splits the code of a program for two cores, which tests that run side by side do not have.
-QUICK = {"xla_cpu_parallel_codegen_split_count": 1}
 COLLECTIVE = re.compile(
     r"= (\S+) (?:\S+ )?(all-gather|all-reduce|all-to-all|collective-permute|reduce-scatter)(?:-start)?\("
 )
@@ -118,16 +118,33 @@ def close(got: Any, expected: Any, tolerance: float) -> None:
 REJECTION = {name for name in cases.CONFIGS if "beta" in name} | {"heads of parts"}
 
 
-@pytest.mark.parametrize("name", cases.CONFIGS)
+# One of each kind; heads of parts, which are those of the others, are only traced, below.
+KINDS = (
+    "act discrete", "act nested", "act box int8", "observe box uint8", "squashed", "beta", "bins", "squashed gSDE",
+    "autoregressive", "temperature", "attention of the actor", "two memories", "memory with a skip",
+    "privileged critic", "image", "parts", "normalized", "two-hot value", "HL-Gauss values", "symlog values",
+    "PopArt values", "normalized value", "layer norm", "bfloat16 params",
+)  # fmt: skip
+
+
+def test_every_class_is_in_one_of_the_kinds() -> None:
+    there, found = (
+        set().union(*(cases.classes_of(cases.CONFIGS[name]) for name in names))
+        for names in (cases.CONFIGS, KINDS)
+    )
+    assert there - found == {"policy_core/PartHeads"}
+
+
+@pytest.mark.parametrize("name", cases.CONFIGS if FULL else KINDS)
 def test_members_on_eight_devices_are_those_of_a_loop_and_do_not_communicate(name: str) -> None:
     call, by_member = arguments(cases.CONFIGS[name]), population.sharding(mesh_of("Auto", population=8))
     one_member = jax.jit(update)  # traced once, for both programs
     lowered = jax.jit(jax.vmap(one_member), out_shardings=by_member).lower(*placed(call, by_member))
-    program = lowered.compile(QUICK)
+    program = lowered.compile()
     expected = [("pred[]", "all-reduce")] * 4 if name in REJECTION else []
     assert COLLECTIVE.findall(program.as_text()) == expected
     got = jax.device_get(program(*jax.device_put(call, by_member)))
-    alone = one_member.lower(*structs(cases.CONFIGS[name])).compile(QUICK)
+    alone = one_member.lower(*structs(cases.CONFIGS[name])).compile()
     for i, key in zip(range(3), call[2], strict=False):
         policy, observations, member = (jax.tree.map(lambda leaf: leaf[i], x) for x in (*call[:2], got))
         close(member, alone(policy, observations, key), 0.05 if name in cases.LOW_PRECISION else 5e-6)
@@ -139,13 +156,13 @@ def test_the_rejection_loops_of_members_under_a_shard_map_do_not_communicate() -
         jax.vmap(update), mesh=by_member.mesh, in_specs=by_member.spec, out_specs=by_member.spec
     )
     shapes = placed(structs(cases.CONFIGS["beta"], MEMBERS), by_member)
-    assert COLLECTIVE.findall(jax.jit(mapped).lower(*shapes).compile(QUICK).as_text()) == []
+    assert COLLECTIVE.findall(jax.jit(mapped).lower(*shapes).compile().as_text()) == []
 
 
 def test_a_collective_is_found() -> None:
     by_member = population.sharding(mesh_of("Auto", population=8))
     program = jax.jit(lambda x: x - jnp.mean(x), in_shardings=by_member, out_shardings=by_member)
-    text = program.lower(jnp.ones(8)).compile(QUICK).as_text()
+    text = program.lower(jnp.ones(8)).compile().as_text()
     assert COLLECTIVE.findall(text) == [("f32[]", "all-reduce")]
 
 
@@ -167,7 +184,7 @@ def manual(config: Any) -> Any:
     )
 
 
-@pytest.mark.parametrize("name", cases.CONFIGS)
+@pytest.mark.parametrize("name", cases.CONFIGS if FULL else (*KINDS, "heads of parts"))
 def test_a_config_is_traced_over_members_and_data(name: str) -> None:
     config = cases.CONFIGS[name]
     shapes = structs(config, MEMBERS)

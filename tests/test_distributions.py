@@ -224,8 +224,9 @@ def test_identities(name: str) -> None:
 @pytest.mark.parametrize("name", PAIRS)
 def test_a_seed_is_a_key_by_the_name_that_distrax_has(name: str) -> None:
     p = PAIRS[name][0]
-    both = jax.jit(lambda key: (p.sample(key=key), *p.sample_and_log_prob(key=key)))(KEY)
-    _close(jax.jit(lambda key: (p.sample(seed=key), *p.sample_and_log_prob(seed=key)))(KEY), both)
+    both = jax.jit(lambda key: (p.sample(key=key), *p.sample_and_log_prob(key=key))).lower(KEY)
+    again = jax.jit(lambda key: (p.sample(seed=key), *p.sample_and_log_prob(seed=key))).lower(KEY)
+    assert again.as_text() == both.as_text()  # the same program
     for method in (p.sample, p.sample_and_log_prob):
         with pytest.raises(
             pc.errors.StructureError, match=rf"^{type(p).__name__}\..*: got both key and seed"
@@ -446,6 +447,31 @@ def test_kl_of_bits_where_one_of_the_two_masks() -> None:
     np.testing.assert_array_equal(wider[1][0][~mask], 0)
 
 
+@pytest.mark.parametrize("name", ["categorical", "categorical, masked", "multi-categorical"])
+def test_log_prob_and_entropy_together_are_those_alone(name: str) -> None:
+    """Values and gradients, also of actions outside of the space and beside infinite and NaN logits."""
+    p = PAIRS[name][0]
+    n = p.logits.shape[-1]
+    rows = jnp.broadcast_to(p.logits.reshape(-1, n)[0], (5, n)).at[1, 0].set(-jnp.inf)
+    rows = rows.at[2, 1].set(jnp.inf).at[3].set(-jnp.inf).at[4, 0].set(jnp.nan)
+    mask = None if p.mask is None else jnp.ones(n, bool).at[1].set(False)
+
+    def both(together: bool, logits: Any, action: Any) -> Any:
+        d = p._replace(logits=logits, mask=mask)
+        log_prob, entropy = d.log_prob_and_entropy(action) if together else (d.log_prob(action), d.entropy())
+        return 2.0 * log_prob + 0.3 * entropy, (log_prob, entropy)
+
+    grad = jax.jit(jax.value_and_grad(both, argnums=1, has_aux=True), static_argnums=0)
+    for shift in (-1, 0, 100):
+        action = p.mode().reshape(-1, *p.space.struct().shape)[0] + shift
+        for logits in rows:
+            (_, values), gradient = grad(True, logits, action)
+            (_, expected), slope = grad(False, logits, action)
+            _close(values[0], expected[0])
+            _close((values[1], gradient), (expected[1], slope), 1e-6)
+            assert bool(jnp.isnan(gradient).any()) == bool(jnp.isnan(logits).any())
+
+
 def test_impossible_actions() -> None:
     logits, mask = jnp.array([0.0, 1.0, 2.0]), jnp.array([True, True, False])
     d = Categorical(logits, mask, pc.Discrete(3, start=5))
@@ -469,6 +495,7 @@ def test_bernoulli_at_zero_and_its_action_dtypes() -> None:
     scores = [d.log_prob(jnp.asarray(bits, dtype)) for dtype in (jnp.int32, bool, jnp.float32, jnp.bfloat16)]
     assert len({float(score) for score in scores}) == 1
 
+    @partial(jax.jit, static_argnums=0)
     def gradients(derivative: Any) -> Any:
         other = Bernoulli(jnp.array([1.0, -1.0, 2.0]), None, pc.MultiBinary(3))
         functions = (lambda d: d.log_prob(bits), lambda d: d.entropy(), lambda d: d.kl(other))
@@ -617,9 +644,9 @@ def test_mean_and_stddev_are_those_of_what_is_scored(name: str) -> None:
     box = pc.Box(low=(-2.0, 0.0, 5.0), high=(0.5, 1.0, 7.0), shape=(3,))
     d = build(_normal(3), _normal(3), box)
 
-    @fast_jit
+    @jax.jit
     def facts(d: Any) -> Any:
-        draws = jax.vmap(lambda k: d.sample(key=k))(jax.random.split(KEY, 40000))
+        draws = jax.vmap(lambda k: d.sample(key=k))(jax.random.split(KEY, 10000))
         actions = (
             draws if name == "normal" else jax.vmap(jax.vmap(jax.vmap(partial(head.env_action, box))))(draws)
         )
@@ -627,7 +654,7 @@ def test_mean_and_stddev_are_those_of_what_is_scored(name: str) -> None:
 
     actions, mean, stddev = (np.asarray(x, float) for x in facts(d))
     assert mean.shape == stddev.shape == (*BATCH, 3)
-    error = actions.std(0) / 200
+    error = actions.std(0) / 100
     assert (abs(actions.mean(0) - mean) <= 5 * error).all()
     assert (abs(actions.std(0) - stddev) <= 5 * error * (1 + abs(actions - mean).max(0) / stddev)).all()
     assert (abs(actions.std(0) / stddev - 1) <= 0.05).all()
@@ -791,6 +818,12 @@ def test_masked_is_not_drawn_at_the_ends_of_the_uniform(n: int, monkeypatch: pyt
     assert mask[np.arange(len(bits)), jax.jit(lambda d: d.sample(key=KEY))(d)].all()
 
 
+@jax.jit  # once for all values of junk
+def _draws(d: Any) -> Any:
+    drawn = jax.vmap(lambda k: d.sample_and_log_prob(key=k))(jax.random.split(KEY, 500))
+    return drawn, d.mode(), d.entropy()
+
+
 @pytest.mark.parametrize("junk", [math.nan, math.inf, -math.inf, 3e38])
 def test_masked_is_never_drawn_whatever_is_allowed(junk: float) -> None:
     """Beside a NaN, too: every allowed action is as likely then, and the log-probability is NaN."""
@@ -812,12 +845,7 @@ def test_masked_is_never_drawn_whatever_is_allowed(junk: float) -> None:
         "seen": AutoregressiveJoint(parts, graph),
     }
 
-    @jax.jit
-    def draws(d: Any) -> Any:
-        drawn = jax.vmap(lambda k: d.sample_and_log_prob(key=k))(jax.random.split(KEY, 500))
-        return drawn, d.mode(), d.entropy()
-
-    found = {name: draws(d) for name, d in everything.items()}
+    found = {name: _draws(d) for name, d in everything.items()}
     actions = {name: np.asarray(x[0][0]) for name, x in found.items() if name != "seen"}
     seen = found["seen"][0][0]
     assert set(actions["one"]) <= {4, 5, 7}
@@ -853,10 +881,10 @@ def _histogram(logits: Any, key: Any, *, chunks: int, size: int) -> Any:
 
 @pytest.mark.parametrize("n", [2, 18, 256, 1000, 10000])
 def test_categorical_draws_follow_the_law(n: int) -> None:
-    """Chi-square over a million draws, of float32 logits and of those of a bfloat16 network."""
+    """Chi-square over a million draws, of float32 logits and of those of a bfloat16 network; of 10,000 fewer."""
     logits = jnp.asarray(RNG.normal(size=n) * 1.5, jnp.float32)
     for seed, z in enumerate((logits, logits.astype(jnp.bfloat16).astype(jnp.float32))):
-        chunks = 50 if seed == 0 or n < 10000 else 5
+        chunks = 50 if n < 10000 else 10
         counts = np.asarray(_histogram(z, jax.random.key(seed), chunks=chunks, size=20000), np.int64)
         expected = scipy.special.softmax(np.asarray(z, float)) * counts.sum()
         rare = expected < 5  # pooled, for chi-square is not valid there

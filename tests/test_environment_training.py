@@ -26,6 +26,8 @@ pytestmark = [
         ("pgx", "tic_tac_toe", {"opponent": None}),
         ("brax", "fast", {"episode_length": 5}),
         ("jaxmarl", "MPE_simple_spread_v3", {"max_steps": 5}),
+        ("pettingzoo", "classic/rps-v2", {"max_cycles": 5}),
+        ("navix", "Navix-Empty-5x5-v0", {"max_steps": 7}),
     ],
 )
 def test_ppo_trains_on_it(package: str, name: str, options: dict[str, Any]) -> None:

@@ -21,6 +21,8 @@ from policy_core_adapters import numpy_runner
 import policy_core as pc
 from policy_core.configs import codec
 from policy_core.errors import FileError
+from policy_core.files import document as layout
+from policy_core.files import rows as tables
 
 pytestmark = pytest.mark.usefixtures("unchecked")  # beartype doubles the time to trace
 
@@ -659,3 +661,42 @@ def test_a_row_has_one_spelling():
     document["extra"][0][3] = b"\2"
     with pytest.raises(FileError, match=r"is bool and holds a byte that is neither 0 nor 1$"):
         pc.from_bytes(closed(document))
+
+
+def _told(data: bytes) -> Any:
+    """What a file holds, or the error that it is refused with."""
+    try:
+        read = layout.read(memoryview(data))
+    except FileError as error:
+        return str(error)
+    rows = [*read.leaves, *read.self_test, *read.extra]
+    return read.batch, [[*row[:3], b"".join(row.chunks)] for row in rows]
+
+
+def test_what_is_known_of_the_heads_of_rows_changes_no_answer(monkeypatch):
+    heads: dict[int, Any] = {}
+    monkeypatch.setattr(tables, "_HEADS", heads)
+    good = pc.to_bytes((PARAMS, CONFIG), extra={"flag": np.array([True]), "x": np.ones(3)}, self_test=False)
+    content, answers = content_of(good), set()
+    start = content.index(b"leaves")  # what stands before is read anew each time
+    changed = [content[:i] + bytes([content[i] ^ bit]) + content[i + 1 :]
+               for i in range(start, len(content)) for bit in (1, 64)]  # fmt: skip
+    for data in [sealed(x) for x in (*changed, *(content[:i] for i in range(start, len(content))))]:
+        heads.clear()
+        cold = _told(data)
+        _told(good)
+        assert len(heads) == len(jax.tree.leaves(PARAMS)) + 2
+        assert _told(data) == cold
+        answers.add(cold if isinstance(cold, str) else "")
+    assert len(answers) > 100
+
+
+def test_few_and_short_heads_of_rows_are_kept(monkeypatch):
+    heads: dict[int, Any] = {}
+    monkeypatch.setattr(tables, "_HEADS", heads)
+    extra = {f"{i:05d}": np.zeros(1, np.float32) for i in range(3000)} | {"x" * 300: np.zeros(1)}
+    data = pc.to_bytes((PARAMS, CONFIG), extra=extra, self_test=False)
+    for _ in range(2):
+        assert len(layout.read(memoryview(data)).extra) == 3001
+        assert 0 < len(heads) <= 1024
+        assert max(len(head[0]) for head in heads.values()) <= 256

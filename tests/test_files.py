@@ -13,8 +13,10 @@ import pytest
 from cases import CONFIGS
 
 import policy_core as pc
+from benchmarks import parts
 from policy_core.configs import codec
 from policy_core.errors import FileError, FingerprintError
+from policy_core.files import checksum, configs, document, policies, rows, storage
 
 pytestmark = pytest.mark.usefixtures("unchecked")  # beartype doubles the time to trace
 
@@ -294,6 +296,62 @@ def test_a_load_compiles_nothing(tmp_path, caplog):
     with jax.log_compiles():
         pc.load(tmp_path / "file")
     assert [record.getMessage() for record in caplog.records if "Compiling" in record.getMessage()] == []
+
+
+def test_a_second_load_of_a_config_traces_nothing_and_puts_all_leaves_at_once(tmp_path, monkeypatch):
+    config = pc.ActorCriticConfig(
+        observation_space=pc.Box(shape=(11,)), action_space=pc.Discrete(2), actor=pc.MLP((5,)), critic=pc.MLP(())
+    )  # fmt: skip
+    policy = pc.init(config, key=jax.random.key(0))
+    pc.save(tmp_path / "file", policy, self_test=False)
+    pc.load(tmp_path / "file")
+    put, calls = jax.device_put, []
+
+    def counted(leaves: Any, **options: Any) -> Any:
+        calls.append(len(leaves))
+        return put(leaves, **options)
+
+    def fail(*args: Any, **options: Any) -> Any:
+        raise AssertionError("traced, or read as if it were new")
+
+    monkeypatch.setattr(jax, "device_put", counted)
+    monkeypatch.setattr(pc.ActorCriticConfig, "init", fail)
+    monkeypatch.setattr(jax, "eval_shape", fail)
+    monkeypatch.setattr(rows, "_read_new_row", fail)
+    monkeypatch.setattr(configs, "by_path", fail)
+    for given in (None, config):
+        loaded, _ = pc.load(tmp_path / "file", given)
+        assert jax.tree.all(jax.tree.map(lambda x, y: bool((x == y).all()), loaded, policy[0]))
+    assert calls == [len(jax.tree.leaves(policy))] * 2
+
+
+def test_the_stages_that_are_measured_are_those_of_a_load(tmp_path, monkeypatch):
+    """All of its functions that do more than a step are called by both, with the same arguments."""
+    pc.save(tmp_path / "file", (PARAMS, CONFIG), self_test=False)
+    pc.load(tmp_path / "file")
+    called: list[str] = []
+    for module, name in (
+        (storage, "read_file"), (checksum, "read_ending"), (checksum, "digests"), (checksum, "check_blocks"),
+        (configs, "decode"), (configs, "specs_of"), (jax, "device_put"),
+    ):  # fmt: skip
+        real = getattr(module, name)
+
+        def counted(*args: Any, real: Any = real, name: str = name, **options: Any) -> Any:
+            called.append(name)
+            return real(*args, **options)
+
+        for user in (module, policies, document):
+            if hasattr(user, name):
+                monkeypatch.setattr(user, name, counted)
+    assert list(parts.stages(tmp_path / "file", CONFIG)) == [
+        "read", "hash", "the map, and all headers", "the config, and its params", "views of the leaves",
+        "jax.device_put", "waiting for the arrays",
+    ]  # fmt: skip
+    measured = [*called]
+    called.clear()
+    pc.load(tmp_path / "file", CONFIG)
+    assert sorted(measured) == sorted(called)
+    assert len(called) == 7
 
 
 @pytest.mark.usefixtures("unchecked")

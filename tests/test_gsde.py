@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from cases import OBSERVATION, config
+from compiling import fresh
 from policy_core_adapters import numpy_runner
 from scipy import stats
 
@@ -23,7 +24,7 @@ STILL = jnp.array([0.3, -0.2, 0.5])
 def policy_of(head: Any, space: Any = BOX, seed: int = 0, **fields: Any) -> Any:
     """A policy whose params are not those of the start."""
     made = config(space, box_head=head, **{"actor": pc.MLP((8,)), **fields})
-    params, _ = pc.init(made, key=jax.random.key(seed))
+    params, _ = fresh(made, key=jax.random.key(seed))
     leaves, tree = jax.tree.flatten(params)
     rng = np.random.default_rng(seed)
     noisy = [x + jnp.asarray(0.3 * rng.standard_normal(x.shape), x.dtype) for x in leaves]
@@ -119,7 +120,7 @@ def test_the_matrix_is_drawn_every_so_many_draws_and_after_a_reset(every):
 
 
 def test_members_and_environments_have_matrices_of_their_own():
-    policies = jax.vmap(lambda key: pc.init(policy_of(GSDE())[1], key=key))(
+    policies = jax.vmap(lambda key: fresh(policy_of(GSDE())[1], key=key))(
         jax.random.split(jax.random.key(0), 3)
     )
     keys = jax.random.split(jax.random.key(1), (3, 2, 2))  # members, environments, steps
@@ -256,6 +257,6 @@ def test_the_numpy_runner_keeps_its_matrix(tmp_path):
 
 def test_a_config_without_the_optional_method_is_as_before():
     assert isinstance(config(OBSERVATION), pc.contract.ExploringActorCritic)
-    policy = pc.init(config(OBSERVATION), key=jax.random.key(0))
+    policy = fresh(config(OBSERVATION), key=jax.random.key(0))
     assert policy[1].explore(policy[0], (), key=jax.random.key(0)) == ()
     assert not isinstance(pc.NormalHead(), pc.contract.ExploringHead)

@@ -302,7 +302,7 @@ import policy_core as pc
 config = pc.ActorCriticConfig(observation_space=pc.Box(shape=(4,)), action_space=pc.Discrete(2))
 init = jax.jit(jax.vmap(lambda k: pc.init(config, key=k)))
 for members in (8, 64):
-    for i in range(100):
+    for i in range(25):
         jax.block_until_ready(init(jax.random.split(jax.random.key(i), members)))
 print("OK")
 """

@@ -276,6 +276,22 @@ def test_what_is_masked_is_never_drawn_whatever_the_logits(junk, tmp_path):
     assert len({int(i) for i, _ in drawn}) == (1 if junk == math.inf else 3 if math.isnan(junk) else 2)
 
 
+def test_a_draw_that_is_rounded_up_to_the_whole_is_of_the_last_that_is_allowed(tmp_path):
+    class Generator:
+        """Of which the product with the whole is the whole, as for numbers just below 1."""
+
+        standard_normal = None
+
+        def random(self, shape: Any = None) -> Any:
+            return 1.0 if shape is None else np.ones(shape)
+
+    for space, allowed in ((pc.Discrete(3), [True, True, False]), (pc.MultiDiscrete((3, 3)), None)):
+        pc.save(tmp_path / "file", _policy(config(space)), self_test=False)
+        runner, mask = numpy_runner.load(tmp_path / "file"), None if allowed is None else np.array(allowed)
+        _, action = runner.act((), np.ones(3, np.float32), rng=Generator(), action_mask=mask)  # type: ignore[arg-type]
+        assert np.all(action == (2 if mask is None else 1))
+
+
 def test_combinations_that_a_joint_mask_forbids_are_never_chosen(tmp_path):
     policy = _policy(config(pc.MultiDiscrete((2, 3, 2), start=(0, 1, 0)), temperature=2.0))
     pc.save(tmp_path / "file", policy, self_test=False)
@@ -323,6 +339,114 @@ def test_what_a_state_is_and_what_it_is_not(tmp_path):
         ):
             runner.act(wrong, np.ones(3))
         assert runner.act(wrong, np.ones(3), is_first=True)[0].keys() == {"actor", "critic"}
+
+
+def _arrays(tree: Any) -> list[Any]:
+    return [leaf for leaf in jax.tree.leaves(tree) if isinstance(leaf, np.ndarray)]
+
+
+@pytest.mark.parametrize(
+    "name", ["act nested", "squashed gSDE", "autoregressive bins", "every memory", "parts"]
+)
+def test_what_a_call_returns_is_no_other_calls(name, tmp_path):
+    """Nor do arrays of the runner, or the observation, have its memory, so that both may be written to."""
+    pc.save(tmp_path / "file", _policy(CONFIGS[name]), self_test=False)
+    runner, rng = (
+        numpy_runner.load(tmp_path / "file", mask_functions={"others": others}),
+        np.random.default_rng(0),
+    )
+    observation = jax.tree.map(np.asarray, CONFIGS[name].observation_space.sample(key=jax.random.key(0)))
+    results: list[Any] = []
+    kept: list[Any] = []
+    state = runner.reset()
+    for draws in (None, rng, None, rng, None):
+        state, action = runner.act(state, observation, rng=draws)
+        results.append((state, action))
+        kept.append(jax.tree.map(np.copy, (state, action)))
+    assert jax.tree.all(jax.tree.map(np.array_equal, results, kept))
+    actions = _arrays([action for _, action in results])
+    for i, array in enumerate(actions):
+        others_ = [*actions[:i], *_arrays(observation), *_arrays([state for state, _ in results])]
+        assert not any(np.shares_memory(array, other) for other in others_)
+        array[...] = 0
+    before = jax.tree.map(np.copy, runner.act(runner.reset(), observation))
+    for array in _arrays(runner.act(runner.reset(), observation)):
+        if array.flags.writeable:
+            array[...] = 7
+    assert jax.tree.all(jax.tree.map(np.array_equal, runner.act(runner.reset(), observation), before))
+
+
+# What one call may take: Python functions, and functions in C that are no operations of arrays. The more
+# there are, the slower; a microsecond is twenty.
+CALLS = {
+    "discrete": (pc.Discrete(3), {}, 20, 27),
+    "normal": (pc.Box(shape=(2,)), {}, 24, 25),
+    "squashed": (BOUNDED, {"box_head": pc.SquashedNormalHead()}, 27, 28),
+    "beta": (BOUNDED, {"box_head": pc.BetaHead()}, 27, 41),
+    "several": (pc.MultiDiscrete((3, 3)), {}, 27, 34),
+    "normalized": (pc.Discrete(3), {"normalize": pc.Normalize()}, 23, 30),
+    "GRU": (pc.Discrete(3), {"memory": pc.GRU(4)}, 27, 34),
+    "LSTM": (pc.Discrete(3), {"memory": pc.LSTM(4)}, 27, 34),
+}
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_a_call_takes_a_few_functions(name, tmp_path):
+    space, fields, *most = CALLS[name]
+    tower = pc.MLP((4, 4))
+    policy = _policy(config(space, **({"actor": tower, "critic": tower} | fields)))
+    pc.save(tmp_path / "file", policy, self_test=False)
+    runner, rng, x = numpy_runner.load(tmp_path / "file"), np.random.default_rng(0), np.ones(3, np.float32)
+    state = runner.reset()
+    for draws, allowed in zip((None, rng), most, strict=True):
+        events: list[str] = []
+        before = sys.getprofile()
+        sys.setprofile(lambda frame, event, argument: events.append(event))
+        try:
+            runner.act(state, x, rng=draws)
+        finally:
+            sys.setprofile(before)
+        assert events.count("call") + events.count("c_call") - 1 <= allowed
+
+
+def test_halved_kernels_and_shared_exponentials_give_the_same_bits():
+    from policy_core_adapters.numpy_runner import memory, networks
+
+    rng, size, f4 = np.random.default_rng(0), 5, np.float32
+    edges = f4([0.0, -0.0, 1e-45, -1e-40, 3e38, -3e38, 104, -104, math.inf, -math.inf, math.nan])
+    x = np.concatenate([edges, rng.standard_normal(500).astype(f4) * 30])
+    e = np.exp(-np.abs(x))
+    for got, sign in zip((networks.sigmoid(x), *networks.sigmoids(x)), (1, 1, -1), strict=True):
+        assert got.dtype == f4
+        assert np.array_equal(got, np.where(sign * x >= 0, f4(1), e) / (1 + e), equal_nan=True)
+
+    def gate(x: Any) -> Any:
+        return f4(0.5) * np.tanh(f4(0.5) * x) + f4(0.5)
+
+    def part(*shape: int) -> Any:
+        return rng.standard_normal(shape).astype(f4)
+
+    fields = {"size": size, "layer_norm": False, "learned_start": False}
+    for _ in range(20):
+        x, h, c = part(3), part(size), part(size)
+        kernel, recurrent, bias = part(3, 4 * size), part(size, 4 * size), part(4 * size)
+        params = {"input": {"kernel": kernel, "bias": bias}, "recurrent": {"kernel": recurrent}}
+        rows = [np.ascontiguousarray(k.T) for k in (kernel, recurrent)]
+        i, f, g, o = (rows[0].dot(x) + rows[1].dot(h) + bias).reshape(4, size)
+        cell = gate(f) * c + gate(i) * np.tanh(g)
+        state, y = memory._lstm(fields, params, 3, f4).step({"cell": c, "hidden": h}, x)
+        assert np.array_equal(state["cell"], cell)
+        assert np.array_equal(y, gate(o) * np.tanh(cell))
+        three, inner = 3 * size, part(size)
+        params = {
+            "input": {"kernel": kernel[:, :three], "bias": bias[:three]},
+            "recurrent": {"kernel": recurrent[:, :three], "bias": inner},
+        }
+        rows = [np.ascontiguousarray(k[:, :three].T) for k in (kernel, recurrent)]
+        w, u = rows[0].dot(x) + bias[:three], rows[1].dot(h)
+        r, z = gate(w[: 2 * size] + u[: 2 * size]).reshape(2, size)
+        n = np.tanh(w[2 * size :] + r * (u[2 * size :] + inner))
+        assert np.array_equal(memory._gru(fields, params, 3, f4).step(h, x)[1], (1 - z) * n + z * h)
 
 
 def test_a_box_has_no_mask(tmp_path):

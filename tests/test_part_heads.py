@@ -7,11 +7,12 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from cases import BOUNDED, SMALL, config
+from compiling import fresh
 from policy_core_adapters import numpy_runner
 from scipy import stats
 
 import policy_core as pc
-from policy_core.testing import check_policy
+from policy_core.testing import Case, checks
 
 pytestmark = pytest.mark.usefixtures("unchecked")  # beartype doubles the time to trace
 
@@ -28,7 +29,7 @@ HEADS = pc.heads.PartHeads({name: head for name, (_, head) in PARTS.items()})
 
 
 def test_each_part_has_the_distribution_of_its_head_alone():
-    policy = pc.init(config(SPACE, heads=HEADS, actor_gain=1.0), key=jax.random.key(0))
+    policy = fresh(config(SPACE, heads=HEADS, actor_gain=1.0), key=jax.random.key(0))
     _, joint = pc.action_distribution(policy, pc.reset(policy), X)
     params = policy[0]["actor"]
     for name, (space, head) in PARTS.items():
@@ -47,7 +48,7 @@ def test_names_are_sorted_and_nested_parts_have_heads_of_their_own():
     inner = pc.heads.PartHeads({1: pc.BetaHead()})
     assert pc.heads.PartHeads((("b", inner), ("a", pc.NormalHead()))).heads[0][0] == "a"
     space = pc.Dict({"a": BOUNDED, "b": pc.Tuple((BOUNDED, BOUNDED))})
-    policy = pc.init(config(space, heads=pc.heads.PartHeads({"b": inner})), key=jax.random.key(0))
+    policy = fresh(config(space, heads=pc.heads.PartHeads({"b": inner})), key=jax.random.key(0))
     parts = pc.action_distribution(policy, (), X)[1].parts
     kinds = [type(part).__name__ for part in (parts["a"], *parts["b"].parts)]
     assert kinds == ["Normal", "Normal", "Beta"]
@@ -56,7 +57,7 @@ def test_names_are_sorted_and_nested_parts_have_heads_of_their_own():
 def test_the_kept_noise_of_a_part_and_the_draws_of_others_are_independent():
     space = pc.Dict({"a": pc.Box(shape=(1,)), "b": pc.Box(shape=(1,))})
     heads = pc.heads.PartHeads({"a": pc.heads.GSDEHead(log_std=0.0)})
-    policy = pc.init(config(space, heads=heads), key=jax.random.key(0))
+    policy = fresh(config(space, heads=heads), key=jax.random.key(0))
     draw = jax.vmap(lambda key: pc.action_and_value(policy, pc.reset(policy), X, key=key)[1])
     actions = jax.tree.map(np.ravel, draw(jax.random.split(jax.random.key(1), 3000)))
     assert abs(stats.spearmanr(actions["a"], actions["b"]).statistic) < 0.07
@@ -72,7 +73,7 @@ def test_a_part_in_bins_may_have_children():
     dependent = config(
         space, heads=heads, autoregressive=pc.Autoregressive({"b": ("a",), "c": ("a",)}, network=pc.MLP((4,)))
     )
-    policy = pc.init(dependent, key=jax.random.key(0))
+    policy = fresh(dependent, key=jax.random.key(0))
     distribution = pc.action_distribution(policy, (), X)[1]
     assert distribution.parts["b"].alpha.shape == (9, 2)
     data = pc.to_bytes(policy)
@@ -83,7 +84,7 @@ def test_a_dependent_action_with_heads_of_parts_is_the_same_in_numpy(tmp_path):
     space = pc.Dict({"a": BOUNDED, "b": BOUNDED})
     heads = pc.heads.PartHeads({"a": pc.BinsHead(3), "b": pc.BetaHead()})
     dependent = config(space, heads=heads, autoregressive=pc.Autoregressive({"b": ("a",)}), actor_gain=3.0)
-    policy = pc.init(dependent, key=jax.random.key(3))
+    policy = fresh(dependent, key=jax.random.key(3))
     pc.save(tmp_path / "file", policy)
     runner = numpy_runner.load(tmp_path / "file")
     for x in np.random.default_rng(0).standard_normal((30, 3)).astype(np.float32):
@@ -121,8 +122,10 @@ class Clipped:
 def test_a_head_of_ones_own_serves_every_discrete_space():
     space = pc.Dict({"a": pc.Discrete(3), "b": pc.MultiDiscrete((2, 3)), "c": pc.MultiBinary(2)})
     own = config(space, discrete_head=Clipped())
-    check_policy(own)
-    params, _ = pc.init(own, key=jax.random.key(0))
+    case = Case(own)
+    for check in (checks.check_shapes, checks.check_ratio, checks.check_masks, checks.check_file):
+        check(case)  # docs/extending.md has all of them on heads of one's own
+    params, _ = fresh(own, key=jax.random.key(0))
     large = jax.tree.map(lambda x: 100 * jnp.ones_like(x), params)
     _, distribution = pc.action_distribution((large, own), (), X)
     assert all(np.abs(x).max() == 2 for x in jax.tree.leaves(distribution))
@@ -145,7 +148,7 @@ def test_what_cannot_be_is_refused(tmp_path):
         pc.errors.ConfigError, match=r"^PartHeads\.heads: got the names \['a', 'a'\], expected each"
     ):
         pc.heads.PartHeads((("a", pc.BetaHead()), ("a", pc.BetaHead())))
-    own = pc.init(config(pc.Discrete(3), discrete_head=Clipped()), key=jax.random.key(0))
+    own = fresh(config(pc.Discrete(3), discrete_head=Clipped()), key=jax.random.key(0))
     pc.save(tmp_path / "file", own)
     with pytest.raises(ValueError, match=r"head.*Clipped"):
         numpy_runner.load(tmp_path / "file")

@@ -190,7 +190,7 @@ def test_agents_take_turns_and_each_sees_its_end() -> None:
 def test_tic_tac_toe_is_played_by_its_rules() -> None:
     """An illegal move ends this game with a reward of -1 and leaves squares empty."""
     pytest.importorskip("pygame", reason="pygame is not installed")
-    game = adapter.make("classic/tictactoe-v3")
+    game = adapter.make_multi_agent("classic/tictactoe-v3")
     assert isinstance(game, adapter.Turns)
     (group,) = game.groups.values()
     assert group.action_space == pc.Discrete(9)
@@ -215,7 +215,7 @@ def test_tic_tac_toe_is_played_by_its_rules() -> None:
 def test_rock_paper_scissors_is_parallel() -> None:
     """Rewards sum to zero; all three rounds of it end by its time limit."""
     pytest.importorskip("pygame", reason="pygame is not installed")
-    env = adapter.make("classic/rps-v2", max_cycles=3)
+    env = adapter.make_multi_agent("classic/rps-v2", max_cycles=3)
     assert isinstance(env, adapter.Parallel)
     assert {name: len(group.agents) for name, group in env.groups.items()} == {"player": 2}
     env.reset(seed=0)
@@ -225,4 +225,55 @@ def test_rock_paper_scissors_is_parallel() -> None:
         assert step.truncated["player"].all() == step.done == (i % 3 == 2)
         assert not step.terminated["player"].any()
     with pytest.raises(ValueError, match=r"name: got 'chess', expected one of \['atari/basketball_pong-v3'"):
+        adapter.make_multi_agent("chess")
+
+
+@pytest.mark.parametrize("ended", ["terminated", "truncated"])
+def test_all_agents_of_a_parallel_counter_are_one_for_a_trainer(ended: str) -> None:
+    """Two environments under jit: what is seen is the step, masks hold, and no episode is reset twice."""
+    resets = []
+
+    class Counted(Counter):
+        def reset(self, seed: Any = None, options: Any = None) -> Any:
+            resets.append(seed)
+            return super().reset(seed, options)
+
+    env = adapter.from_parallel(lambda: Counted(ended))
+    assert env.action_space == pc.Dict(
+        {"walker": pc.MultiDiscrete((4, 4)), "bird": pc.MultiDiscrete((4,), shape=(1,))}
+    )
+    policy = pc.init(config(env.action_space, env.observation_space), key=jax.random.key(0))
+
+    @jax.jit
+    def play(observation: Any, state: Any, key: jax.Array) -> Any:
+        def one(observation: Any, state: Any, key: jax.Array) -> Any:
+            mask = env.action_mask(state)
+            action = pc.act(policy, (), observation, key=key, action_mask=mask)[1]
+            return env.step(key, state, action)
+
+        return jax.vmap(one)(observation, state, jax.random.split(key, 2))
+
+    observation, state = jax.jit(jax.vmap(env.reset))(jax.random.split(jax.random.key(0), 2))
+    before = len(resets)
+    for i in range(7):
+        t = i % 3
+        np.testing.assert_array_equal(observation["walker"], np.full((2, 2, 1), t))
+        np.testing.assert_array_equal(observation["bird"], np.full((2, 1, 2), t if t < 2 else 0))
+        step = play(observation, state, jax.random.key(i))
+        # Nobody did what was not allowed; the bird has left in the third step, with a reward of 0.
+        np.testing.assert_allclose(step.reward, (t + 1) if t < 2 else 2 * 3 / 3)
+        np.testing.assert_array_equal(step.final_observation["walker"], np.full((2, 2, 1), t + 1))
+        flags = {"terminated": step.terminated, "truncated": step.truncated}
+        assert flags.pop(ended).tolist() == [t == 2] * 2
+        assert not np.any(list(flags.values()))
+        observation, state = step.observation, step.state
+    assert len(resets) - before == 2 * 2  # two environments, two ends
+
+
+def test_a_game_in_turns_is_no_environment_of_one() -> None:
+    with pytest.raises(
+        ValueError, match=r"name: 'classic/tictactoe-v3' is a game in turns.*make_multi_agent"
+    ):
+        adapter.make("classic/tictactoe-v3")
+    with pytest.raises(ValueError, match=r"name: got 'chess', expected one of \["):
         adapter.make("chess")

@@ -1,5 +1,6 @@
 """The free functions: rules that go beyond the contract's own checks, and their errors."""
 
+from functools import partial
 from typing import Any
 
 import jax
@@ -183,24 +184,27 @@ def test_nested_populations(policy: Any) -> None:
 
 
 @pytest.mark.usefixtures("unchecked")  # beartype doubles the time to trace
-def test_a_distribution_that_leaves_a_vmap_is_right_outside(policy: Any) -> None:
+def test_a_distribution_that_leaves_a_vmap_is_right_outside() -> None:
     batch = jnp.linspace(-1.0, 1.0, 12).reshape(4, 3)
+
+    @partial(jax.jit, static_argnums=0)  # one program for each config
+    def facts(config: Any, key: Any) -> Any:
+        policy = pc.init(config, key=key)
+        inside = lambda o: pc.action_distribution(policy, (), o)[1]
+        outside = jax.vmap(inside)(batch)
+        both = outside.entropy(), outside.log_prob(outside.mode())
+        return both, jax.vmap(lambda o: (inside(o).entropy(), inside(o).log_prob(inside(o).mode())))(batch)
+
     for name in (
         "act box of rank 2",
         "act multi-discrete of rank 2",
         "act multi-binary of rank 2",
         "act discrete",
     ):
-        policy = pc.init(CONFIGS[name], key=jax.random.key(0))
-        _, outside = jax.vmap(lambda o, policy=policy: pc.action_distribution(policy, (), o))(batch)
-        entropies = jax.vmap(lambda o, policy=policy: pc.action_distribution(policy, (), o)[1].entropy())(
-            batch
-        )
-        assert outside.entropy().shape == (4,)
-        np.testing.assert_allclose(outside.entropy(), entropies, rtol=1e-6)
-        np.testing.assert_allclose(
-            outside.log_prob(outside.mode()), jax.vmap(lambda d: d.log_prob(d.mode()))(outside), rtol=1e-6
-        )
+        outside, inside = facts(CONFIGS[name], jax.random.key(0))
+        for got, expected in zip(outside, inside, strict=True):
+            assert got.shape == (4,)
+            np.testing.assert_allclose(got, expected, rtol=1e-6)
 
 
 def test_computing_in_bfloat16_gives_float32_distributions() -> None:

@@ -774,27 +774,41 @@ masks = {
     pc.Box(low=0, high=9, dtype="int8"): [None],
     pc.Box(): [None],
 }
-for space, rows in masks.items():
-    for mask in rows:
-        element = space.sample(key=key, mask=mask)
-        assert element.dtype == space.struct().dtype, (space, mask, element.dtype)
-        assert space.unflatten(space.flatten(element)).dtype == element.dtype
-        assert bool(space.contains(element))
+
+
+@jax.jit  # one program, for one for each operation takes long to compile
+def drawn():
+    found = []
+    for space, rows in masks.items():
+        for mask in rows:
+            element = space.sample(key=key, mask=mask)
+            found.append((element, space.unflatten(space.flatten(element)), space.contains(element)))
+    return found
+
+
+spaces = [space for space, rows in masks.items() for _ in rows]
+for space, (element, again, inside) in zip(spaces, drawn(), strict=True):
+    assert element.dtype == space.struct().dtype, (space, element.dtype)
+    assert again.dtype == element.dtype
+    assert bool(inside)
 tool = pc.Dict({"tool": discrete, "pair": several, "force": pc.Box(shape=(2,))})
-policy = pc.init(
-    pc.ActorCriticConfig(
-        observation_space=tool,
-        action_space=tool,
-        actor=pc.MLP((4,)),
-        critic=pc.MLP((4,)),
-        autoregressive=pc.Autoregressive({"force": ("tool",)}, network=pc.MLP((4,))),
-    ),
-    key=key,
+config = pc.ActorCriticConfig(
+    observation_space=tool,
+    action_space=tool,
+    actor=pc.MLP((4,)),
+    critic=pc.MLP((4,)),
+    autoregressive=pc.Autoregressive({"force": ("tool",)}, network=pc.MLP((4,))),
 )
-observation = tool.sample(key=key)
-_, action, value, log_prob = pc.action_and_value(policy, (), observation, key=key)
-_, value, log_prob, entropy = pc.evaluate_action(policy, (), observation, action)
-assert {str(x.dtype) for x in (value, log_prob, entropy)} == {"float32"}
+
+
+@jax.jit
+def scored():
+    policy, observation = pc.init(config, key=key), tool.sample(key=key)
+    _, action, *acted = pc.action_and_value(policy, (), observation, key=key)
+    return *acted, *pc.evaluate_action(policy, (), observation, action)[1:]
+
+
+assert {str(x.dtype) for x in scored()} == {"float32"}
 print(pc.verify(sys.argv[1]).deviation)
 """
 

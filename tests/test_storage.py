@@ -1,5 +1,6 @@
 """Never lost: whatever happens to a writer, a reader sees one whole file."""
 
+import ctypes
 import errno
 import fcntl
 import os
@@ -12,6 +13,7 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 import policy_core as pc
@@ -318,6 +320,46 @@ def test_a_file_is_read_whole_and_hashed_as_it_comes(size, tmp_path):
     if blocks is not None:
         assert blocks == digests([content[: content_size(size)]])
         assert begins == [content[:64]]
+
+
+def test_each_byte_is_read_once_and_hashed_by_the_thread_that_read_it(tmp_path, monkeypatch):
+    content = os.urandom(2**22 + 2**20 + 12_345)
+    (tmp_path / "file").write_bytes(content)
+    read, hashed = dict[int, int](), dict[int, int]()
+    fill, digests = storage._fill, storage.digests
+
+    def filled(file: Any, view: memoryview) -> int:
+        read[ctypes.addressof(ctypes.c_char.from_buffer(view))] = threading.get_ident()
+        return fill(file, view)
+
+    def digested(parts: Any) -> bytes:
+        hashed[np.frombuffer(parts[0], np.uint8).ctypes.data] = threading.get_ident()
+        return digests(parts)
+
+    monkeypatch.setattr(storage, "_fill", filled)
+    monkeypatch.setattr(storage, "digests", digested)
+    data, blocks = storage.read_file(tmp_path / "file", len)
+    assert data == content
+    assert blocks is not None
+    start = np.frombuffer(data, np.uint8).ctypes.data
+    assert sorted(read) == [start + i * 2**20 for i in range(6)]
+    assert hashed == read
+    assert threading.get_ident() not in read.values()
+
+
+@pytest.mark.parametrize("left", [0, 2**20 - 1, 2**20, 2**21 + 3])
+def test_a_file_that_becomes_shorter_while_it_is_read_is_refused(left, tmp_path, monkeypatch):
+    (tmp_path / "file").write_bytes(content := os.urandom(2**22))
+    aligned = storage._aligned
+
+    def shorter(size: int) -> memoryview:  # after its size was asked for
+        os.truncate(tmp_path / "file", left)
+        return aligned(size)
+
+    monkeypatch.setattr(storage, "_aligned", shorter)
+    data, blocks = storage.read_file(tmp_path / "file", len)
+    assert blocks is None
+    assert data == content[: left // 2**20 * 2**20]
 
 
 def test_what_does_not_begin_as_a_policy_file_is_refused_before_it_is_read(tmp_path):

@@ -83,8 +83,9 @@ def test_the_same_params_make_the_same_update_and_the_ratio_starts_at_1() -> Non
 
     batch, off = collected(state)
     assert (off == 0).all()
+    update, update_twin = jax.jit(ours.update), jax.jit(theirs.update)
     for _ in range(3):
-        state, twin = jax.jit(ours.update)(state, batch), jax.jit(theirs.update)(twin, batch)
+        state, twin = update(state, batch), update_twin(twin, batch)
     expected = pc.surgery.leaves(ours_of(twin.actor_ts.params, twin.critic_ts.params, config))
     start = pc.surgery.leaves(policy)
     for path, leaf in pc.surgery.leaves(policy_of(config, state)).items():

@@ -9,6 +9,7 @@ import optax
 import pytest
 import scipy.stats
 from cases import config
+from compiling import fresh
 
 import policy_core as pc
 from policy_core.errors import ConfigError
@@ -199,7 +200,7 @@ def test_gradients_of_symlog_and_symexp(x: float) -> None:
 
 def test_a_symlog_critic_learns_from_a_value_of_zero() -> None:
     head = pc.RegressionHead(symlog=True)
-    policy = pc.init(config(pc.Discrete(2), value_head=head, critic_gain=0.0), key=KEY)
+    policy = fresh(config(pc.Discrete(2), value_head=head, critic_gain=0.0), key=KEY)
 
     def loss(policy: Any) -> Any:
         return jnp.square(pc.value(policy, (), jnp.ones(3))[1] - 5.0)
@@ -222,7 +223,7 @@ RETURNS = jnp.array([0.0, 0.0, 0.0, 400.0])  # of one observation: the mean is 1
     ids=["scale", "symlog", "two-hot symlog", "HL-Gauss"],
 )
 def test_what_is_learned_of_random_returns(head: Any, expected: float) -> None:
-    policy = pc.init(config(pc.Discrete(2), value_head=head), key=KEY)
+    policy = fresh(config(pc.Discrete(2), value_head=head), key=KEY)
     optimizer = optax.adam(3e-2)
 
     def step(carry: Any, _: Any) -> Any:
@@ -242,7 +243,7 @@ def test_what_is_learned_of_random_returns(head: Any, expected: float) -> None:
 
 
 def test_several_objectives_are_a_vector_everywhere() -> None:
-    policy = pc.init(config(pc.Discrete(2), value_head=pc.RegressionHead(objectives=3)), key=KEY)
+    policy = fresh(config(pc.Discrete(2), value_head=pc.RegressionHead(objectives=3)), key=KEY)
     x = jnp.ones((4, 3))
     _, one = pc.value(policy, (), x[0])
     _, _, again, _ = pc.action_and_value(policy, (), x[0], key=KEY)
@@ -254,7 +255,7 @@ def test_several_objectives_are_a_vector_everywhere() -> None:
     np.testing.assert_allclose(values, np.stack([one] * 4), rtol=1e-6)
     jacobian = jax.jacobian(lambda policy: pc.value(policy, (), x[0])[1])(policy)[0]["critic"]["head"]["bias"]
     np.testing.assert_array_equal(jacobian, np.eye(3))
-    alone = pc.init(config(pc.Discrete(2)), key=KEY)
+    alone = fresh(config(pc.Discrete(2)), key=KEY)
     assert pc.value(alone, (), x[0])[1].shape == ()
 
 
@@ -265,7 +266,7 @@ def test_the_file_keeps_the_head_and_its_self_test_sees_it(name: str, tmp_path: 
         "HL-Gauss": pc.HLGaussHead(low=-9.0, high=9.0, bins=5, gain=1.0),
         "vector": pc.RegressionHead(objectives=2),
     }[name]
-    policy = pc.init(config(pc.Discrete(2), value_head=head), key=KEY)
+    policy = fresh(config(pc.Discrete(2), value_head=head), key=KEY)
     pc.save(tmp_path / "policy.msgpack", policy)
     loaded = pc.load(tmp_path / "policy.msgpack")
     assert loaded[1].value_head == head

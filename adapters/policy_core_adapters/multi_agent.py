@@ -100,10 +100,7 @@ def central(
     The actions of k agents with `Discrete(n)` are a `MultiDiscrete((n,) * k)`. `reward` makes one reward of
     those of the agents.
     """
-    observation_space, action_space = (
-        pc.Dict({name: _times(len(group.agents), group[i]) for name, group in env.groups.items()})
-        for i in (1, 2)
-    )
+    observation_space, action_space = central_spaces(env.groups)
 
     def step(key: jax.Array, state: Any, action: Any) -> Step:
         result = env.step(key, state, action)
@@ -118,12 +115,24 @@ def central(
         )
 
     def action_mask(state: Any) -> Any:
-        masks = env.action_mask(state)
-        if all(mask is None for mask in masks.values()):
-            return None
-        return {name: _rows(group.action_space, masks[name]) for name, group in env.groups.items()}
+        return central_mask(env.groups, env.action_mask(state))
 
     return Environment(observation_space, action_space, env.reset, step, action_mask)
+
+
+def central_spaces(groups: dict[str, Group]) -> tuple[pc.Dict, pc.Dict]:
+    """What all agents together see, and what they do: a part for each group."""
+    observed, done = (
+        pc.Dict({name: _times(len(group.agents), group[i]) for name, group in groups.items()}) for i in (1, 2)
+    )
+    return observed, done
+
+
+def central_mask(groups: dict[str, Group], masks: dict[str, Any]) -> Any:
+    """The mask of what all agents together do, from those of the groups; None if there is none."""
+    if all(mask is None for mask in masks.values()):
+        return None
+    return {name: _rows(group.action_space, masks[name]) for name, group in groups.items()}
 
 
 def _times(k: int, space: Any) -> pc.contract.Space:

@@ -1,37 +1,129 @@
 """PettingZoo environments (1.27), which are NumPy objects with a state of their own.
 
 `Parallel` steps all agents at once, in groups of equal spaces, and resets itself. `Turns` is for the
-games in which one agent moves after another (AEC). Spaces are gymnasium's; where an observation is a
+games in which one agent moves after another (AEC). `from_parallel` makes an `Environment` for trainers in
+JAX, in which all agents are one. Spaces are gymnasium's; where an observation is a
 dict of `observation` and `action_mask`, the mask is taken out. Observations are in the dtypes of their
 spaces, rewards float32, flags and masks booleans.
 """
 
 import importlib
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 
 import policy_core as pc
-from policy_core_adapters.gymnasium import space_of, to_observation
-from policy_core_adapters.multi_agent import Group, MultiAgentStep, grouped, stack, unstack
+from policy_core_adapters.environment import Environment
+from policy_core_adapters.gymnasium import from_gymnasium, space_of, to_gymnasium, to_observation
+from policy_core_adapters.multi_agent import (
+    Group,
+    MultiAgentStep,
+    central_mask,
+    central_spaces,
+    grouped,
+    stack,
+    unstack,
+)
 
 SEEN, MASK = "observation", "action_mask"
 
 
-def make(name: str, **env_kwargs: Any) -> "Parallel | Turns":
+def make(name: str, **env_kwargs: Any) -> Environment:
+    """The registered parallel environment `name`, as "classic/rps-v2", with all agents as one.
+
+    Raises:
+        ValueError: for a name that is not registered, or that of a game in turns.
+    """
+    pettingzoo: Any = importlib.import_module("pettingzoo")
+    if name not in pettingzoo.parallel_registry and name in pettingzoo.aec_registry:
+        raise ValueError(
+            f"name: {name!r} is a game in turns, whose agents cannot be one that acts for all at once; use "
+            "make_multi_agent, which gives Turns"
+        )
+    _check_name(name, pettingzoo.parallel_registry)
+    return from_parallel(lambda: pettingzoo.make("parallel", name, **env_kwargs))
+
+
+def make_multi_agent(name: str, **env_kwargs: Any) -> "Parallel | Turns":
     """The registered environment `name`, as "butterfly/pistonball-v6": parallel if it can be, else in turns.
 
     Raises:
         ValueError: for a name that is not registered.
     """
     pettingzoo: Any = importlib.import_module("pettingzoo")
-    for kind, adapter in (("parallel", Parallel), ("aec", Turns)):
-        if name in getattr(pettingzoo, f"{kind}_registry"):
-            made: Parallel | Turns = adapter(pettingzoo.make(kind, name, **env_kwargs))
-            return made
-    raise ValueError(f"name: got {name!r}, expected one of {sorted(pettingzoo.aec_registry)}")
+    _check_name(name, {**pettingzoo.parallel_registry, **pettingzoo.aec_registry})
+    if name in pettingzoo.parallel_registry:
+        return Parallel(pettingzoo.make("parallel", name, **env_kwargs))
+    return Turns(pettingzoo.make("aec", name, **env_kwargs))
+
+
+def _check_name(name: str, registry: Mapping[str, Any]) -> None:
+    if name not in registry:
+        raise ValueError(f"name: got {name!r}, expected one of {sorted(registry)}")
+
+
+def from_parallel(make_env: Callable[[], Any]) -> Environment:
+    """Parallel environments as an `Environment` in which all agents are one, as in `multi_agent.central`.
+
+    They run on the host, through `policy_core_adapters.gymnasium.from_gymnasium`, whose rules for states
+    hold. The reward is the mean over the agents, and an end is truncated where an agent's is.
+
+    Args:
+        make_env: makes a parallel environment, as `lambda: pettingzoo.make("parallel", "classic/rps-v2")`.
+
+    Example:
+        >>> import jax, pettingzoo
+        >>> from policy_core_adapters.pettingzoo import from_parallel
+        >>> env = from_parallel(lambda: pettingzoo.make("parallel", "classic/rps-v2"))
+        >>> env.action_space
+        Dict({'player': MultiDiscrete((3, 3))})
+        >>> observation, state = jax.jit(jax.vmap(env.reset))(jax.random.split(jax.random.key(0), 5))
+        >>> observation["player"].shape
+        (5, 2)
+    """
+    gymnasium: Any = importlib.import_module("gymnasium")
+
+    class AsOne(gymnasium.Env):  # type: ignore[misc]
+        """All agents as one, for vector environments; what ends is not reset twice."""
+
+        def __init__(self) -> None:
+            self.parallel = Parallel(make_env())
+            self.spaces = central_spaces(self.parallel.groups)
+            self.observation_space, self.action_space = map(to_gymnasium, self.spaces)
+            self.first: Any = None  # of the episode that `parallel` has begun
+            self.parallel.reset(seed=0)
+            if self.masks() is not None:
+                self.action_masks = self.masks  # by which vector environments know that there are masks
+
+        def masks(self) -> Any:
+            masks = central_mask(self.parallel.groups, self.parallel.action_mask)
+            if masks is None:
+                return None
+            every = self.spaces[1].full_mask()
+            return {name: every[name] if mask is None else mask for name, mask in masks.items()}
+
+        def reset(self, *, seed: int | None = None, options: Any = None) -> Any:
+            first, self.first = self.first, None
+            return self.parallel.reset(seed=seed) if first is None or seed is not None else first, {}
+
+        def step(self, action: Any) -> Any:
+            result = self.parallel.step(action)
+            self.first = result.observation if result.done else None
+            truncated = result.done and bool(np.concatenate(list(result.truncated.values())).any())
+            reward = np.concatenate(list(result.reward.values())).mean()
+            seen = result.final_observation if result.done else result.observation
+            return seen, reward, result.done and not truncated, truncated, {}
+
+        def close(self) -> None:
+            self.parallel.env.close()
+
+    def make_vector(num_envs: int) -> Any:
+        mode = gymnasium.vector.AutoresetMode.DISABLED
+        return gymnasium.vector.SyncVectorEnv([AsOne] * num_envs, autoreset_mode=mode)
+
+    return from_gymnasium(make_vector)
 
 
 class Parallel:

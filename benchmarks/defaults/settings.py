@@ -1,7 +1,7 @@
 """PPO of other libraries as options of one update rule, the tasks, and the networks."""
 
 import math
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -16,7 +16,10 @@ class Rule(NamedTuple):
     """PPO of a library, with its hyper-parameters.
 
     What all have in common: a clip range of 0.2, advantages normalized in each minibatch, half a squared
-    error of the value with the coefficient 0.5, and minibatches of single steps, shuffled in each epoch.
+    error of the value with the coefficient 0.5, and minibatches of single steps, shuffled in each epoch; with
+    a memory, of environments with all their steps.
+
+    The fields after the first four may be arrays: rules that differ in them are one program.
     """
 
     num_envs: int
@@ -28,7 +31,7 @@ class Rule(NamedTuple):
     discount: float = 0.99
     gae_lambda: float = 0.95
     entropy: float = 0.0
-    clip: Literal["norm", "entries"] = "norm"  # of the gradient: of all params together, or each number
+    clip_entries: bool = False  # each number of the gradient; else the norm of all together
     max_gradient: float = 0.5
     adam_eps: float = 1e-8
     value_clip: bool = False  # the larger of two errors, one of a value that moved by at most 0.2
@@ -39,23 +42,28 @@ class Rule(NamedTuple):
 class Setting(NamedTuple):
     """A task for a rule."""
 
-    task: str
+    task: str  # of gymnax
     rule: Rule
     steps: int
     normalize: bool = False  # the observations
     reward_scale: float = 1.0
+    memory: pc.contract.Memory | None = None  # and then CartPole is seen without its velocities
 
 
 # purejaxrl/ppo.py at 31756b1, and what it is run with there.
 PUREJAXRL = Rule(4, 128, 4, 4, 2.5e-4, annealed=True, entropy=0.01, adam_eps=1e-5, value_clip=True)
 # src/rejax/algos/ppo.py at d751095 with configs/gymnax/cartpole.yaml and acrobot.yaml. It has two optimizers,
 # of the actor and of the critic, which is the same where each number of the gradient is clipped by itself.
-REJAX = Rule(5, 100, 5, 5, 7.5e-4, entropy=0.01, clip="entries", value_clip=True)
+REJAX = Rule(5, 100, 5, 5, 7.5e-4, entropy=0.01, clip_entries=True, value_clip=True)
 # src/lerax/algorithm/ppo.py at 67006e1: with its defaults, and with the batches and the rate of PureJaxRL.
 LERAX = Rule(4, 2048, 10, 32, 3e-4, bootstrap=True, as_played=True)
 SHORT = LERAX._replace(num_steps=128, num_epochs=4, num_minibatches=4, learning_rate=2.5e-4)
 # examples/ppo.py
 OURS = Rule(32, 32, 10, 4, 1e-3, annealed=True, discount=0.98, gae_lambda=0.9, adam_eps=1e-5, bootstrap=True)
+# examples/brax_minatar.ipynb of PureJaxRL, at the same commit, with a fifth of its steps.
+MINATAR = PUREJAXRL._replace(num_envs=64, num_minibatches=8, learning_rate=5e-3)
+# Its ppo_rnn.py has 4 environments and a rate of 2.5e-4. More and shorter sequences are quicker on a GPU.
+RECURRENT = PUREJAXRL._replace(num_envs=32, num_steps=64, learning_rate=1e-3)
 
 SETTINGS = {
     "PureJaxRL, CartPole": Setting("CartPole-v1", PUREJAXRL, 102_400),
@@ -70,7 +78,40 @@ SETTINGS = {
         102_400,
         reward_scale=0.1,
     ),
+    "PureJaxRL, Breakout-MinAtar": Setting("Breakout-MinAtar", MINATAR, 2_000_000),
+    "PureJaxRL, CartPole without velocities, GRU(64)": Setting(
+        "CartPole-v1", RECURRENT, 512_000, memory=pc.GRU(64)
+    ),
 }
+# What differs between the rules, one at a time: the other value in each, by the name of the difference.
+HOSTS = ("PureJaxRL, CartPole", "rejax, CartPole", "Lerax, CartPole")
+OPTIONS: dict[str, tuple[dict[str, Any], dict[str, Any]]] = {
+    "learning rate": ({"annealed": True}, {"annealed": False}),
+    "Adam's epsilon": ({"adam_eps": 1e-5}, {"adam_eps": 1e-8}),
+    "gradient clipped": ({"clip_entries": False}, {"clip_entries": True}),
+    "values": ({"value_clip": True}, {"value_clip": False}),
+    "time limits": ({"bootstrap": False}, {"bootstrap": True}),
+    "entropy": ({"entropy": 0.01}, {"entropy": 0.0}),
+    "rate": ({"learning_rate": 2.5e-4}, {"learning_rate": 7.5e-4}),
+}
+
+
+def other(setting: Setting, option: str) -> Setting:
+    """The setting with the value of the option that it has not."""
+    first, second = OPTIONS[option]
+    has_first = all(getattr(setting.rule, name) == value for name, value in first.items())
+    return setting._replace(rule=setting.rule._replace(**(second if has_first else first)))
+
+
+def arm(host: str, option: str) -> str:
+    """The name of that setting."""
+    return f"{host}; other {option}"
+
+
+ALL_OF_REJAX = f"{HOSTS[0]}; all of rejax but its batches"
+ARMS = {arm(host, option): other(SETTINGS[host], option) for host in HOSTS for option in OPTIONS}
+ARMS[ALL_OF_REJAX] = SETTINGS[HOSTS[0]]._replace(rule=Rule._make([*PUREJAXRL[:4], *REJAX[4:]]))
+CAR = "ours, mountain car"
 MOUNTAIN = Setting(
     "MountainCarContinuous-v0",
     OURS._replace(num_steps=256, num_epochs=4, num_minibatches=16, discount=0.99, gae_lambda=0.95),
@@ -87,6 +128,11 @@ def orthogonal(hidden: tuple[int, ...] = (64, 64), gain: float = math.sqrt(2), *
     return pc.MLP(hidden, kernel_init="orthogonal", gain=gain, **fields)
 
 
+def lecun(hidden: tuple[int, ...] = (64, 64), **fields: Any) -> pc.MLP:
+    """As the defaults, but for the tails."""
+    return pc.MLP(hidden, kernel_init="flax_lecun_normal", gain=1.0, **fields)
+
+
 def alike(tower: Any) -> dict[str, Any]:
     """Actor and critic alike."""
     return {"actor": tower, "critic": tower}
@@ -97,30 +143,36 @@ def relu(*hidden: int, last: str = "relu") -> pc.MLP:
 
 
 ORTHOGONAL, LERAX_OWN = "orthogonal, `gain=sqrt(2)`", "Lerax's own"
-LECUN = pc.MLP((64, 64), kernel_init="flax_lecun_normal", gain=1.0)  # the defaults, but for the tails
 DEFAULTS = "the defaults: lecun_normal, `gain=1`"
 HEAD_GAIN, GAINS = f"{ORTHOGONAL}, `actor_gain=1`", "orthogonal, `gain=1`, `actor_gain=1`"
-RELU, WIDER = f"{ORTHOGONAL}, relu", f"{ORTHOGONAL}, 128 x 128"
+RELU, SILU, WIDER, DEEPER = (
+    f"the defaults, {what}" for what in ("relu", "silu", "128 x 128", "64 x 64 x 64")
+)
+TRUNK, IMAGES = "the defaults, a trunk for both", "the defaults after `MinAtarCNN()`"
+ORTHOGONAL_RELU, ORTHOGONAL_WIDER = f"{ORTHOGONAL}, relu", f"{ORTHOGONAL}, 128 x 128"
 FIRST_GAIN = "orthogonal, `gain=4`, then `gain=1`"
 REJAX_OWN = "the defaults with `actor_gain=1` (rejax's own)"
 WIDE_FIRST = Sequential((orthogonal((64,), 4.0), orthogonal((64,), 1.0)))  # 4 is sqrt(64 / 4 inputs)
 NETWORKS: dict[str, dict[str, Any]] = {
-    DEFAULTS: alike(LECUN),
+    DEFAULTS: alike(lecun()),
     ORTHOGONAL: alike(orthogonal()),
-    REJAX_OWN: {**alike(LECUN), "actor_gain": 1.0},
+    REJAX_OWN: {**alike(lecun()), "actor_gain": 1.0},
     FIRST_GAIN: alike(WIDE_FIRST),
     HEAD_GAIN: {**alike(orthogonal()), "actor_gain": 1.0},
     GAINS: {**alike(orthogonal(gain=1.0)), "actor_gain": 1.0},
-    RELU: alike(orthogonal(activation="relu")),
-    f"{ORTHOGONAL}, silu": alike(orthogonal(activation="silu")),
-    WIDER: alike(orthogonal((128, 128))),
-    f"{ORTHOGONAL}, 64 x 64 x 64": alike(orthogonal((64, 64, 64))),
-    f"{ORTHOGONAL}, a trunk for both": {"trunk": orthogonal(), **alike(pc.MLP(()))},
+    ORTHOGONAL_RELU: alike(orthogonal(activation="relu")),
+    ORTHOGONAL_WIDER: alike(orthogonal((128, 128))),
+    RELU: alike(lecun(activation="relu")),
+    SILU: alike(lecun(activation="silu")),
+    WIDER: alike(lecun((128, 128))),
+    DEEPER: alike(lecun((64, 64, 64))),
+    TRUNK: {"trunk": lecun(), **alike(pc.MLP(()))},
     LERAX_OWN: {
         "trunk": Sequential((relu(64, 64), relu(16, last="identity"))),
         "actor": Sequential((relu(64), relu(16, last="identity"))),
         "critic": relu(64, 64),
     },
+    IMAGES: {**alike(lecun()), "encoder": pc.MinAtarCNN()},
 }
 WIDE = pc.NormalHead(pc.Scale(log_std=math.log(4.0)))
 HEADS: dict[str, dict[str, Any]] = {  # for the mountain car, whose box is [-1, 1]
@@ -128,6 +180,27 @@ HEADS: dict[str, dict[str, Any]] = {  # for the mountain car, whose box is [-1, 
     "`normalize=Normalize()`": {**alike(orthogonal()), "normalize": pc.Normalize()},
     "`log_std=log(4)`": {**alike(orthogonal()), "box_head": WIDE},
     "both": {**alike(orthogonal()), "box_head": WIDE, "normalize": pc.Normalize()},
+}
+
+
+# The time of a seed in that of the defaults, as it was measured. Where the rate is annealed, a network that
+# takes longer is compared at equal time with so much fewer steps, annealed to the end.
+TIMES = {WIDER: 3.2, DEEPER: 1.5}
+
+
+def shorter(setting: str, network: str) -> str:
+    """The name of the setting with fewer steps."""
+    return f"{setting}; 1/{TIMES[network]:g} of the steps"
+
+
+SHORTER = {
+    shorter(name, network): SETTINGS[name]._replace(steps=round(SETTINGS[name].steps / time))
+    for name in ("PureJaxRL, CartPole", "PureJaxRL, Catch")
+    for network, time in TIMES.items()
+}
+EVERYTHING: dict[str, tuple[Setting, dict[str, dict[str, Any]]]] = {
+    **{name: (setting, NETWORKS) for name, setting in {**SETTINGS, **ARMS, **SHORTER}.items()},
+    CAR: (MOUNTAIN, HEADS),
 }
 
 

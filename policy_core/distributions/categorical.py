@@ -67,6 +67,10 @@ class Categorical(NamedTuple):
         """Entropy over the allowed categories (nats)."""
         return rows.entropy(self._shifted())
 
+    def log_prob_and_entropy(self, action: Any) -> tuple[Float[Array, "*batch"], Float[Array, "*batch"]]:
+        """Both, with one normalization."""
+        return rows.log_prob_and_entropy(self._shifted(), as_int32(action) - self.space.start)
+
     def kl(self, other: "Categorical") -> Float[Array, "*batch"]:
         """KL(self || other) (nats); about 1e30 p where `other` masks categories of probability p."""
         return rows.kl(self._shifted(), other._shifted())
@@ -132,6 +136,11 @@ class MultiCategorical(NamedTuple):
     def entropy(self) -> Float[Array, "*batch"]:
         """The sum of the entropies of the rows (nats)."""
         return jnp.sum(rows.entropy(self._shifted()), -1)
+
+    def log_prob_and_entropy(self, action: Any) -> tuple[Float[Array, "*batch"], Float[Array, "*batch"]]:
+        """Both, with one normalization."""
+        log_probs, entropies = rows.log_prob_and_entropy(self._shifted(), self._index(action))
+        return total(log_probs), jnp.sum(entropies, -1)
 
     def kl(self, other: "MultiCategorical") -> Float[Array, "*batch"]:
         """The sum of the divergences of the rows (nats)."""

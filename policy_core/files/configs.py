@@ -136,11 +136,16 @@ def specs_of(config: Any, rows: int | None = None) -> tuple[dict[str, Spec], Any
     if rows is not None:
         context.run(LEFT.set, float(rows + _SPARE))
     try:
-        params = context.run(params_struct, config)
+        return context.run(_specs_of, config, bool(jax.config.jax_enable_x64))  # type: ignore[attr-defined]
     except _UNFIT as error:
         raise FileError(f"config: its params cannot be made: {error}") from error
-    leaves = by_path(params, "params")
-    return {name: spec(leaf) for name, leaf in leaves.items()}, jax.tree.structure(params)
+
+
+@functools.lru_cache(maxsize=512)
+def _specs_of(config: Any, x64: bool) -> tuple[dict[str, Spec], Any]:
+    del x64  # part of the cache key: the dtypes of `init` depend on it
+    params = params_struct(config)
+    return {name: spec(leaf) for name, leaf in by_path(params, "params").items()}, jax.tree.structure(params)
 
 
 def _is_canonical(data: Any, canonical: Any) -> bool:

@@ -37,6 +37,12 @@ KEYS = {"key:threefry2x32": 2, "key:rbg": 4, "key:unsafe_rbg": 4}
 
 _ROW = array_header(5)
 
+# By place in a file: what stood there before the content of a row, and what it says. Files of one config have
+# the same bytes there, which need not be taken apart again.
+_HEADS: dict[int, tuple[bytes, tuple[str, str, tuple[int, ...], int]]] = {}
+_MOST_HEADS, _LONGEST_HEAD = 1024, 256
+_UNKNOWN: tuple[bytes, tuple[str, str, tuple[int, ...], int]] = (b"", ("", "", (), 0))
+
 
 class Row(NamedTuple):
     """One array: its path, the name of its dtype, its shape, and its bytes in chunks.
@@ -60,10 +66,12 @@ class Row(NamedTuple):
         A view of the bytes that were read, unless the leaf is larger than one chunk.
         """
         shape = (*self.shape, KEYS[self.dtype]) if self.dtype in KEYS else self.shape
-        kind = np.dtype("uint32") if self.dtype in KEYS else DTYPES[self.dtype]
+        kind = DTYPES["uint32" if self.dtype in KEYS else self.dtype]
         if not self.chunks:
             return np.zeros(shape, kind)
-        content = self.chunks[0] if len(self.chunks) == 1 else _joined(self.chunks)
+        content = self.chunks[0]
+        if len(self.chunks) > 1:
+            content = np.concatenate([np.frombuffer(chunk, np.uint8) for chunk in self.chunks])
         array = np.ndarray(shape, kind.newbyteorder("<"), content).astype(kind, copy=False)
         array.flags.writeable = False
         return array
@@ -145,6 +153,24 @@ def read_rows(reader: Reader, what: str) -> tuple[Row, ...]:
 
 
 def _read_row(reader: Reader, what: str) -> Row:
+    start = reader.position
+    head, (path, dtype, shape, size) = _HEADS.get(start, _UNKNOWN)
+    end = start + len(head) + size
+    if head and end <= reader.size and reader.data[start : end - size] == head:
+        reader.position, content = end, reader.data[end - size : end]
+        if dtype == "bool":
+            _check_bools(content, f"{what}: the leaf {path!r}")
+        return Row(path, dtype, shape, (content,))
+    row = _read_new_row(reader, what)
+    before = reader.data[start : reader.position - row.nbytes]
+    if len(row.chunks) == 1 and len(before) <= _LONGEST_HEAD and isinstance(before, memoryview):
+        if len(_HEADS) >= _MOST_HEADS:
+            _HEADS.clear()
+        _HEADS[start] = bytes(before), (*row[:3], row.nbytes)
+    return row
+
+
+def _read_new_row(reader: Reader, what: str) -> Row:
     if reader.array(5, what) != 5:
         raise FileError(f"{what}: expected rows of [path, dtype, shape, padding, chunks]")
     path = reader.text(LONGEST_PATH, what)
@@ -183,12 +209,3 @@ def _check_bools(content: memoryview, where: str) -> None:
 
 def _itemsize(dtype: str) -> int:
     return 4 * KEYS[dtype] if dtype in KEYS else DTYPES[dtype].itemsize
-
-
-def _joined(chunks: tuple[memoryview, ...]) -> np.ndarray:
-    joined = np.empty(sum(len(chunk) for chunk in chunks), np.uint8)
-    start = 0
-    for chunk in chunks:
-        joined[start : start + len(chunk)] = chunk
-        start += len(chunk)
-    return joined

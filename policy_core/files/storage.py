@@ -13,8 +13,9 @@ import hashlib
 import os
 import secrets
 import stat
+import threading
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import Future, ThreadPoolExecutor
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, Any
 
@@ -30,7 +31,7 @@ except ImportError:  # without locks no temporary file is known to be stale, and
     fcntl = None  # type: ignore[assignment]
 
 _PREFIX, _SUFFIX = ".policy_core-", ".tmp"
-_PIECE = 2**20  # bytes that are read while the last ones are hashed
+_PIECE = 2**20  # bytes that are read, and then hashed, by one thread
 _KEPT = 64  # blocks that are kept of a file that is read by blocks: headers, which share theirs with content
 _NOT_LOCKED = {errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP}  # as on clusters
 _NOT_FLUSHED = {errno.EINVAL, errno.EACCES, errno.EPERM, *_NOT_LOCKED}  # a folder that cannot be, or opened
@@ -103,7 +104,7 @@ def remove_stale(name: Path) -> None:
 def read_file(path: Path, check_start: Callable[[memoryview], Any]) -> tuple[memoryview, bytes | None]:
     """The bytes of a file in one aligned buffer, and the digests of the blocks of its content.
 
-    A block is hashed while the next one is read. The digests of a small file are None.
+    Each thread hashes what it has read, while another one reads. The digests of a small file are None.
 
     Args:
         path: the file.
@@ -126,15 +127,21 @@ def read_file(path: Path, check_start: Callable[[memoryview], Any]) -> tuple[mem
 
 
 def _read_and_hash(file: Any, content: int, data: memoryview) -> tuple[memoryview, bytes | None]:
-    pending: list[Future[bytes]] = []
-    with ThreadPoolExecutor(min(os.cpu_count() or 1, 8)) as pool:
-        for start in range(0, len(data), _PIECE):
-            piece = data[start : start + _PIECE]
+    lock = threading.Lock()
+
+    def work(start: int) -> bytes | None:
+        piece = data[start : start + _PIECE]
+        with lock:
+            file.seek(start)
             if _fill(file, piece) != len(piece):
-                return data[:start].toreadonly(), None  # the file was truncated while it was read
-            if start < content:
-                pending.append(pool.submit(digests, [data[start : min(start + _PIECE, content)]]))
-    return data.toreadonly(), b"".join(future.result() for future in pending)
+                return None
+        return digests([piece[: max(content - start, 0)]])  # while it is in the cache of this core
+
+    with ThreadPoolExecutor(min(os.cpu_count() or 1, 8)) as pool:
+        found = list(pool.map(work, range(0, len(data), _PIECE)))
+    if None in found:  # the file was truncated while it was read
+        return data[: found.index(None) * _PIECE].toreadonly(), None
+    return data.toreadonly(), b"".join(filter(None, found))
 
 
 class Blocks:

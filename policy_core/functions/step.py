@@ -37,6 +37,7 @@ from policy_core.contract import (
     Params,
     Policy,
     Scalar,
+    ScoringDistribution,
     State,
     Value,
     ValuePrediction,
@@ -465,4 +466,6 @@ def _forward(
 def score(distribution: Distribution[Action], action: Action) -> tuple[Scalar, Scalar]:
     """The log-probability of an action, and the entropy (nats)."""
     check_structure(action, jax.eval_shape(distribution.mode), "action")
+    if isinstance(distribution, ScoringDistribution):
+        return distribution.log_prob_and_entropy(action)
     return distribution.log_prob(action), distribution.entropy()

@@ -68,20 +68,21 @@ class Case:
     def __init__(self, config: ActorCritic, seed: int = 0, tolerance: float = 1e-5) -> None:
         self.config, self.tolerance = config, tolerance
         space, full = config.observation_space, config.action_space.full_mask()
+        init_key, *keys, self.key = jax.random.split(jax.random.key(seed), 5)
 
         @jax.jit
-        def draw(key: Any) -> Any:
-            init_key, noise_key, observation_key, mask_key, key = jax.random.split(key, 5)
-            policy = step.init(config, key=init_key)
+        def draw(params: Any, noise_key: Any, observation_key: Any, mask_key: Any) -> Any:
+            policy = (params, config)
             keys = jax.random.split(observation_key, _TIME)
             observations = jax.vmap(lambda key: space.sample(key=key))(keys)
             # Every leaf is perturbed, so that no check passes because a bias or a gain is near zero.
             moves, _ = training.trainable(policy)
             policy = (perturb(policy[0], moves, noise_key), config)
             params, _ = training.update_statistics(policy, observations)
-            return params, observations, random_mask(full, mask_key), key
+            return params, observations, random_mask(full, mask_key)
 
-        params, self.observations, self.mask, self.key = draw(jax.random.key(seed))
+        # Outside of `draw`: a kernel is drawn by a program of its shape, which takes long to compile.
+        params, self.observations, self.mask = draw(config.init(key=init_key), *keys)
         self.policy: Policy = (params, config)
         self.state = step.reset(self.policy)
         self.observation = at(self.observations, 0)
@@ -173,14 +174,13 @@ def check_vmap(case: Case) -> None:
     )
 
     @jax.jit
-    def values(keys: Any) -> Any:
-        def value(key: Any) -> Any:
-            policy = step.init(case.config, key=key)
-            return step.value(policy, case.state, case.observation)[1]
+    @jax.vmap
+    def values(key: Any) -> Any:
+        policy = step.init(case.config, key=key)
+        return step.value(policy, case.state, case.observation)[1]
 
-        return jax.vmap(value)(keys), value(keys[1])
-
-    population, alone = values(keys)
+    one = (case.config.init(key=keys[1]), case.config)
+    population, alone = values(keys), step.value(one, case.state, case.observation)[1]
     require_close(case.tolerance, population[1], alone, "as a member and alone")
 
 

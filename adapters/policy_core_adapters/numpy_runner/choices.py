@@ -47,23 +47,25 @@ class Head(NamedTuple):
 def unmasked(choice: Choice) -> Choice:
     """The choice for a box, which has no masks."""
 
-    def check(mask: Any) -> None:
-        if mask is not None:
-            raise ValueError("action_mask: got a mask for a Box, which cannot be masked; pass None")
+    def refuse() -> None:
+        raise ValueError("action_mask: got a mask for a Box, which cannot be masked; pass None")
 
     def mode(x: Array, mask: Any) -> Any:
-        check(mask)
+        if mask is not None:
+            refuse()
         return choice.mode(x, None)
 
     def sample(x: Array, mask: Any, rng: np.random.Generator) -> Any:
-        check(mask)
+        if mask is not None:
+            refuse()
         return choice.sample(x, None, rng)
 
     if (noise := choice.noise) is None:
         return Choice(mode, sample)
 
     def kept(x: Array, mask: Any, rng: np.random.Generator, drawn: Any) -> Any:
-        check(mask)
+        if mask is not None:
+            refuse()
         return noise.sample(x, None, rng, drawn)
 
     return Choice(mode, sample, noise._replace(sample=kept))

@@ -8,13 +8,13 @@ from typing import Any
 import numpy as np
 
 from policy_core_adapters.numpy_runner.choices import Choice, Head
-from policy_core_adapters.numpy_runner.networks import Array, few, linear, only, sigmoid
+from policy_core_adapters.numpy_runner.networks import ONE, Array, few, linear, only, sigmoid
 from policy_core_adapters.numpy_runner.spaces import Box, flat_size_of, kind_of
 
 
 def _pick(logits: Array, mask: Any, rng: np.random.Generator | None) -> int:
     """The index of the largest logit that is allowed, or of a draw among them."""
-    finite = np.clip(logits, -1e30, 1e30) if mask is not None or rng is not None else logits
+    finite = _finite(logits) if mask is not None or rng is not None else logits
     if mask is not None:
         mask = np.asarray(mask)
         if mask.shape != logits.shape or mask.dtype != bool:
@@ -23,30 +23,51 @@ def _pick(logits: Array, mask: Any, rng: np.random.Generator | None) -> int:
             finite = np.where(mask, finite, -2e30)
     if rng is None:
         return int(finite.argmax())
+    sums = _sums(finite)
+    if (whole := sums.item(-1)) != whole:
+        sums = _sums(_even(finite))
+        whole = sums.item(-1)
     # A class of weight 0 does not raise the running sum, so no target falls into it.
-    sums = np.cumsum(_weights(finite))
-    index = np.searchsorted(sums, rng.random() * sums[-1], side="right")
-    return int(min(index, np.searchsorted(sums, sums[-1])))
+    target = rng.random() * whole
+    return int(sums.searchsorted(target, "right") if target < whole else sums.searchsorted(whole))
 
 
-def _weights(logits: Array) -> Array:
-    """The probabilities of each row up to a factor: of logits in +-1e30, or -2e30 where masked.
+_MOST, _LEAST = np.asarray(1e30, np.float32), np.asarray(-1e30, np.float32)
 
-    A row with a NaN has equal ones where it is allowed.
+
+def _finite(logits: Array) -> Array:
+    """The logits within +-1e30, but for NaNs."""
+    finite: Array = np.minimum(np.maximum(logits, _LEAST), _MOST)
+    return finite
+
+
+def _sums(logits: Array) -> Array:
+    """The running sums of the probabilities of each row up to a factor; NaNs if one of its logits is.
+
+    The logits are in +-1e30, or -2e30 where masked.
     """
     wide = logits.astype(np.float64)
-    shifted = wide - wide.max(-1, keepdims=True)
-    return np.where(wide < -1.5e30, 0, np.exp(np.where(np.isnan(shifted), 0, shifted)))
+    sums: Array = np.add.accumulate(np.exp(wide - np.maximum.reduce(wide, -1, keepdims=True)), -1)
+    return sums
+
+
+def _even(logits: Array) -> Array:
+    """The logits, but equal ones in a row with a NaN, where it is allowed."""
+    damaged = np.isnan(np.maximum.reduce(logits, -1, keepdims=True))
+    return np.where(damaged & ~(logits < -1.5e30), 0, logits)
 
 
 def _pick_even(logits: Array, rng: np.random.Generator | None) -> Array:
     """`_pick` for each row of a table, without masks."""
     if rng is None:
         return np.asarray(logits.argmax(-1), np.int32)
-    sums = np.cumsum(_weights(np.clip(logits, -1e30, 1e30)), -1)
+    finite = _finite(logits)
+    sums = _sums(finite)
+    if np.isnan(sums[:, -1]).any():
+        sums = _sums(_even(finite))
     whole = sums[:, -1:]
     past = (sums <= rng.random(whole.shape) * whole) & (sums < whole)
-    index: Array = past.sum(-1, dtype=np.int32)
+    index: Array = np.add.reduce(past, -1, np.int32)
     return index
 
 
@@ -59,7 +80,7 @@ def _pick_joint(
         raise ValueError(f"action_mask.allowed: got {allowed.dtype}{allowed.shape}, expected bool{sizes}")
     table = np.zeros((), logits.dtype)
     for row in np.split(logits, np.cumsum(sizes)[:-1]):
-        table = table[..., None] + np.clip(row, -1e30, 1e30)  # the last axis is that of this row
+        table = table[..., None] + _finite(row)  # the last axis is that of this row
     return np.array(np.unravel_index(_pick(table.ravel(), allowed.ravel(), rng), sizes), np.int32)
 
 
@@ -133,12 +154,12 @@ def grid(space: Any, fields: dict[str, Any], dtype: Any) -> tuple[Any, Callable[
     sizes = [bins] * box.size if box.is_float else (box.high - box.low + 1).ravel().tolist()
     rows = {"nvec": sizes, "shape": box.shape, "start": [0] * box.size}
 
+    most = np.asarray(bins - 1, np.float64)
+
     def value(index: Array) -> Array:
         if not box.is_float:
             return np.asarray(box.low + index).astype(box.dtype)
-        part = index / (bins - 1)
-        return box.clip(
-            np.asarray(box.low.astype(np.float64) * (1 - part) + box.high.astype(np.float64) * part)
-        )
+        part = index / most
+        return box.clip(np.asarray(box.between(part, ONE - part)))
 
     return {"type": "policy_core/MultiDiscrete", "fields": rows}, value

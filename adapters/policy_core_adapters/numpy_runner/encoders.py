@@ -30,17 +30,25 @@ def encoder_of(config: Any, space: Any, params: Any, dtype: Any) -> tuple[Encode
 def _flatten(fields: Any, space: Any, params: Any, dtype: Any) -> tuple[Encode, int]:
     del params
     only(fields, "Flatten")
+    return _flat(space, dtype), flat_size_of(space)
+
+
+def _flat(space: Any, dtype: Any) -> Encode:
+    """`element -> flat vector` of a space in a dtype."""
     flatten = flatten_of(space)
-    return lambda x: flatten(x).astype(dtype, copy=False), flat_size_of(space)
+    wide = space["fields"].get("dtype") == "float64"
+    if space["type"] == "policy_core/Box" and dtype == (np.float64 if wide else np.float32):
+        return flatten  # which gives this dtype
+    return lambda x: flatten(x).astype(dtype, copy=False)
 
 
 def _encode(fields: Any, space: Any, params: Any, dtype: Any) -> tuple[Encode, int]:
     only(fields, "Encode", "network")
-    flatten, data = flatten_of(space), fields["network"]
+    flatten, data = _flat(space, dtype), fields["network"]
     network, size = find(NETWORKS, data, "network")(
         data["fields"], params, flat_size_of(space), dtype, ACTIVATIONS
     )
-    return lambda x: network(flatten(x).astype(dtype, copy=False)), size
+    return lambda x: network(flatten(x)), size
 
 
 def _embedding(fields: Any, space: Any, params: Any, dtype: Any) -> tuple[Encode, int]:

@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from policy_core_adapters.numpy_runner.choices import Choice, Head, Noise, boxed
-from policy_core_adapters.numpy_runner.networks import Array, only, shaped, sigmoid
+from policy_core_adapters.numpy_runner.networks import Array, only, shaped
 
 
 def gsde(head: Head) -> Choice:
@@ -24,7 +24,7 @@ def gsde(head: Head) -> Choice:
     def finish(u: Array) -> Array:
         if not fields["squash"]:
             return box.clip(u)
-        return box.clip(np.where(box.bounded, box.between(sigmoid(2 * u), sigmoid(-2 * u)), u))
+        return box.squash(u)
 
     def mean(x: Array) -> Array:
         return layer(x).reshape(box.shape)
@@ -48,6 +48,8 @@ def gsde(head: Head) -> Choice:
         return finish(mean(x) + heat * change.reshape(box.shape))
 
     none = {"matrix": np.zeros((head.inputs, box.size), head.dtype), "age": np.array(-1, np.int32)}
+    for array in none.values():
+        array.flags.writeable = False  # every episode begins with these very arrays
     return Choice(lambda x, mask: finish(mean(x)), sample, Noise(none, draw, kept))
 
 

@@ -11,7 +11,7 @@ import numpy as np
 from policy_core_adapters.numpy_runner.choices import Choice, Head, boxed, joint, unmasked
 from policy_core_adapters.numpy_runner.discrete import bins, discrete, grid
 from policy_core_adapters.numpy_runner.gsde import gsde
-from policy_core_adapters.numpy_runner.networks import Array, find, only, shaped, sigmoid, softplus
+from policy_core_adapters.numpy_runner.networks import ONE, Array, find, only, shaped, softplus
 from policy_core_adapters.numpy_runner.spaces import Box, kind_of, parts_of
 
 
@@ -155,10 +155,7 @@ def _squashed(head: Head) -> Choice:
     only(head.fields, "SquashedNormalHead", "scale", "mean_bound")
     split, box = _scaled(head)
 
-    def squash(u: Array) -> Array:
-        return box.clip(np.where(box.bounded, box.between(sigmoid(2 * u), sigmoid(-2 * u)), u))
-
-    return _of_unbounded(split, squash)
+    return _of_unbounded(split, box.squash)
 
 
 def _of_unbounded(split: Callable[[Array], tuple[Array, Array]], finish: Callable[[Array], Array]) -> Choice:
@@ -175,19 +172,22 @@ def _beta(head: Head) -> Choice:
     low, high = head.fields["low"], head.fields["high"]
     layer, box = boxed(head, 2)
 
+    least, first, last = (np.asarray(bound) for bound in (low, min(low, 1e-2), high))
+
     def concentrations(x: Array) -> tuple[Array, Array]:
         outputs = softplus(layer(x).astype(np.float64))
         if head.temperature is not None:
             outputs = (outputs + (low - 1)) / head.temperature + (1 - low)
-        both = np.clip(low + outputs, min(low, 1e-2), high)
+        both = np.minimum(np.maximum(least + outputs, first), last)
         return both[: box.size].reshape(box.shape), both[box.size :].reshape(box.shape)
 
     def mode(x: Array, mask: Any) -> Array:
         del mask  # a box has none
         a, b = concentrations(x)
-        inner = (a > 1) & (b > 1)
-        a, b = np.where(inner, a - 1, a), np.where(inner, b - 1, b)
-        return box.clip(box.between(a / (a + b), b / (a + b)))
+        inner = (a > ONE) & (b > ONE)
+        a, b = a - inner, b - inner
+        whole = a + b
+        return box.clip(box.between(a / whole, b / whole))
 
     def sample(x: Array, mask: Any, rng: np.random.Generator) -> Array:
         del mask

@@ -10,6 +10,8 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from policy_core_adapters.numpy_runner.networks import (
+    HALF,
+    ONE,
     Array,
     few,
     find,
@@ -39,30 +41,38 @@ def memory_of(data: Any, params: Any, inputs: int, dtype: Any) -> Memory:
 
 
 def _gate(x: Array) -> Array:
-    """The sigmoid of `x`, by the one function that cannot overflow."""
-    y: Array = 0.5 * np.tanh(0.5 * x) + 0.5
+    """The sigmoid of `2 x`, by the one function that cannot overflow; a new array."""
+    y: Array = np.tanh(x)
+    y *= HALF
+    y += HALF
     return y
 
 
-def _maps(
-    fields: dict[str, Any], params: Any, inputs: int, gates: int, dtype: Any
-) -> list[Callable[[Array], Array]]:
-    """The maps of the input and of the state."""
-    size, norm = fields["size"], fields["layer_norm"]
-    pairs = (("input", inputs), ("recurrent", size))
-    return [_map(params[name], count, size, gates, norm, dtype) for name, count in pairs]
+def _maps(fields: dict[str, Any], params: Any, inputs: int, factor: Array) -> list[Callable[[Array], Array]]:
+    """The maps of the input and of the state, whose outputs are multiplied by `factor`, 1 or 0.5 each.
+
+    Halved kernels give halved products, bit for bit.
+    """
+    size, layer_norm = fields["size"], fields["layer_norm"]
+    return [
+        _map(params[name], count, factor, len(factor) // size if layer_norm else None)
+        for name, count in (("input", inputs), ("recurrent", size))
+    ]
 
 
-def _map(
-    part: Any, inputs: int, size: int, gates: int, layer_norm: bool, dtype: Any
-) -> Callable[[Array], Array]:
-    """`x @ kernel`, perhaps normalized gate by gate."""
-    kernel = shaped(part["kernel"], inputs, gates * size)
-    rows = np.ascontiguousarray(kernel.T, dtype)
-    if not layer_norm:
-        return rows.dot
-    scale = shaped(part["scale"], gates * size).astype(dtype)
-    return lambda x: normalized(rows.dot(x).reshape(gates, size)).ravel() * scale
+def _map(part: Any, inputs: int, factor: Array, gates: int | None) -> Callable[[Array], Array]:
+    """`x @ kernel`, perhaps normalized in so many gates, times the factor."""
+    kernel = shaped(part["kernel"], inputs, len(factor)).astype(factor.dtype)
+    if gates is None:
+        product: Callable[[Array], Array] = np.ascontiguousarray((kernel * factor).T).dot
+        return product
+    rows = np.ascontiguousarray(kernel.T)
+    scale = shaped(part["scale"], len(factor)).astype(factor.dtype) * factor
+    return lambda x: normalized(rows.dot(x).reshape(gates, -1)).ravel() * scale
+
+
+def _factor(size: int, dtype: Any, *gates: float) -> Array:
+    return np.repeat(np.asarray(gates, dtype), size)
 
 
 def _start(fields: dict[str, Any], params: Any, shape: tuple[int, ...], dtype: Any) -> Array:
@@ -75,17 +85,18 @@ def _start(fields: dict[str, Any], params: Any, shape: tuple[int, ...], dtype: A
 
 def _gru(fields: dict[str, Any], params: Any, inputs: int, dtype: Any) -> Memory:
     only(fields, "GRU", "size", "layer_norm", "learned_start")
-    size = fields["size"]
-    seen, recalled = _maps(fields, params, inputs, 3, dtype)
+    size, both = fields["size"], 2 * fields["size"]
     bias = shaped(params["input"]["bias"], 3 * size).astype(dtype)
     inner = shaped(params["recurrent"]["bias"], size).astype(dtype)
+    factor = _factor(size, dtype, 0.5, 0.5, 1)
+    bias, (seen, recalled) = bias * factor, _maps(fields, params, inputs, factor)
 
     def step(state: Array, x: Array) -> tuple[Array, Array]:
         w, u = seen(x) + bias, recalled(state)
-        gates = _gate(w[: 2 * size] + u[: 2 * size])
+        gates = _gate(w[:both] + u[:both])
         r, z = gates[:size], gates[size:]
-        n = np.tanh(w[2 * size :] + r * (u[2 * size :] + inner))
-        state = (1 - z) * n + z * state
+        n = np.tanh(w[both:] + r * (u[both:] + inner))
+        state = (ONE - z) * n + z * state
         return state, state
 
     return Memory(_start(fields, params, (size,), dtype), step, size)
@@ -94,14 +105,18 @@ def _gru(fields: dict[str, Any], params: Any, inputs: int, dtype: Any) -> Memory
 def _lstm(fields: dict[str, Any], params: Any, inputs: int, dtype: Any) -> Memory:
     only(fields, "LSTM", "size", "layer_norm", "learned_start")
     size, layer_norm = fields["size"], fields["layer_norm"]
-    seen, recalled = _maps(fields, params, inputs, 4, dtype)
     bias = shaped(params["input"]["bias"], 4 * size).astype(dtype)
+    factor = _factor(size, dtype, 0.5, 0.5, 1, 0.5)
+    bias, (seen, recalled) = bias * factor, _maps(fields, params, inputs, factor)
     norm = layer_norm_of(params["cell"], size, dtype) if layer_norm else lambda x: x
+    place = slice(2 * size, 3 * size)  # of what is added to the cell, by a tanh alone
 
     def step(state: dict[str, Array], x: Array) -> tuple[dict[str, Array], Array]:
-        i, f, g, o = (seen(x) + recalled(state["hidden"]) + bias).reshape(4, size)
-        cell = _gate(f) * state["cell"] + _gate(i) * np.tanh(g)
-        hidden = _gate(o) * np.tanh(norm(cell))
+        y = np.tanh(seen(x) + recalled(state["hidden"]) + bias)
+        gates = y * HALF
+        gates += HALF
+        cell = gates[size : 2 * size] * state["cell"] + gates[:size] * y[place]
+        hidden = gates[3 * size :] * np.tanh(norm(cell))
         return {"cell": cell, "hidden": hidden}, hidden
 
     cell, hidden = _start(fields, params, (2, size), dtype)
@@ -111,12 +126,15 @@ def _lstm(fields: dict[str, Any], params: Any, inputs: int, dtype: Any) -> Memor
 def _min_gru(fields: dict[str, Any], params: Any, inputs: int, dtype: Any) -> Memory:
     only(fields, "MinGRU", "size", "horizon", "learned_start")
     size = fields["size"]
-    layer = linear(params["linear"], inputs, 2 * size, dtype)
+    part = params["linear"]
+    kernel, bias = shaped(part["kernel"], inputs, 2 * size), shaped(part["bias"], 2 * size)
+    factor = _factor(size, dtype, 0.5, 1)
+    layer = linear({"kernel": kernel * factor, "bias": bias * factor}, inputs, 2 * size, dtype)
 
     def step(state: Array, x: Array) -> tuple[Array, Array]:
         y = layer(x)
         z = _gate(y[:size])
-        state = (1 - z) * state + z * y[size:]
+        state = (ONE - z) * state + z * y[size:]
         return state, state
 
     return Memory(_start(fields, params, (size,), dtype), step, size)
@@ -133,7 +151,7 @@ def _window_attention(fields: dict[str, Any], params: Any, inputs: int, dtype: A
     )
     norm, places = layer_norm_of(params["norm"], size, dtype), np.arange(window)
     ages = shaped(params["ages"], heads, window).astype(dtype)
-    root = np.asarray(math.sqrt(size // heads), dtype)
+    root, least = np.asarray(math.sqrt(size // heads), dtype), np.asarray(-1e30, dtype)
 
     def step(state: dict[str, Any], x: Array) -> tuple[dict[str, Any], Array]:
         e, count = embed(x), int(state["count"])
@@ -143,9 +161,9 @@ def _window_attention(fields: dict[str, Any], params: Any, inputs: int, dtype: A
         age = (count - places) % window
         k, v = (ring.reshape(window, heads, -1).transpose(1, 0, 2) for ring in (keys, values))
         scores = (k @ query.reshape(heads, -1, 1))[..., 0] / root + ages[:, age]
-        scores = np.where(age <= count, scores, -1e30).astype(dtype, copy=False)
-        weights = np.exp(scores - scores.max(-1, keepdims=True))
-        weights /= weights.sum(-1, keepdims=True)
+        scores = np.where(age <= count, scores, least)
+        weights = np.exp(scores - np.maximum.reduce(scores, -1, keepdims=True))
+        weights /= np.add.reduce(weights, -1, keepdims=True)
         read = (weights[:, None] @ v).ravel()
         count = count + 1 if count + 1 < 2 * window else window + (count + 1) % window
         return {"keys": keys, "values": values, "count": np.int32(count)}, e + out(read)

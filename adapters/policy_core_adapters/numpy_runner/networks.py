@@ -9,15 +9,24 @@ import numpy as np
 Array = np.ndarray[Any, Any]
 
 
+# Arrays without axes: an operation with a Python number takes twice as long. They widen with what they meet.
+ZERO, HALF, ONE, TWO = (np.asarray(x, np.float32) for x in (0, 0.5, 1, 2))
+
+
 def sigmoid(x: Any) -> Any:
     """1 / (1 + e^-x), without overflow."""
-    e = np.exp(-np.abs(x))
-    return np.where(x >= 0, 1, e) / (1 + e)
+    return np.exp(np.minimum(x, ZERO)) / (ONE + np.exp(-np.abs(x)))
+
+
+def sigmoids(x: Any) -> tuple[Any, Any]:
+    """`sigmoid(x)` and `sigmoid(-x)`."""
+    whole = ONE + np.exp(-np.abs(x))
+    return np.exp(np.minimum(x, ZERO)) / whole, np.exp(np.minimum(-x, ZERO)) / whole
 
 
 def softplus(x: Any) -> Any:
     """log(1 + e^x), without overflow."""
-    return np.maximum(x, 0) + np.log1p(np.exp(-np.abs(x)))
+    return np.maximum(x, ZERO) + np.log1p(np.exp(-np.abs(x)))
 
 
 def _elu(x: Array) -> Array:
@@ -29,7 +38,7 @@ ACTIVATIONS: dict[str, Callable[[Array], Array]] = {
     "gelu": lambda x: x * (0.5 + 0.5 * np.tanh(math.sqrt(2 / math.pi) * (x + 0.044715 * x**3))),
     "identity": lambda x: x,
     "leaky_relu": lambda x: np.where(x >= 0, x, x * np.asarray(0.01, x.dtype)),
-    "relu": lambda x: np.maximum(x, 0),
+    "relu": lambda x: np.maximum(x, ZERO),
     "selu": lambda x: (
         1.0507009873554805 * np.where(x > 0, x, 1.6732632423543772 * np.expm1(np.minimum(x, 0)))
     ),
@@ -47,11 +56,12 @@ def linear(
     layer: dict[str, Array], inputs: int, outputs: int, dtype: Any, biased: bool = True
 ) -> Callable[[Array], Array]:
     """`x @ kernel + bias` in a dtype."""
-    kernel = np.ascontiguousarray(shaped(layer["kernel"], inputs, outputs).T, dtype)
+    product: Callable[[Array], Array]
+    product = np.ascontiguousarray(shaped(layer["kernel"], inputs, outputs).T, dtype).dot
     if not biased:
-        return lambda x: np.asarray(kernel.dot(x))
+        return product
     bias = shaped(layer["bias"], outputs).astype(dtype)
-    return lambda x: kernel.dot(x) + bias
+    return lambda x: product(x) + bias
 
 
 def shaped(leaf: Array, *shape: int) -> Array:
@@ -70,8 +80,10 @@ def few(count: int, what: str, most: int = MOST_LAYERS) -> int:
 
 def normalized(x: Array, epsilon: float = 1e-5) -> Array:
     """Rows of mean 0 and variance 1."""
-    centred = x - x.mean(-1, keepdims=True)
-    y: Array = centred / np.sqrt(np.square(centred).mean(-1, keepdims=True) + np.asarray(epsilon, x.dtype))
+    count = np.asarray(x.shape[-1], x.dtype)  # `x.mean()` is the same, and four times as slow
+    centred = x - np.add.reduce(x, -1, keepdims=True) / count
+    variance = np.add.reduce(np.square(centred), -1, keepdims=True) / count
+    y: Array = centred / np.sqrt(variance + np.asarray(epsilon, x.dtype))
     return y
 
 

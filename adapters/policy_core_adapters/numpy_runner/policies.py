@@ -75,10 +75,10 @@ def _features(
 ) -> tuple[Callable[[Any], tuple[Array, Array]], dict[str, int]]:
     """From an observation to the inputs of actor and critic, and their dimensions."""
     space, config = fields["observation_space"], fields["encoder"]
-    checked = checked_of(space)
-    normalize: Callable[[Any], Any] = lambda observation: observation  # noqa: E731
+    checked = prepared = checked_of(space)
     if fields["normalize"] is not None:
         normalize = normalizer_of(space, fields["normalize"], params.get("normalize", {}))
+        prepared = lambda observation: normalize(checked(observation))  # noqa: E731
     keys = fields["actor_keys"], fields["critic_keys"]
     if keys != (None, None) or fields["encoder_sharing"] == "separate":
         (by_actor, a), (by_critic, b) = (
@@ -92,7 +92,7 @@ def _features(
         )
 
         def two(observation: Any) -> tuple[Array, Array]:
-            observation = normalize(checked(observation))
+            observation = prepared(observation)
             return by_actor(observation), by_critic(observation)
 
         return two, {"actor": a, "critic": b}
@@ -102,7 +102,7 @@ def _features(
         trunk, size = network(fields["trunk"], params.get("trunk", {}), size)
 
     def one(observation: Any) -> tuple[Array, Array]:
-        x = encode(normalize(checked(observation)))
+        x = encode(prepared(observation))
         x = x if trunk is None else trunk(x)
         return x, x
 

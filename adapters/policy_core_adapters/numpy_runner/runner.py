@@ -33,6 +33,8 @@ class Runner:
     ) -> None:
         self._features, self._actor, self._choice, self._critic = features, actor, choice, critic
         self._memories = memories or {}
+        self._owners = [*self._memories, *([] if choice.noise is None else ["exploration"])]
+        self._keys = frozenset(self._owners)
 
     def reset(self) -> Any:
         """The state at the start of an episode; `()` for a policy without memory and kept noise."""
@@ -76,14 +78,13 @@ class Runner:
     def _advance(self, state: Any, observation: Any, is_first: bool | None) -> tuple[Any, Array, Array]:
         """The next state, and the features of actor and critic."""
         seen = self._features(observation)
-        names = [*self._memories, *([] if self._choice.noise is None else ["exploration"])]
-        if not names:
+        if not self._owners:
             return state, *seen
         if is_first:
             state = self.reset()
-        if not isinstance(state, dict) or set(state) != set(names):
+        if not isinstance(state, dict) or state.keys() != self._keys:
             raise ValueError(
-                f"state: expected the state returned by `reset` or the last call, with {names}, got "
+                f"state: expected the state returned by `reset` or the last call, with {self._owners}, got "
                 f"{list(state) if isinstance(state, dict) else type(state).__name__}"
             )
         states, (actor, critic) = dict(state), seen

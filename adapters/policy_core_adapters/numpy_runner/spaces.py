@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from policy_core_adapters.numpy_runner.networks import Array, only, shaped
+from policy_core_adapters.numpy_runner.networks import TWO, Array, only, shaped, sigmoids
 
 FIELDS = {
     "Box": ("low", "high", "shape", "dtype"),
@@ -84,7 +84,7 @@ def flatten_of(space: Any) -> Callable[[Any], Array]:
     fields, name = space["fields"], space["type"]
     match kind_of(space):
         case "Box":
-            kind = "f8" if fields["dtype"] == "float64" else "f4"
+            kind = np.dtype("f8" if fields["dtype"] == "float64" else "f4")
             return lambda x: np.asarray(x, kind).ravel()
         case "MultiBinary":
             return lambda x: np.asarray(x, np.float32).ravel()
@@ -131,7 +131,8 @@ def normalizer_of(space: Any, config: Any, statistics: Any) -> Callable[[Any], A
         variance = np.maximum(pairs["variance"][0], 0)
         scale = np.maximum(np.sqrt(variance if of_std else variance + epsilon), least)
         scale = (scale + epsilon if of_std else scale).astype(high.dtype)
-        return lambda x: np.minimum(np.maximum((np.asarray(x, high.dtype) - high - low) / scale, -clip), clip)
+        first, last = (np.asarray(end, high.dtype) for end in (-clip, clip))
+        return lambda x: np.minimum(np.maximum((np.asarray(x, high.dtype) - high - low) / scale, first), last)
 
     if keys is None:
         return of(space, statistics)
@@ -189,6 +190,7 @@ class Box:
             clipped = [[min(max(x, info.min), info.max) for x in end.ravel().tolist()] for end in ends]
             self.low, self.high = (np.array([int(x) for x in c], object).reshape(self.shape) for c in clipped)
         self.bounded = np.isfinite(self.low.astype(np.float64)) & np.isfinite(self.high.astype(np.float64))
+        self.all_bounded = bool(self.bounded.all())
         wide = (end.astype(np.float64) for end in (self.low, self.high))
         self.safe_low, self.safe_high = (
             np.where(self.bounded, e, d) for e, d in zip(wide, (-1.0, 1.0), strict=True)
@@ -196,8 +198,14 @@ class Box:
 
     def clip(self, x: Array) -> Array:
         """Within the bounds, of the dtype."""
-        clipped: Array = np.minimum(np.maximum(self._rounded(x.astype(self.dtype)), self.low), self.high)
+        x = x.astype(self.dtype)
+        clipped: Array = np.minimum(np.maximum(self._rounded(x) if self.short else x, self.low), self.high)
         return clipped
+
+    def squash(self, u: Array) -> Array:
+        """The action of a draw: by tanh where there are two bounds."""
+        point = self.between(*sigmoids(TWO * u))
+        return self.clip(point if self.all_bounded else np.where(self.bounded, point, u))
 
     def between(self, up: Array, down: Array) -> Array:
         """The point at the fraction `up` = 1 - `down` between the bounds."""

@@ -7,15 +7,17 @@ Masked logits may have any value, also NaN; a NaN in an allowed logit stays NaN,
 stay masked beside it.
 
 Functions take shifted logits, called s: the maximum of each row is 0. Nothing is normalized before it is
-masked. Derivatives are written out, so that a gradient reads and writes each class once.
+masked. Derivatives are written out, so that a gradient reads and writes each class once. What a policy
+gradient needs is written in `lax`, whose operations are traced faster than those of `jnp`.
 """
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Bool, Float, Int
+from jax import lax
+from jaxtyping import Array, Bool, Float, Int, Shaped
 
 from policy_core._dtypes import widen
-from policy_core.distributions.numerics.common import MASKED_LOG_PROB, expm1_less
+from policy_core.distributions.numerics.common import MASKED_LOG_PROB, expm1_less, pick
 from policy_core.spaces.masks import allowed
 
 _LARGEST = -MASKED_LOG_PROB
@@ -32,12 +34,13 @@ def shift(logits: Float[Array, "*batch n"], mask: Bool[Array, "*batch n"] | None
 
     No derivative goes through the maximum: those of the functions below are 0 along (1, ..., 1).
     """
-    logits = widen(logits)
+    clipped = _clip(widen(logits))
+    fixed = lax.stop_gradient(clipped)
     if mask is None:
-        return _clip(logits) - _clip(jax.lax.stop_gradient(jnp.max(logits, -1, keepdims=True)))
+        return clipped - _spread(_max(fixed), clipped)
     mask = _allowed(mask, logits)
-    top = jnp.max(jnp.where(mask, jax.lax.stop_gradient(logits), -jnp.inf), -1, keepdims=True)
-    return jnp.where(mask, _clip(logits) - _clip(top), -2 * _LARGEST)
+    shifted = clipped - _spread(_max(lax.select(mask, fixed, lax.full_like(fixed, -jnp.inf))), clipped)
+    return lax.select(mask, shifted, lax.full_like(shifted, -2 * _LARGEST))
 
 
 def log_softmax(s: Float[Array, "*batch n"]) -> Float[Array, "*batch n"]:
@@ -58,35 +61,58 @@ def log_prob(s: Float[Array, "*batch n"], index: Int[Array, "*batch"]) -> Float[
 
     `MASKED_LOG_PROB`, with zero gradient, for an index that is impossible or out of range.
     """
-    return _log_prob(s, index)[0]
+    return _log_prob(s, index, _sum(lax.exp(s)))[0]
 
 
 @log_prob.defjvp
 def _log_prob_jvp(primals, tangents):  # type: ignore[no-untyped-def]
-    # A one-hot vector, so that the transpose of the gather is no scatter.
     s, index = primals
-    result, possible = _log_prob(s, index)
-    hit = index[..., None] == jax.lax.broadcasted_iota(jnp.int32, s.shape, s.ndim - 1)
-    gradient = jnp.where(possible[..., None], hit.astype(s.dtype) - softmax(s), 0)
-    return result, jnp.sum(gradient * tangents[0], -1)
+    weights = lax.exp(s)
+    normalizer = _sum(weights)
+    result, possible = _log_prob(s, index, normalizer)
+    return result, _log_prob_slope(s, index, weights, normalizer, possible, tangents[0])
 
 
 @jax.custom_jvp
 def entropy(s: Float[Array, "*batch n"]) -> Float[Array, "*batch"]:
     """Entropy of each row (nats): a sum of terms that are all at least 0."""
-    weights = jnp.exp(s)
-    normalizer = jnp.sum(weights, -1)
-    return jnp.log(normalizer) - jnp.sum(weights * s, -1) / normalizer
+    weights = lax.exp(s)
+    normalizer = _sum(weights)
+    return lax.log(normalizer) - _sum(weights * s) / normalizer
 
 
 @entropy.defjvp
 def _entropy_jvp(primals, tangents):  # type: ignore[no-untyped-def]
-    (s,), (tangent,) = primals, tangents
-    weights = jnp.exp(s)
-    normalizer = jnp.sum(weights, -1, keepdims=True)
-    # The gradient is -p (log p + entropy); its log-normalizers cancel, so only s and p are left.
-    gradient = weights / normalizer * (jnp.sum(weights * s, -1, keepdims=True) / normalizer - s)
-    return entropy(s), jnp.sum(gradient * tangent, -1)
+    (s,) = primals
+    weights = lax.exp(s)
+    normalizer = _sum(weights)
+    return entropy(s), _entropy_slope(s, weights, normalizer, _sum(weights * s) / normalizer, tangents[0])
+
+
+@jax.custom_jvp
+def log_prob_and_entropy(
+    s: Float[Array, "*batch n"], index: Int[Array, "*batch"]
+) -> tuple[Float[Array, "*batch"], Float[Array, "*batch"]]:
+    """Both, with one normalization."""
+    weights = lax.exp(s)
+    normalizer = _sum(weights)
+    return (
+        _log_prob(s, index, normalizer)[0],
+        lax.log(normalizer) - _sum(weights * s) / normalizer,
+    )
+
+
+@log_prob_and_entropy.defjvp
+def _log_prob_and_entropy_jvp(primals, tangents):  # type: ignore[no-untyped-def]
+    (s, index), tangent = primals, tangents[0]
+    weights = lax.exp(s)
+    normalizer = _sum(weights)
+    mean = _sum(weights * s) / normalizer
+    result, possible = _log_prob(s, index, normalizer)
+    return (result, lax.log(normalizer) - mean), (
+        _log_prob_slope(s, index, weights, normalizer, possible, tangent),
+        _entropy_slope(s, weights, normalizer, mean, tangent),
+    )
 
 
 @jax.custom_jvp
@@ -123,22 +149,59 @@ def _kl_jvp(primals, tangents):  # type: ignore[no-untyped-def]
 
 
 def _log_prob(
-    s: Float[Array, "*batch n"], index: Int[Array, "*batch"]
+    s: Float[Array, "*batch n"], index: Int[Array, "*batch"], normalizer: Float[Array, "*batch"]
 ) -> tuple[Float[Array, "*batch"], Bool[Array, "*batch"]]:
     """The log-probability, and whether the index is possible."""
-    inside = (index >= 0) & (index < s.shape[-1])
-    picked = jnp.take_along_axis(s, jnp.where(inside, index, 0)[..., None], -1, mode="promise_in_bounds")[
-        ..., 0
-    ]
+    picked, n = pick(s, index), s.shape[-1]
+    inside = lax.lt(lax.convert_element_type(index, jnp.uint32), lax.full_like(index, n, jnp.uint32))
     possible = inside & ~_impossible(picked)
-    log_prob = picked - jnp.log(jnp.sum(jnp.exp(s), -1))
-    return jnp.where(possible, log_prob, MASKED_LOG_PROB), possible
+    return lax.select(
+        possible, picked - lax.log(normalizer), lax.full_like(picked, MASKED_LOG_PROB)
+    ), possible
 
 
+def _log_prob_slope(
+    s: Array, index: Array, weights: Array, normalizer: Array, possible: Array, tangent: Array
+) -> Array:
+    # (hit - p) tangent, divided by the normalizer once a row and not once a class: so what is multiplied into
+    # a row is one number, which XLA computes before it, and not again for each class. The hits are compared,
+    # so that the transpose of the gather is no scatter.
+    hit = lax.eq(_spread(index, s), lax.broadcasted_iota(jnp.int32, s.shape, s.ndim - 1))
+    hits = _sum(lax.select(hit, tangent, lax.full_like(tangent, 0)))
+    slope = hits * normalizer - _sum(weights * tangent)
+    return lax.select(possible, slope, lax.full_like(slope, 0)) / normalizer
+
+
+def _entropy_slope(s: Array, weights: Array, normalizer: Array, mean: Array, tangent: Array) -> Array:
+    # -p (log p + entropy) tangent: the log-normalizers cancel, so only s, its mean and p are left.
+    return _sum(weights * (_spread(mean, s) - s) * tangent) / normalizer
+
+
+def _sum(x: Float[Array, "*batch n"]) -> Float[Array, "*batch"]:
+    return lax.reduce_sum(x, (x.ndim - 1,))
+
+
+def _max(x: Float[Array, "*batch n"]) -> Float[Array, "*batch"]:
+    return lax.reduce_max(x, (x.ndim - 1,))
+
+
+def _spread(x: Shaped[Array, "*batch"], row: Shaped[Array, "*batch n"]) -> Shaped[Array, "*batch n"]:
+    """The same number for each class of a row."""
+    return lax.broadcast_in_dim(x, row.shape, tuple(range(x.ndim)))
+
+
+@jax.custom_jvp
 def _clip(logits: Float[Array, "*batch n"]) -> Float[Array, "*batch n"]:
-    """Finite logits, but for NaN; a selection, whose derivative multiplies nothing and lets a NaN show."""
-    largest = _LARGEST * jnp.sign(jax.lax.stop_gradient(logits))
-    return jnp.where(jnp.abs(logits) > _LARGEST, largest, logits)
+    """Finite logits, but for NaN, with the derivative 1, which lets a NaN show.
+
+    What is clipped from below has probability 0 and so no gradient; several that are clipped share one.
+    """
+    return lax.clamp(-_LARGEST, logits, _LARGEST)
+
+
+@_clip.defjvp
+def _clip_jvp(primals, tangents):  # type: ignore[no-untyped-def]
+    return _clip(*primals), tangents[0]
 
 
 def _allowed(mask: Bool[Array, "*batch n"], logits: Float[Array, "*batch n"]) -> Bool[Array, "*batch n"]:

@@ -5,7 +5,8 @@ from collections.abc import Callable
 from typing import Any, TypeVar
 
 import jax.numpy as jnp
-from jaxtyping import Array, Float
+from jax import lax
+from jaxtyping import Array, Float, Int, Shaped
 
 from policy_core.contract import Action, Distribution, Key
 from policy_core.errors import StructureError
@@ -42,6 +43,15 @@ def sum_event(x: Float[Array, "..."], space: Any) -> Float[Array, "*batch"]:
     """The sum over the axes of one element of the space, the trailing ones."""
     rank = len(space.struct().shape)
     return jnp.sum(x, tuple(range(x.ndim - rank, x.ndim)))
+
+
+def pick(x: Shaped[Array, "..."], index: Int[Array, "*batch"]) -> Shaped[Array, "..."]:
+    """`x[..., index]` for each element of the batch, of `x` `[*batch, ..., n]`; an index is clipped."""
+    batch, last = tuple(range(index.ndim)), x.ndim - 1
+    kept = tuple(range(index.ndim, last))
+    numbers = lax.GatherDimensionNumbers(kept, (last,), (last,), batch, batch)
+    sizes = (1,) * index.ndim + x.shape[index.ndim : last] + (1,)
+    return lax.gather(x, lax.expand_dims(index, (index.ndim,)), numbers, sizes, mode="clip")
 
 
 def takes_seed(cls: type[_T]) -> type[_T]:

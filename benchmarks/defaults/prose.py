@@ -1,0 +1,205 @@
+"""The text around the tables of the section; whatever depends on the runs is computed from them."""
+
+import math
+import textwrap
+from collections import Counter
+
+import numpy as np
+
+from benchmarks.defaults import page
+from benchmarks.defaults.runs import SURE, Cell, Cells, Mean
+from benchmarks.defaults.settings import CAR, DEFAULTS, HOSTS, MOUNTAIN, OPTIONS, ORTHOGONAL, arm
+from benchmarks.defaults.train import ended_by_chance
+
+
+def text(cells: Cells, title: str, picture: str) -> str:
+    """The section, as Markdown."""
+    parts = [
+        f"## {title}\n\n{INTRODUCTION}",
+        page.returns_table(cells),
+        f"![Learning curves of some networks; means over seeds with their standard errors]({picture})",
+        machines(cells),
+        f"### At equal time\n\n{EQUAL_TIME}",
+        page.equal_time_table(cells),
+        f"### The choice\n\n{choice(cells)}",
+        page.verdict_table(cells),
+        kernels(cells),
+        options(cells),
+        f"### Settings\n\n{SETTINGS_TEXT}",
+        page.rules_table([*page.settings_of(cells), *[CAR] * any(name == CAR for name, _ in cells)]),
+        car(cells),
+    ]
+    return "\n" + "\n\n".join(part for part in parts if part) + "\n"
+
+
+INTRODUCTION = f"""\
+Written by `python -m benchmarks.defaults --page`, from what `python -m benchmarks.defaults` trained.
+
+Which network should one have without more thought? The defaults, two towers of 64 x 64 with tanh,
+`lecun_normal` kernels with a gain of 1 and `actor_gain=0.01`, are compared with others: orthogonal kernels
+times sqrt(2), which many PPOs have and these defaults had before, other activations, wider, deeper and shared
+towers. One [PPO](../benchmarks/defaults/train.py), with what distinguishes that of other libraries as
+[options](../benchmarks/defaults/settings.py), trains each network; it is written from their sources, and is
+not their code. A figure is the return of the training episodes in the last tenth of training: the mean
+over seeds (its standard error; the number of seeds). **Bold** is above the defaults by {SURE} standard
+errors, *italic* is below: of a hundred pairs without a difference, one is marked. The time is that of one
+core for a seed, in that of the defaults, the median over the settings that ran on a CPU."""
+
+EQUAL_TIME = """\
+A network that takes longer is stopped when the defaults have ended: the return in the tenth of training
+before that, and how far it is by then. Where the rate is annealed, it is not annealed to the end there;
+"annealed" are seeds of their own with so much fewer steps, whose rate is."""
+
+SETTINGS_TEXT = """\
+Each has a clip range of 0.2, advantages normalized in each minibatch, and a value coefficient of 0.5.
+Breakout has the rule of PureJaxRL's MinAtar notebook with a fifth of its steps, and flat towers, which are
+the defaults for a `Box` of floats too. CartPole without velocities has that of its `ppo_rnn.py`, with
+more and shorter sequences and a higher rate, and a GRU before the towers in all networks."""
+
+
+def wrapped(paragraph: str, indent: str = "") -> str:
+    """In lines of the page, after the first one with an indent."""
+    return textwrap.fill(" ".join(paragraph.split()), 110, subsequent_indent=indent, break_on_hyphens=False)
+
+
+def listed(names: list[str]) -> str:
+    """`a, b and c`."""
+    return names[0] if len(names) == 1 else f"{', '.join(names[:-1])} and {names[-1]}"
+
+
+def machines(cells: Cells) -> str:
+    """Where the seeds ran."""
+    seeds = Counter[str]()
+    for cell in cells.values():
+        seeds.update(cell.machines)
+    return wrapped(
+        f"Trained were {sum(seeds.values()):,} seeds: "
+        f"{'; '.join(f'{count:,} on {machine}' for machine, count in seeds.most_common())}. "
+        "Times are compared on equal processors only, and none are taken from a GPU, where all seeds of "
+        "several networks are one program."
+    )
+
+
+def choice(cells: Cells) -> str:
+    found = page.better(cells)
+    if not found:
+        return wrapped(
+            "**The defaults stay as they are.** No network is above them in a setting for sure and below in "
+            "none, at equal time where the time is known. In which settings each is above or below:"
+        )
+    be = "is" if len(found) == 1 else "are"
+    return wrapped(
+        f"**{listed(found)}** {be} above the defaults in a setting for sure and below in none, at equal "
+        "steps and, where the time is known, at equal time. In which settings each network is above or below:"
+    )
+
+
+def kernels(cells: Cells) -> str:
+    """Why the kernels are what they are; empty without rejax's rule."""
+    host = HOSTS[1]
+    pair = {name: cells[host, name] for name in (ORTHOGONAL, DEFAULTS) if (host, name) in cells}
+    if len(pair) < 2:
+        return ""
+    orthogonal, defaults = pair[ORTHOGONAL], pair[DEFAULTS]
+    both = [name for name in page.settings_of(cells) if (name, ORTHOGONAL) in cells]
+    gaps = [cells[name, DEFAULTS].mean.minus(cells[name, ORTHOGONAL].mean) for name in both]
+
+    def whole(cell: Cell) -> str:
+        return f"{np.nanmean(cell.curves):.0f}"
+
+    first = f"""\
+- **Kernels:** `lecun_normal` is above orthogonal kernels
+  in {sum(gap.value > 0 for gap in gaps)} of {len(gaps)} settings, for sure
+  in {sum(gap.sure() > 0 for gap in gaps)}, below for sure in {sum(gap.sure() < 0 for gap in gaps)},
+  and costs nothing. Entries of an orthogonal kernel with fewer inputs than outputs have the variance
+  gain^2 / outputs, those of `lecun_normal` gain^2 / inputs. For the four numbers of CartPole the standard
+  deviation is {math.sqrt(2 / 64):.2f} and {math.sqrt(1 / 4):.2f}; from 64 inputs on the gain is all they
+  differ in. Orthogonal kernels do as well once the first is scaled likewise ("`gain=4`, then `gain=1`")."""
+    second = f"""\
+- **What is lost is the end, at a constant learning rate.** In PPO of rejax the mean return of all of
+  training is {whole(orthogonal)} with orthogonal kernels and {whole(defaults)} with `lecun_normal`, but
+  {orthogonal.mean.value:.0f} and {defaults.mean.value:.0f} in the last tenth: {100 * orthogonal.fell():.0f} %
+  and {100 * defaults.fell():.0f} % of the seeds end more than a fifth below the best twentieth of their
+  training."""
+    return f"""\
+{wrapped(first, "  ")}
+{wrapped(second, "  ")}
+- To choose otherwise: `pc.MLP(kernel_init="orthogonal", gain=math.sqrt(2))`, `pc.MLP((128, 128))`,
+  `pc.MLP(activation="relu")`, for the actor and the critic; a trunk for both is `trunk=pc.MLP()` with
+  `pc.MLP(())` for the two. The other sections of this page were measured with orthogonal kernels, and their
+  configs say so.
+
+In Lerax itself, with 4 x 128 steps, that rate and its own CartPole, 50 to 80 seeds gave 389 (13) with
+orthogonal kernels, 462 (12) with `lecun_normal` and gains of 1, 482 (9) with relu, and 481 (6) with its own
+deeper network, which takes one and a half times as long."""
+
+
+def options(cells: Cells) -> str:
+    """The ablation; empty without its runs."""
+    table = page.options_table(cells)
+    if not table:
+        return ""
+    return f"""\
+### Which option makes the difference
+
+The rules of CartPole with one option at a time as it is elsewhere. The changes are those of the return
+against the rule as it is, with their standard errors; **bold** are differences of more than {SURE} standard
+errors.
+
+{table}
+
+{findings(cells)}"""
+
+
+def findings(cells: Cells) -> str:
+    """Which options change the gap between the two kernels, for sure."""
+    found = list[str]()
+    for host in HOSTS:
+        base = gap_of(cells, host)
+        for option in OPTIONS:
+            gap = gap_of(cells, arm(host, option))
+            if base is not None and gap is not None and gap.minus(base).sure():
+                change = page.difference(gap.minus(base)).replace("**", "")
+                value = page.other_value(host, option)
+                found.append(f"{host}: {option}, {value}: {change}")
+    if not found:
+        return "No option by itself changes the difference between the two kernels for sure."
+    lines = "\n".join(f"- {line}" for line in found)
+    return f"By these the difference between the two kernels changes for sure:\n\n{lines}"
+
+
+def gap_of(cells: Cells, name: str) -> Mean | None:
+    """The defaults less orthogonal kernels."""
+    pair = [cells.get((name, network)) for network in (DEFAULTS, ORTHOGONAL)]
+    return None if pair[0] is None or pair[1] is None else pair[0].mean.minus(pair[1].mean)
+
+
+def car(cells: Cells) -> str:
+    """The mountain car; empty without its runs."""
+    if all(name != CAR for name, _ in cells):
+        return ""
+    chances = [ended_by_chance(MOUNTAIN, std, 999) for std in (1.0, 4.0)]
+    return f"""\
+### A car that must find the flag
+
+On MountainCarContinuous standing still is worth 0, and the flag 100 less the fuel. Actions independent of
+everything, with a standard deviation of 1, reach it in {100 * chances[0]:.0f} % of the episodes, with 4,
+clipped to the box, in {100 * chances[1]:.0f} %. Most policies with orthogonal kernels learn to save
+fuel before they have found it: the velocity, at most 0.07, hardly moves their outputs. Normalized
+observations cure that, by the config alone. A wider normal, `NormalHead(Scale(log_std=log(4)))` for a
+box of half-width 1, is not needed; alone it burns the fuel.
+
+{page.cars_table(cells)}
+
+```python
+import policy_core as pc
+
+config = pc.ActorCriticConfig(
+    observation_space=pc.Box(low=(-1.2, -0.07), high=(0.6, 0.07), shape=(2,)),
+    action_space=pc.Box(low=-1.0, high=1.0, shape=(1,)),
+    normalize=pc.Normalize(),
+)
+```
+
+The trainer updates the statistics, with `pc.update_statistics`, as
+[`examples/ppo.py`](../examples/ppo.py) does."""

@@ -1,0 +1,61 @@
+"""`examples/ppo.py`, unchanged, a seed at a time."""
+
+import math
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from policy_core_adapters import gymnax
+
+import policy_core as pc
+from benchmarks.tasks import environments
+from benchmarks.tasks.record import Seed
+from benchmarks.tasks.settings import Setting, Task
+
+sys.path.append(str(Path(__file__).parent.parent.parent / "examples"))
+import ppo
+from experiments import scaled
+
+TOWER = pc.MLP((64,), activation="relu", kernel_init="orthogonal", gain=math.sqrt(2))
+CONFIGS: dict[str, dict[str, Any]] = {
+    "": {},
+    "squashed": {"box_head": pc.SquashedNormalHead()},
+    "normalized": {"normalize": pc.Normalize()},
+    "images": {"encoder": pc.MinAtarCNN(), "actor": TOWER, "critic": TOWER},
+    "memory": {"memory": pc.GRU(64)},
+}
+
+
+def train(task: Task, setting: Setting, seeds: list[int]) -> Iterator[Seed]:
+    """Compile once, then train each seed."""
+    env = gymnax.from_gymnax(*environments.make(task.name))
+    config = pc.ActorCriticConfig(
+        observation_space=env.observation_space, action_space=env.action_space, **CONFIGS[setting.config]
+    )
+    hyper = ppo.Hyperparameters(**setting.fields)
+    rollout = hyper.num_envs * hyper.num_steps
+    hyper = hyper._replace(num_updates=-(-task.steps // rollout))
+    init, update = ppo.make_train(config, scaled(env, setting.reward_scale), hyper)
+
+    def one(runner: ppo.Runner, _: None) -> Any:
+        runner, returned = update(runner)
+        ended = ~jnp.isnan(returned)
+        return runner, (jnp.sum(returned, where=ended) / setting.reward_scale, jnp.sum(ended))
+
+    def whole(key: jax.Array) -> Any:
+        return jax.lax.scan(one, init(key), None, hyper.num_updates)
+
+    start = time.process_time()
+    program = jax.jit(whole).lower(jax.random.key(0)).compile()
+    compiled = time.process_time() - start
+    for seed in seeds:
+        start = time.process_time()
+        _, (returned, episodes) = jax.block_until_ready(program(jax.random.key(seed)))
+        seconds = time.process_time() - start
+        returned, episodes = np.asarray(returned, float), np.asarray(episodes)
+        yield Seed(seed, rollout * hyper.num_updates, returned, episodes, seconds, compiled)

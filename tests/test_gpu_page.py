@@ -1,0 +1,57 @@
+"""The script for a GPU, as far as a CPU runs it: its page, its sums, and one section of it in small."""
+
+import itertools
+
+import jax
+import numpy as np
+import pytest
+
+from benchmarks.gpu import exact, measure, page, speed
+
+MACHINE = {
+    "device": "GPU X", "driver": "1.2", "jax": "0.11", "python": "3.12", "date": "2026-11-26", "platform": "gpu"
+}  # fmt: skip
+
+
+def test_the_page_has_every_section_and_says_which_failed_or_were_not_run(tmp_path, monkeypatch):
+    floor = {"rows": [["row", *["1.00 (9)"] * len(speed.TASKS)]], "compiled": [["row", "1.00", "3 / 3"] * 1]}
+    sections = {"floor": floor, "bits": {"error": "ValueError: no"}}
+    path = tmp_path / "gpu.md"
+    path.write_text(f"# Mine\n\n{page.START}\nold\n{page.END}\n\n## Kept\n")
+    monkeypatch.setattr(page, "PAGE", path)
+    page.write_page({"machine": MACHINE, "seconds": 61.2, "sections": sections})
+    text = path.read_text()
+    assert text.startswith("# Mine\n\n")
+    assert text.endswith("\n\n## Kept\n")
+    assert "old" not in text
+    assert "GPU X (1.2), jax 0.11, Python 3.12, 2026-11-26; 61 s in all." in text
+    assert "| row | 1.00 (9) | 1.00 (9) |" in text
+    assert "Failed: `ValueError: no`" in text
+    assert text.count("Not run.") == len(page.HEADERS) - 3
+    path.write_text("# Mine\n")
+    with pytest.raises(SystemExit, match="has no lines"):
+        page.write_page({"machine": MACHINE, "seconds": 1.0, "sections": {}})
+
+
+def test_deviations_are_relative_where_numbers_are_large():
+    a, b = {"x": np.array([1.0, 200.0])}, {"x": np.array([1.5, 100.0])}
+    assert measure.deviation(a, b) == 1.0
+    assert measure.deviation(b, b) == 0.0
+    assert measure.alike(np.array([[1, 2], [3, 4], [5, 6]]), np.array([[1, 2], [3, 5], [5, 6]])) == "2 of 3"
+    assert measure.alike(np.array([0.5]), np.array([0.25])) == "2.5e-01"
+
+
+def test_contestants_take_turns_and_are_waited_for():
+    calls = []
+    times = measure.in_turn({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, 0.0)
+    assert set(times) == {"a", "b"}
+    rounds = [name for name, _ in itertools.groupby(calls)]
+    assert rounds == ["a", "b"] * 4  # one to warm up, and three at least
+    assert len(calls) <= 8 * 202
+
+
+def test_draws_are_the_same_bits_however_they_are_compiled():
+    """A section as it runs on a GPU; on this machine "the CPU" is the same device."""
+    with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
+        rows = exact.bits()["rows"]
+    assert [row[1:] for row in rows] == [["True", "True", "256 of 256", "True"]] * 3
