@@ -6,8 +6,8 @@ PIP := $(RUN)python -m pip install --quiet --disable-pip-version-check -c constr
 WORKERS ?= 2
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-more newest run-newest test-environments check pyright mypy ruff docs bench bench-quick \
-	bench-more lerax build clean
+.PHONY: help demo test test-more newest run-newest test-environments check pyright mypy ruff docs bench \
+	bench-quick bench-deploy lerax build clean
 # Tests start many processes, each of which would compile our modules again where nothing is written down.
 unexport PYTHONDONTWRITEBYTECODE
 
@@ -65,8 +65,8 @@ test-environments: $(VENV)/has-test-more $(OTHERS:%=$(VENV)/has-%)  ## Run the t
 	$(RUN)python -m pytest -n $(WORKERS) tests/test_brax.py tests/test_grid_worlds.py tests/test_environment_training.py \
 		tests/test_jumanji.py tests/test_pgx.py tests/test_jaxmarl.py tests/test_pettingzoo.py
 
-# `make check BENCH=1` compares some speeds with recorded ones, too.
-# Side by side, the longest first, once all that they need is installed.
+# Side by side, the longest first, once all that they need is installed. `make check BENCH=1` compares some speeds
+# with recorded ones, too.
 check: $(VENV)/has-check $(VENV)/has-docs  ## Lint, format and type-check; build the site
 	@$(MAKE) --no-print-directory --jobs=$(WORKERS) pyright mypy docs ruff
 	@$(if $(BENCH),$(MAKE) --no-print-directory bench-quick)
@@ -88,8 +88,7 @@ bench: $(VENV)/has-bench lerax  ## Measure speed against peers and write docs/be
 bench-quick: $(VENV)/has-bench  ## Compare some ratios with benchmarks/recorded.json, in two minutes; fails where one is worse
 	$(RUN)python -m benchmarks --quick
 
-bench-more: $(VENV)/has-bench  ## Measure the parts of a load and a call, and policies in other runtimes, for their pages
-	$(RUN)python benchmarks/parts.py
+bench-deploy: $(VENV)/has-bench  ## Measure policies in other runtimes, the table of docs/deploy.md
 	$(RUN)python benchmarks/deploy.py
 
 # A peer that needs a newer Python, and packages that the others hold back. Without it the page says so.

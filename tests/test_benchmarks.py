@@ -298,6 +298,12 @@ def test_the_page_marks_what_is_sure_and_chooses_by_equal_time(tmp_path):
     assert "**The defaults stay as they are.**" in text
     assert "above orthogonal kernels in 1 of 1 settings, for sure in 1" in " ".join(text.split())
     assert "14 on quiet, jax 1.0; 4 on two shared cores, jax 0.10.2; 4 on fast, jax 1.0." in text
+    assert "- the defaults, silu: PureJaxRL, CartPole; rejax, CartPole; Lerax, CartPole;" in prose.missing(
+        cells
+    )
+    assert f"- {settings.WIDER}: PureJaxRL, CartPole; rejax, Acrobot;" in prose.missing(
+        cells
+    )  # others are there
     without = {key: cell for key, cell in cells.items() if key != (CARTPOLE, settings.RELU)}
     assert page.better(without) == [settings.RELU]
     assert f"**{settings.RELU}** is above the defaults" in prose.choice(without)
@@ -315,7 +321,18 @@ def test_the_table_of_options_has_changes_with_their_errors(tmp_path):
     *_, base, changed = page.options_table(cells).splitlines()
     assert base == f"| **{host}** | 390 (1; 2) |  | 341 (1; 2) |  | **+49** (1) |  |  |"
     assert changed.startswith("| gradient clipped: by its norm | 351 (1; 2) | **-39** (1) | 349 (1; 2) |")
-    assert f"{host}: gradient clipped, by its norm: -47 (2)" in prose.findings(cells)
+    text = " ".join(prose.findings(cells).split())
+    assert "it changes with gradient clipped: by its norm, +2 (1), a change of **-47** (2)." in text
+    assert page.effects(cells, settings.DEFAULTS)[option][host].value == pytest.approx(39)  # to each number
+    elsewhere = {
+        (settings.HOSTS[0], settings.DEFAULTS): cells[host, settings.DEFAULTS],
+        (settings.arm(settings.HOSTS[0], option), settings.DEFAULTS): cells[
+            settings.arm(host, option), settings.DEFAULTS
+        ],
+    }
+    both = " ".join(prose.findings({**cells, **elsewhere}).split())
+    told = "gradient clipped each number rather than by its norm: **-39** (1) in PureJaxRL, CartPole; **+39**"
+    assert f"- **Helps in one and hurts in another:** {told} (1) in rejax, CartPole." in both
     only = {key: cell for key, cell in cells.items() if key[0] == host}
     assert page.options_table(only) == ""
     assert prose.options(only) == ""

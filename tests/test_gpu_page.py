@@ -14,7 +14,11 @@ MACHINE = {
 
 
 def test_the_page_has_every_section_and_says_which_failed_or_were_not_run(tmp_path, monkeypatch):
-    floor = {"rows": [["row", *["1.00 (9)"] * len(speed.TASKS)]], "compiled": [["row", "1.00", "3 / 3"] * 1]}
+    floor = {
+        "tasks": list(speed.TASKS),
+        "rows": [["row", *["1.00 (9)"] * len(speed.TASKS)]],
+        "compiled": [["row", "1.00", "3 / 3"] * 1],
+    }
     sections = {"floor": floor, "bits": {"error": "ValueError: no"}}
     path = tmp_path / "gpu.md"
     path.write_text(f"# Mine\n\n{page.START}\nold\n{page.END}\n\n## Kept\n")

@@ -94,14 +94,17 @@ def test_the_page_has_what_the_file_has_and_hides_no_defeat():
     lines += [line(OURS, "Pendulum-v1", seed, -150.0 - seed, 1.0) for seed in range(2)]
     lines += [line(SB3, "Pendulum-v1", seed, -400.0 - seed, 9.0) for seed in range(2)]
     slow = [line(OURS, "CartPole-v1", 0, 300.0, 6.0), line(REJAX, "CartPole-v1", 0, 150.0, 2.0)]
-    assert "- CartPole-v1: rejax, 3.0 (reached in 4.0 s)\n" in page.page(slow, "tasks.png")
+    assert "- policy_core on CartPole-v1: rejax, 3.0 (reached in 4.0 s)\n" in page.page(slow, "tasks.png")
     lines += [line(PLAIN, "Pendulum-v1", 0, None)]
     text = page.page(lines, "tasks.png")
     assert "| CartPole-v1 | 204,800 | 302 (1; 3) |  | **402** (1; 3) |  |" in text
     assert "| **-150** (0; 2) | nan (nan; 1, of 1 no episode ended) |  | -400 (0; 2) |" in text
-    assert "Below by more than that:\n\n- CartPole-v1: rejax, by 61.2 standard errors\n\nProc" in text
+    assert (
+        "Below by more than that:\n\n- policy_core on CartPole-v1: rejax, by 61.2 standard errors\n\nProc"
+        in text
+    )
     assert "in 1 of 2 cases" in text
-    assert "return:\n\n- CartPole-v1: rejax, 2.0 (not reached)\n\n" in text
+    assert "return:\n\n- policy_core on CartPole-v1: rejax, 2.0 (not reached)\n\n" in text
     assert "| CartPole-v1 | 4.0 + 5 |  | 2.0 + 5 |  |" in text
     assert "- rejax, RepeatPrevious: its PPO has no memory." in text
     assert "- rejax, Acrobot-v1, Catch-bsuite" in text  # not run

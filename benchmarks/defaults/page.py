@@ -156,13 +156,26 @@ def better(cells: Cells) -> list[str]:
     return found
 
 
+def gained(cells: Cells, name: str, network: str, equal_time: bool) -> str:
+    """A setting, and by how much the network is above the defaults there."""
+    mean = at_equal_time(cells, name, network) if equal_time else cells[name, network].mean
+    defaults = cells[name, DEFAULTS].mean
+    digits = 2 if abs(defaults.value) < 10 else 0
+    return f"{name} ({mean.minus(defaults).value:+.{digits}f})" if mean is not None else name
+
+
 def verdict_table(cells: Cells) -> str:
     rows = []
     for network in networks_of(cells):
         if network != DEFAULTS:
             compared = sum((name, network) in cells for name in settings_of(cells))
-            names = ["; ".join(names) for names in verdicts(cells, network)]
-            rows.append([network, str(compared), *names])
+            columns = [
+                "; ".join(gained(cells, name, network, equal_time) for name in names)
+                for names, equal_time in zip(
+                    verdicts(cells, network), (False, False, True, True), strict=True
+                )
+            ]
+            rows.append([network, str(compared), *columns])
     header = ("network", "settings", "above", "below", "above, equal time", "below, equal time")
     return markdown(header, rows, "<><<<<")
 
@@ -230,6 +243,21 @@ def options_table(cells: Cells) -> str:
     return markdown(header, rows, "<>>>>>>>") if rows else ""
 
 
+def effects(cells: Cells, network: str) -> dict[str, dict[str, Mean]]:
+    """Of each option and rule: the return with its second value of `OPTIONS` less that with the first one."""
+    found = dict[str, dict[str, Mean]]()
+    for option, (first, _) in OPTIONS.items():
+        for host in HOSTS:
+            if (host, network) not in cells or (arm(host, option), network) not in cells:
+                continue
+            change = cells[arm(host, option), network].mean.minus(cells[host, network].mean)
+            rule = EVERYTHING[host][0].rule
+            has_first = all(getattr(rule, name) == value for name, value in first.items())
+            sign = 1 if has_first else -1
+            found.setdefault(option, {})[host] = Mean(sign * change.value, change.error, change.count)
+    return found
+
+
 # RULES ---------------------------------------------------------------------------------------
 
 
@@ -294,6 +322,7 @@ def plot(path: Path, cells: Cells) -> None:
                 panel.plot(steps, mean, color=color, lw=width, label=network.replace("`", ""))
                 panel.fill_between(steps, mean - error, mean + error, color=color, alpha=0.2, lw=0)
             panel.set_title(name, fontsize=10)
+            panel.locator_params(axis="x", nbins=5)
             panel.xaxis.set_major_formatter(lambda x, _: f"{x / 1000:.0f}k")
             panel.spines[["top", "right"]].set_visible(False)
             panel.legend(frameon=False, loc="best", fontsize=7)

@@ -16,6 +16,7 @@ from benchmarks.defaults.settings import (
     HEADS,
     HOSTS,
     IMAGES,
+    LARGER,
     LERAX_OWN,
     OPTIONS,
     ORTHOGONAL,
@@ -61,7 +62,9 @@ def on_cpus() -> list[Wanted]:
     wanted = [on_cpu(setting, DEFAULTS) for setting in (*HOSTS, *small)]
     wanted += [on_cpu(setting, ORTHOGONAL) for setting in (*small, PUREJAXRL, LERAX)]
     wanted += [
-        on_cpu(setting, network) for network in (RELU, SILU, TRUNK, DEEPER) for setting in (*HOSTS, *small)
+        on_cpu(setting, network)
+        for network in (LARGER, RELU, SILU, TRUNK, DEEPER)
+        for setting in (*HOSTS, *small)
     ]
     wanted += [on_cpu(setting, WIDER) for setting in (PUREJAXRL, CATCH, REJAX, ACROBOT)]
     wanted += [
@@ -86,7 +89,8 @@ def on_gpus() -> list[Wanted]:
         ablation(PUREJAXRL, (DEFAULTS, ORTHOGONAL)),
         on_gpu(*((BREAKOUT, network) for network in ONE_PROGRAM)),
         ablation(REJAX, (DEFAULTS, ORTHOGONAL)),
-        on_gpu(*((MEMORY, network) for network in ONE_PROGRAM)),
+        on_gpu(*((MEMORY, network) for network in (*ONE_PROGRAM, LARGER))),
+        on_gpu((BREAKOUT, LARGER)),
         ablation(LERAX, (DEFAULTS, ORTHOGONAL)),
         on_gpu((BREAKOUT, RELU)),
         on_gpu((MEMORY, RELU)),

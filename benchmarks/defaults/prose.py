@@ -7,8 +7,9 @@ from collections import Counter
 import numpy as np
 
 from benchmarks.defaults import page
+from benchmarks.defaults.plan import on_cpus, on_gpus
 from benchmarks.defaults.runs import SURE, Cell, Cells, Mean
-from benchmarks.defaults.settings import CAR, DEFAULTS, HOSTS, MOUNTAIN, OPTIONS, ORTHOGONAL, arm
+from benchmarks.defaults.settings import CAR, DEFAULTS, HOSTS, MOUNTAIN, OPTIONS, ORTHOGONAL, SETTINGS, arm
 from benchmarks.defaults.train import ended_by_chance
 
 
@@ -24,8 +25,10 @@ def text(cells: Cells, title: str, picture: str) -> str:
         f"### The choice\n\n{choice(cells)}",
         page.verdict_table(cells),
         kernels(cells),
+        missing(cells),
         options(cells),
         f"### Settings\n\n{SETTINGS_TEXT}",
+        MEMORY_TEXT if (tuple(SETTINGS)[-1], DEFAULTS) in cells else "",
         page.rules_table([*page.settings_of(cells), *[CAR] * any(name == CAR for name, _ in cells)]),
         car(cells),
     ]
@@ -48,13 +51,16 @@ core for a seed, in that of the defaults, the median over the settings that ran 
 EQUAL_TIME = """\
 A network that takes longer is stopped when the defaults have ended: the return in the tenth of training
 before that, and how far it is by then. Where the rate is annealed, it is not annealed to the end there;
-"annealed" are seeds of their own with so much fewer steps, whose rate is."""
+"annealed" are seeds of their own with so much fewer steps, whose rate is. A network that takes less time
+is not given more steps."""
 
 SETTINGS_TEXT = """\
 Each has a clip range of 0.2, advantages normalized in each minibatch, and a value coefficient of 0.5.
 Breakout has the rule of PureJaxRL's MinAtar notebook with a fifth of its steps, and flat towers, which are
-the defaults for a `Box` of floats too. CartPole without velocities has that of its `ppo_rnn.py`, with
-more and shorter sequences and a higher rate, and a GRU before the towers in all networks."""
+the defaults for a `Box` of floats too."""
+MEMORY_TEXT = """\
+CartPole without velocities has that of its `ppo_rnn.py`, with more and shorter sequences and a higher rate,
+and a GRU before the towers in all networks."""
 
 
 def wrapped(paragraph: str, indent: str = "") -> str:
@@ -85,12 +91,14 @@ def choice(cells: Cells) -> str:
     if not found:
         return wrapped(
             "**The defaults stay as they are.** No network is above them in a setting for sure and below in "
-            "none, at equal time where the time is known. In which settings each is above or below:"
+            "none, at equal time where the time is known. In which settings each is above or below, "
+            "and by how much:"
         )
     be = "is" if len(found) == 1 else "are"
     return wrapped(
         f"**{listed(found)}** {be} above the defaults in a setting for sure and below in none, at equal "
-        "steps and, where the time is known, at equal time. In which settings each network is above or below:"
+        "steps and, where the time is known, at equal time. In which settings each network is above or "
+        "below, and by how much:"
     )
 
 
@@ -104,19 +112,24 @@ def kernels(cells: Cells) -> str:
     both = [name for name in page.settings_of(cells) if (name, ORTHOGONAL) in cells]
     gaps = [cells[name, DEFAULTS].mean.minus(cells[name, ORTHOGONAL].mean) for name in both]
 
+    below = {name: gap for name, gap in zip(both, gaps, strict=True) if gap.sure() < 0}
+    lost = (
+        "; ".join(f"{name}, by {-gap.value:.1f} ({gap.error:.1f})" for name, gap in below.items()) or "none"
+    )
+
     def whole(cell: Cell) -> str:
         return f"{np.nanmean(cell.curves):.0f}"
 
     first = f"""\
 - **Kernels:** `lecun_normal` is above orthogonal kernels
   in {sum(gap.value > 0 for gap in gaps)} of {len(gaps)} settings, for sure
-  in {sum(gap.sure() > 0 for gap in gaps)}, below for sure in {sum(gap.sure() < 0 for gap in gaps)},
-  and costs nothing. Entries of an orthogonal kernel with fewer inputs than outputs have the variance
-  gain^2 / outputs, those of `lecun_normal` gain^2 / inputs. For the four numbers of CartPole the standard
-  deviation is {math.sqrt(2 / 64):.2f} and {math.sqrt(1 / 4):.2f}; from 64 inputs on the gain is all they
-  differ in. Orthogonal kernels do as well once the first is scaled likewise ("`gain=4`, then `gain=1`")."""
+  in {sum(gap.sure() > 0 for gap in gaps)}; below for sure: {lost}. They cost the same. Entries of an
+  orthogonal kernel with fewer inputs than outputs have the variance gain^2 / outputs, those of
+  `lecun_normal` gain^2 / inputs. For the four numbers of CartPole the standard deviation is
+  {math.sqrt(2 / 64):.2f} and {math.sqrt(1 / 4):.2f}; from 64 inputs on the gain is all they differ in. In PPO
+  of rejax orthogonal kernels do as well once the first is scaled likewise ("`gain=4`, then `gain=1`")."""
     second = f"""\
-- **What is lost is the end, at a constant learning rate.** In PPO of rejax the mean return of all of
+- **What is lost is the end.** In PPO of rejax the mean return of all of
   training is {whole(orthogonal)} with orthogonal kernels and {whole(defaults)} with `lecun_normal`, but
   {orthogonal.mean.value:.0f} and {defaults.mean.value:.0f} in the last tenth: {100 * orthogonal.fell():.0f} %
   and {100 * defaults.fell():.0f} % of the seeds end more than a fifth below the best twentieth of their
@@ -132,6 +145,19 @@ def kernels(cells: Cells) -> str:
 In Lerax itself, with 4 x 128 steps, that rate and its own CartPole, 50 to 80 seeds gave 389 (13) with
 orthogonal kernels, 462 (12) with `lecun_normal` and gains of 1, 482 (9) with relu, and 481 (6) with its own
 deeper network, which takes one and a half times as long."""
+
+
+def missing(cells: Cells) -> str:
+    """What is planned and has no seeds, by network; empty if nothing."""
+    found = dict[str, list[str]]()
+    for wanted in [*on_cpus(), *on_gpus()]:
+        for name, network in wanted.cells:
+            if name in SETTINGS and (name, network) not in cells and name not in found.get(network, []):
+                found.setdefault(network, []).append(name)
+    if not found:
+        return ""
+    lines = (wrapped(f"- {network}: {'; '.join(names)}", "  ") for network, names in found.items())
+    return "Planned, and not trained yet:\n\n" + "\n".join(lines)
 
 
 def options(cells: Cells) -> str:
@@ -152,20 +178,35 @@ errors.
 
 
 def findings(cells: Cells) -> str:
-    """Which options change the gap between the two kernels, for sure."""
-    found = list[str]()
+    """Which options change the gap between the two kernels for sure, and which do not help everywhere."""
+    lines = list[str]()
+    for option, by_host in page.effects(cells, DEFAULTS).items():
+        signs = {mean.sure() for mean in by_host.values()}
+        told = "; ".join(f"{page.difference(mean)} in {host}" for host, mean in by_host.items())
+        first, second = page.VALUES[option]
+        what = f"{option} {second} rather than {first}: {told}"
+        if {1, -1} <= signs:
+            lines.append(f"- **Helps in one and hurts in another:** {what}.")
+        elif len(by_host) > 1 and len(signs) == 1 and 0 not in signs:
+            lines.append(f"- {'Helps' if 1 in signs else 'Hurts'} in each: {what}.")
     for host in HOSTS:
         base = gap_of(cells, host)
-        for option in OPTIONS:
-            gap = gap_of(cells, arm(host, option))
-            if base is not None and gap is not None and gap.minus(base).sure():
-                change = page.difference(gap.minus(base)).replace("**", "")
-                value = page.other_value(host, option)
-                found.append(f"{host}: {option}, {value}: {change}")
-    if not found:
-        return "No option by itself changes the difference between the two kernels for sure."
-    lines = "\n".join(f"- {line}" for line in found)
-    return f"By these the difference between the two kernels changes for sure:\n\n{lines}"
+        arms = {f"{o}: {page.other_value(host, o)}": gap_of(cells, arm(host, o)) for o in OPTIONS}
+        gaps = {text: gap for text, gap in arms.items() if gap is not None}
+        if base is None or not gaps:
+            continue
+        changed = [
+            f"{text}, {page.difference(gap)}, a change of {page.difference(gap.minus(base))}"
+            for text, gap in gaps.items()
+            if gap.minus(base).sure()
+        ]
+        lines.append(
+            f"- The defaults less orthogonal kernels are {page.difference(base)} in {host}. For sure it "
+            f"changes {'with ' + '; '.join(changed) if changed else 'with no option by itself'}."
+        )
+    return "Of the defaults, the return with one value less that with the other:\n\n" + "\n".join(
+        wrapped(line, "  ") for line in lines
+    )
 
 
 def gap_of(cells: Cells, name: str) -> Mean | None:

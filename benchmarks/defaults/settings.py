@@ -128,9 +128,9 @@ def orthogonal(hidden: tuple[int, ...] = (64, 64), gain: float = math.sqrt(2), *
     return pc.MLP(hidden, kernel_init="orthogonal", gain=gain, **fields)
 
 
-def lecun(hidden: tuple[int, ...] = (64, 64), **fields: Any) -> pc.MLP:
+def lecun(hidden: tuple[int, ...] = (64, 64), gain: float = 1.0, **fields: Any) -> pc.MLP:
     """As the defaults, but for the tails."""
-    return pc.MLP(hidden, kernel_init="flax_lecun_normal", gain=1.0, **fields)
+    return pc.MLP(hidden, kernel_init="flax_lecun_normal", gain=gain, **fields)
 
 
 def alike(tower: Any) -> dict[str, Any]:
@@ -150,6 +150,7 @@ RELU, SILU, WIDER, DEEPER = (
 )
 TRUNK, IMAGES = "the defaults, a trunk for both", "the defaults after `MinAtarCNN()`"
 ORTHOGONAL_RELU, ORTHOGONAL_WIDER = f"{ORTHOGONAL}, relu", f"{ORTHOGONAL}, 128 x 128"
+LARGER = "the defaults, `gain=sqrt(2)`"
 FIRST_GAIN = "orthogonal, `gain=4`, then `gain=1`"
 REJAX_OWN = "the defaults with `actor_gain=1` (rejax's own)"
 WIDE_FIRST = Sequential((orthogonal((64,), 4.0), orthogonal((64,), 1.0)))  # 4 is sqrt(64 / 4 inputs)
@@ -157,6 +158,7 @@ NETWORKS: dict[str, dict[str, Any]] = {
     DEFAULTS: alike(lecun()),
     ORTHOGONAL: alike(orthogonal()),
     REJAX_OWN: {**alike(lecun()), "actor_gain": 1.0},
+    LARGER: alike(lecun(gain=math.sqrt(2))),
     FIRST_GAIN: alike(WIDE_FIRST),
     HEAD_GAIN: {**alike(orthogonal()), "actor_gain": 1.0},
     GAINS: {**alike(orthogonal(gain=1.0)), "actor_gain": 1.0},

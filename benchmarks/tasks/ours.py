@@ -21,12 +21,13 @@ sys.path.append(str(Path(__file__).parent.parent.parent / "examples"))
 import ppo
 from experiments import scaled
 
-TOWER = pc.MLP((64,), activation="relu", kernel_init="orthogonal", gain=math.sqrt(2))
+RELU: dict[str, Any] = {"activation": "relu", "kernel_init": "orthogonal", "gain": math.sqrt(2)}
+WIDE, TOWER = pc.MLP((128,), **RELU), pc.MLP((64,), **RELU)
 CONFIGS: dict[str, dict[str, Any]] = {
     "": {},
     "squashed": {"box_head": pc.SquashedNormalHead()},
     "normalized": {"normalize": pc.Normalize()},
-    "images": {"encoder": pc.MinAtarCNN(), "actor": TOWER, "critic": TOWER},
+    "images": {"encoder": pc.encoders.Encode(WIDE), "actor": TOWER, "critic": TOWER},
     "memory": {"memory": pc.GRU(64)},
 }
 

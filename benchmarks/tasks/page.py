@@ -147,24 +147,22 @@ def seconds_table(cells: Cells) -> str:
 def comparisons(cells: Cells) -> str:
     """Where another is better or cheaper than ours: nothing of it is left out."""
     tasks, contestants = present(cells)
-    others = [who for who in contestants if who not in (OURS, PLAIN)]
+    mine = [(task, who) for who in (OURS, PLAIN) for task in tasks if (task, who) in cells]
     returns, times, pairs, above = [], [], 0, 0
-    for task in tasks:
-        ours = cells.get((task, OURS))
-        if ours is None:
-            continue
-        for who in others:
+    for task, us in mine:
+        ours = cells[task, us]
+        for who in contestants:
             cell = cells.get((task, who))
-            if cell is None:
+            if cell is None or who in (OURS, PLAIN):
                 continue
-            pairs += 1
-            above += ours.behind(cell) < -1
-            if ours.behind(cell) > 1:
-                returns.append(f"{task}: {who}, by {ours.behind(cell):.1f} standard errors")
+            z = ours.behind(cell)
+            pairs, above = pairs + (us == OURS), above + (us == OURS and z < -1)
+            if z > 1:
+                returns.append(f"{us} on {task}: {who}, by {z:.1f} standard errors")
             ratio = float(np.mean(ours.seconds) / np.mean(cell.seconds))
             alike = cell.machines == ours.machines and abs(cell.steps / ours.steps - 1) < 0.1
             if ratio > 1 and alike:
-                times.append(f"{task}: {who}, {ratio:.1f} ({ours.reaches(cell.mean)})")
+                times.append(f"{us} on {task}: {who}, {ratio:.1f} ({ours.reaches(cell.mean)})")
     return f"""\
 {OURS} is above another by more than a standard error of the difference in {above} of {pairs} cases.
 Below by more than that:
