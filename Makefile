@@ -88,7 +88,8 @@ bench: $(VENV)/has-bench lerax  ## Measure speed against peers and write docs/be
 bench-quick: $(VENV)/has-bench  ## Compare some ratios with benchmarks/recorded.json, in two minutes; fails where one is worse
 	$(RUN)python -m benchmarks --quick
 
-bench-deploy: $(VENV)/has-bench  ## Measure policies in other runtimes, the table of docs/deploy.md
+bench-deploy: $(VENV)/has-bench  ## Measure policies in other runtimes, and the parts of a load and a call, for their pages
+	$(RUN)python benchmarks/parts.py
 	$(RUN)python benchmarks/deploy.py
 
 # A peer that needs a newer Python, and packages that the others hold back. Without it the page says so.

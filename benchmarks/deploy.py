@@ -1,4 +1,4 @@
-"""Policies in other runtimes: bytes, microseconds a call, largest deviation. Run by `make bench`.
+"""Policies in other runtimes: bytes, microseconds a call, largest deviation. Run by `make bench-deploy`.
 
 The table of docs/deploy.md. Every target of `policy-core export` whose runtime is there has a column;
 the deviation is that of actions and states over 1,000 observations, carried on, from those of `act`.

@@ -120,7 +120,7 @@ def with_weights_of_flax(params: Any, theirs: Any) -> Any:
 
 
 def measure(
-    seconds: float = 4.0, *, towers: tuple[str, ...] = ("Nature", "IMPALA"), compilations: int = 3
+    seconds: float = 4.0, *, towers: tuple[str, ...] = ("Nature", "IMPALA"), compilations: int = 2
 ) -> list[timing.Measured]:
     """Each tower, whose outputs are compared first: the time to compile it, and to run it."""
     found: list[timing.Measured] = []

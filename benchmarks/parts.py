@@ -1,6 +1,6 @@
 """Where the time of a load and a save goes, part by part, and what importing the runner adds to NumPy.
 
-Run by `make bench`. `--large` adds the memory that a load of 250 million parameters takes, alone in a
+Run by `make bench-deploy`. `--large` adds the memory that a load of 250 million parameters takes, alone in a
 process: 2 GB of memory and 1 GB of disk. CPU time of all threads, which other work on the machine changes
 least; the parts of a round are taken in turn.
 """
