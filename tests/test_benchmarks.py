@@ -293,7 +293,7 @@ def test_the_page_marks_what_is_sure_and_chooses_by_equal_time(tmp_path):
     (row,) = page.equal_time_table(cells).splitlines()[2:]  # nothing else takes longer
     assert row == f"| {settings.WIDER} | *191* (0; 2) at 50 % | *76* (0; 2) at 50 % |"
     assert page.verdicts(cells, settings.WIDER) == ([CATCH], [], [], [CARTPOLE, CATCH])
-    assert page.better(cells) == []  # relu is below in CartPole, and what is wider at equal time
+    assert page.better(cells) == {}  # relu is below in CartPole, and what is wider at equal time
     text = prose.text(cells, "The defaults", "defaults.png")
     assert "**The defaults stay as they are.**" in text
     assert "above orthogonal kernels in 1 of 1 settings, for sure in 1" in " ".join(text.split())
@@ -305,8 +305,12 @@ def test_the_page_marks_what_is_sure_and_chooses_by_equal_time(tmp_path):
         cells
     )  # others are there
     without = {key: cell for key, cell in cells.items() if key != (CARTPOLE, settings.RELU)}
-    assert page.better(without) == [settings.RELU]
-    assert f"**{settings.RELU}** is above the defaults" in prose.choice(without)
+    assert page.better(without) == {settings.RELU: 1}
+    assert "**The defaults stay as they are.**" in prose.choice(without)
+    assert f"this is true of {settings.RELU} (1 of 2)." in prose.choice(without)
+    both = {**cells, (CARTPOLE, settings.RELU): cells[CARTPOLE, settings.DEFAULTS]}
+    assert page.better(both) == {settings.RELU: 2}
+    assert f"**{settings.RELU}** is above the defaults in a setting" in prose.choice(both)
 
 
 def test_the_table_of_options_has_changes_with_their_errors(tmp_path):

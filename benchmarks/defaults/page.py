@@ -145,14 +145,16 @@ def verdicts(cells: Cells, network: str) -> tuple[list[str], list[str], list[str
     )
 
 
-def better(cells: Cells) -> list[str]:
-    """The networks that are above the defaults somewhere for sure, and below nowhere, at equal time."""
-    found = []
+def better(cells: Cells) -> dict[str, int]:
+    """The networks above the defaults somewhere for sure and below nowhere; in how many settings they are.
+
+    At equal time, and at equal steps too: what has no time is compared there alone.
+    """
+    found = dict[str, int]()
     for network in networks_of(cells):
         _, below_steps, above, below = verdicts(cells, network)
-        # What has no time is compared at equal steps; whoever is below there is not above at equal time.
         if above and not below and not below_steps:
-            found.append(network)
+            found[network] = sum((name, network) in cells for name in settings_of(cells))
     return found
 
 

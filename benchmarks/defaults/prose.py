@@ -87,18 +87,22 @@ def machines(cells: Cells) -> str:
 
 
 def choice(cells: Cells) -> str:
-    found = page.better(cells)
-    if not found:
-        return wrapped(
-            "**The defaults stay as they are.** No network is above them in a setting for sure and below in "
-            "none, at equal time where the time is known. In which settings each is above or below, "
-            "and by how much:"
+    """Whether a network is better than the defaults, in all settings or in those that it was trained in."""
+    count, found = len(page.settings_of(cells)), page.better(cells)
+    whole = [network for network, settings in found.items() if settings == count]
+    part = [f"{network} ({settings} of {count})" for network, settings in found.items() if settings < count]
+    if whole:
+        be = "is" if len(whole) == 1 else "are"
+        first = f"**{listed(whole)}** {be} above the defaults in a setting for sure and below in none"
+    else:
+        first = (
+            "**The defaults stay as they are.** No network that was trained in all settings is above them "
         )
-    be = "is" if len(found) == 1 else "are"
+        first += "in one for sure and below in none"
+    more = f" In some of the settings alone, so far, this is true of {listed(part)}." if part else ""
     return wrapped(
-        f"**{listed(found)}** {be} above the defaults in a setting for sure and below in none, at equal "
-        "steps and, where the time is known, at equal time. In which settings each network is above or "
-        "below, and by how much:"
+        f"{first}, at equal steps and, where the time is known, at equal time.{more} In which settings each "
+        "network is above or below, and by how much:"
     )
 
 
