@@ -12,6 +12,7 @@ from benchmarks.defaults.schedule import ROOT
 from benchmarks.defaults.settings import (
     ALL_OF_REJAX,
     CAR,
+    DEEPER,
     DEFAULTS,
     EVERYTHING,
     HEAD_GAIN,
@@ -38,9 +39,9 @@ TITLE = "The defaults"
 COLORS = {
     DEFAULTS: "black",
     ORTHOGONAL: "tab:blue",
-    REJAX_OWN: "tab:cyan",
     RELU: "tab:red",
     WIDER: "tab:green",
+    DEEPER: "tab:purple",
 }
 
 

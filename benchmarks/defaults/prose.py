@@ -51,7 +51,8 @@ core for a seed, in that of the defaults, the median over the settings that ran 
 EQUAL_TIME = """\
 A network that takes longer is stopped when the defaults have ended: the return in the tenth of training
 before that, and how far it is by then. Where the rate is annealed, it is not annealed to the end there;
-"annealed" are seeds of their own with so much fewer steps, whose rate is. A network that takes less time
+"annealed" are seeds of their own with so much fewer steps, whose rate is; of 64 x 64 x 64 with two thirds,
+which is more than its time allows where that is 1.75 times as long. A network that takes less time
 is not given more steps."""
 
 SETTINGS_TEXT = """\
