@@ -103,7 +103,7 @@ def test_the_page_has_what_the_file_has_and_hides_no_defeat():
         "Below by more than that:\n\n- policy_core on CartPole-v1: rejax, by 61.2 standard errors\n\nProc"
         in text
     )
-    assert "in 1 of 2 cases" in text
+    assert "in 1 of 2 cases,\n" in text
     assert "return:\n\n- policy_core on CartPole-v1: rejax, 2.0 (not reached)\n\n" in text
     assert "| CartPole-v1 | 4.0 + 5 |  | 2.0 + 5 |  |" in text
     assert "- rejax, RepeatPrevious: its PPO has no memory." in text

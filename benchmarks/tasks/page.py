@@ -164,8 +164,8 @@ def comparisons(cells: Cells) -> str:
             if ratio > 1 and alike:
                 times.append(f"{us} on {task}: {who}, {ratio:.1f} ({ours.reaches(cell.mean)})")
     return f"""\
-{OURS} is above another by more than a standard error of the difference in {above} of {pairs} cases.
-Below by more than that:
+{OURS} is above another by more than a standard error of the difference in {above} of {pairs} cases,
+where a single seed, which has none, counts as not above. Below by more than that:
 
 {bullets(returns)}
 
@@ -255,7 +255,8 @@ of the card of four steps before.
 ![Learning curves of each contestant; means over seeds with their standard errors]({picture})
 
 Seconds of a processor for a seed, after compilation, plus those of compilation. Each process has one core,
-and trains one seed at a time; "elsewhere" is on another machine than ours, and not to be compared:
+and trains one seed at a time; "elsewhere" is on another machine than ours, and not to be compared.
+Waiting does not count, but what else runs on a machine shares its caches:
 
 {seconds_table(cells)}
 
