@@ -266,11 +266,12 @@ def measure(
         same(numbers(one(last[0])), numbers(last[1]))
         calls: dict[str, Callable[[], Any]] = {
             "ours": partial(program, population),
-            f"{k} single updates": lambda k=k: [one(start) for _ in range(k)],  # type: ignore[misc]
+            "as many single updates": lambda k=k: [one(start) for _ in range(k)],  # type: ignore[misc]
         }
-        rows += measured("PPO update", f"{k} members", in_turn(calls, seconds), "ms")
+        task = "1 member" if k == 1 else f"{k} members"
+        rows += measured("PPO update", task, in_turn(calls, seconds), "ms")
         samples = {"ours": [compiling], "compiling one policy": [compiled]}
-        rows += measured("PPO update", f"{k} members, compile", samples, "s", paired=False)
+        rows += measured("PPO update", f"{task}, compile", samples, "s", paired=False)
     for title, encoder, shape, images in CASES[:cases]:
         ways = gradients(encoder, shape, images, n)
         same(ways["vmap"](), ways["map"](), atol=1e-4)

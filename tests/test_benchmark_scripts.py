@@ -69,7 +69,7 @@ def test_encoders(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_population() -> None:
     rows = population.measure(SHORT, members=(2,), cases=1, n=2)
-    check(rows, {"2 single updates", "compiling one policy", "lax.map", "a policy"}, 4)
+    check(rows, {"as many single updates", "compiling one policy", "lax.map", "a policy"}, 4)
 
 
 def test_dispatch() -> None:
