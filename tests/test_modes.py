@@ -427,3 +427,23 @@ def test_a_policy_acts_without_jit() -> None:
     with jax.disable_jit():
         _, action = pc.act(policy, pc.reset(policy), jnp.ones(3))
     assert 0 <= action < 3
+
+
+@pytest.mark.parametrize("name", ["Categorical", "SquashedNormal"])
+def test_scores_of_32_bits_stay_so_where_64_are_enabled(name: str) -> None:
+    """Also those that are written in operations which take no number of Python beside an array."""
+    with jax.enable_x64(True), jax.numpy_dtype_promotion("strict"):
+        x = jnp.array([0.5, -1.0, 2.0], jnp.float32)
+        action = jnp.int32(2) if name == "Categorical" else x
+
+        def score(x: jax.Array) -> jax.Array:
+            if name == "Categorical":
+                made = pc.distributions.Categorical(x, jnp.array([True, False, True]), pc.Discrete(3))
+            else:
+                made = pc.distributions.SquashedNormal(x, x, pc.Box(low=-1.0, high=1.0, shape=(3,)))
+            return made.log_prob(action) + made.entropy()
+
+        value, gradient = jax.value_and_grad(score)(x)
+    assert value.dtype == gradient.dtype == np.float32
+    assert np.isfinite(value)
+    assert np.isfinite(gradient).all()

@@ -63,7 +63,8 @@ class Cell(NamedTuple):
         digits = 2 if abs(self.mean) < 10 else 1 if abs(self.mean) < 100 else 0
         never = int((~np.isfinite(self.finals)).sum())
         note = f", of {never} no episode ended" if never else ""
-        return f"{self.mean:.{digits}f} ({self.error:.{digits}f}; {len(self.finals)}{note})"
+        error = f"{self.error:.{digits}f}; " if math.isfinite(self.error) else ""
+        return f"{self.mean:.{digits}f} ({error}{len(self.finals)}{note})"
 
 
 Cells = dict[tuple[str, str], Cell]

@@ -196,7 +196,8 @@ def _clip(logits: Float[Array, "*batch n"]) -> Float[Array, "*batch n"]:
 
     What is clipped from below has probability 0 and so no gradient; several that are clipped share one.
     """
-    return lax.clamp(-_LARGEST, logits, _LARGEST)
+    largest = logits.dtype.type(_LARGEST)
+    return lax.clamp(-largest, logits, largest)
 
 
 @_clip.defjvp

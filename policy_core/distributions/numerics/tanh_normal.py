@@ -122,12 +122,12 @@ def _entropy_and_slopes(
     loc, log_std = jnp.broadcast_arrays(loc, log_std)
     is_64 = dtype == jnp.float64
     sigmas, weights = (_SIGMAS_64, _WEIGHTS_64) if is_64 else (_SIGMAS_32, _WEIGHTS_32)
-    largest = float(jnp.finfo(dtype).max)
+    largest, number = float(jnp.finfo(dtype).max), dtype.type
     # Clip only where |H| nears the largest float, so that finite arguments give a finite result.
-    loc = lax.clamp(-largest / 16, loc, largest / 16)
-    log_std = lax.clamp(-largest / 4, log_std, largest / 4)
+    loc = lax.clamp(number(-largest / 16), loc, number(largest / 16))
+    log_std = lax.clamp(number(-largest / 4), log_std, number(largest / 4))
     # std = scale * q with q <= 1 <= scale, for std^2 would overflow; inverse = 1 / scale.
-    capped = lax.min(log_std, math.log(largest) - 3)
+    capped = lax.min(log_std, number(math.log(largest) - 3))
     below, one = lax.exp(-lax.abs(capped)), lax.full_like(capped, 1)
     wide = lax.gt(capped, lax.full_like(capped, 0))
     q, inverse = lax.select(wide, one, below), lax.select(wide, below, one)
@@ -147,8 +147,8 @@ def _entropy_and_slopes(
         root, mean = (lax.index_in_dim(x, k, keepdims=False) for x in (roots, means))
         z = lax.mul(unit, root)
         erf, bell = lax.erf(z), lax.exp(lax.neg(lax.square(z)))
-        more = lax.sub(lax.mul(mean, bell), lax.mul(size, lax.sub(1.0, lax.abs(erf))))
-        half = lax.sub(half, lax.mul(more, weights[k]))
-        erfs = lax.add(erfs, lax.mul(erf, weights[k]))
-        bells = lax.add(bells, lax.mul(lax.mul(root, weights[k]), bell))
+        more = lax.sub(lax.mul(mean, bell), lax.mul(size, lax.sub(number(1), lax.abs(erf))))
+        half = lax.sub(half, lax.mul(more, number(weights[k])))
+        erfs = lax.add(erfs, lax.mul(erf, number(weights[k])))
+        bells = lax.add(bells, lax.mul(lax.mul(root, number(weights[k])), bell))
     return 2 * half, -2 * erfs, 1 - (2 * _FOLDED) * (q2 / inverse) * bells
