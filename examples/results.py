@@ -39,7 +39,9 @@ BREAKOUT = ppo.Hyperparameters(
     num_envs=64, num_steps=64, num_updates=240, num_epochs=4, num_minibatches=8,
     learning_rate=2e-3, discount=0.99, gae_lambda=0.95, entropy_coefficient=0.01,
 )  # fmt: skip
+FLAT = BREAKOUT._replace(num_steps=128, num_updates=416, learning_rate=5e-3, entropy_coefficient=0.03)
 TOWER = pc.MLP((64,), activation="relu", **KERNELS)
+TOWERS = {"actor": pc.MLP(activation="relu", **KERNELS), "critic": pc.MLP(activation="relu", **KERNELS)}
 
 
 def pendulum(what: str, **fields: Any) -> Task:
@@ -50,7 +52,7 @@ def pendulum(what: str, **fields: Any) -> Task:
 
 
 def breakout(what: str, hyper: ppo.Hyperparameters = BREAKOUT, **fields: Any) -> Task:
-    """Images of 10 x 10 and four channels, behind a CNN, or another encoder, that actor and critic share."""
+    """Images of 10 x 10 and four channels, behind a shared CNN unless `fields` has another encoder."""
     make = lambda: gymnax.make("Breakout-MinAtar")  # noqa: E731
     fields = {"encoder": pc.MinAtarCNN(), "actor": TOWER, "critic": TOWER, **fields}
     return Task("Breakout-MinAtar", make, what, hyper, 1000, fields, chunk=15)
@@ -68,11 +70,7 @@ TASKS = {
         value_head=pc.RegressionHead(scale=100.0),
     ),
     "breakout": breakout("images, MinAtarCNN"),
-    "breakout-mlp": breakout(
-        "images, flattened",
-        BREAKOUT._replace(num_updates=480, entropy_coefficient=0.03),
-        encoder=pc.encoders.Encode(pc.MLP((128,), activation="relu", **KERNELS)),
-    ),
+    "breakout-mlp": breakout("images, flattened", FLAT, encoder=None, **TOWERS),
     "breakout-hl-gauss": breakout("images, HL-Gauss values", value_head=pc.HLGaussHead(low=-5.0, high=20.0)),
     "hybrid": Task(
         "hybrid", environments.hybrid, "Joint of Categorical, masked, and Normal",

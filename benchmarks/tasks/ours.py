@@ -21,9 +21,6 @@ sys.path.append(str(Path(__file__).parent.parent.parent / "examples"))
 import ppo
 from experiments import scaled
 
-RELU: dict[str, Any] = {"activation": "relu", "kernel_init": "orthogonal", "gain": math.sqrt(2)}
-WIDE, TOWER = pc.MLP((128,), **RELU), pc.MLP((64,), **RELU)
-
 
 def orthogonal(activation: str) -> dict[str, Any]:
     """Towers as those of PureJaxRL."""
@@ -37,7 +34,6 @@ CONFIGS: dict[str, dict[str, Any]] = {
     "relu": orthogonal("relu"),
     "squashed": {"box_head": pc.SquashedNormalHead()},
     "normalized": {"normalize": pc.Normalize()},
-    "images": {"encoder": pc.encoders.Encode(WIDE), "actor": TOWER, "critic": TOWER},
     "memory": {"memory": pc.GRU(64)},
 }
 

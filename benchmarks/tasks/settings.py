@@ -59,14 +59,18 @@ DEFAULT = Setting({}, "`ppo.Hyperparameters()`, `ActorCriticConfig` with its def
 PENDULUM = {"num_steps": 128, "num_minibatches": 8, "discount": 0.95, "gae_lambda": 0.95}
 CAR = {"num_steps": 256, "num_epochs": 4, "num_minibatches": 16, "discount": 0.99, "gae_lambda": 0.95}
 BREAKOUT = {
-    "num_envs": 64, "num_steps": 64, "num_epochs": 4, "num_minibatches": 8, "learning_rate": 2e-3,
-    "discount": 0.99, "gae_lambda": 0.95, "entropy_coefficient": 0.01,
+    "num_envs": 64, "num_steps": 128, "num_epochs": 4, "num_minibatches": 8, "learning_rate": 5e-3,
+    "discount": 0.99, "gae_lambda": 0.95, "entropy_coefficient": 0.03,
 }  # fmt: skip
 DOCUMENTED: dict[str, Setting | LeftOut] = {
     "Pendulum-v1": Setting(PENDULUM, "[results](results.md), its row of Pendulum", "squashed", 0.1),
     "MountainCarContinuous-v0": Setting(CAR, "[results](results.md), its car", "normalized", 0.1),
-    "Breakout-MinAtar": Setting(BREAKOUT, "[results](results.md), its row of Breakout", "images"),
-    "SpaceInvaders-MinAtar": Setting(BREAKOUT, "[results](results.md), its row of Breakout", "images"),
+    "Breakout-MinAtar": Setting(
+        BREAKOUT, "[results](results.md), its Breakout without a convolution", "relu"
+    ),
+    "SpaceInvaders-MinAtar": Setting(
+        BREAKOUT, "[results](results.md), its Breakout without a convolution", "relu"
+    ),
     "RepeatPrevious": Setting(
         {"num_steps": 64, "sequence_length": 64, "num_epochs": 6},
         "[memory](memory.md), its CartPole",
