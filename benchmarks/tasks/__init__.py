@@ -1,4 +1,4 @@
-"""Tasks that no one tuned here, against the PPO of other libraries at their published hyper-parameters.
+"""Tasks of several kinds, against the PPO of other libraries at their published hyper-parameters.
 
     settings      tasks, contestants, and what each is run with
     environments  RepeatPrevious, and the form of environments that others expect

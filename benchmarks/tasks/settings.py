@@ -1,6 +1,6 @@
-"""Tasks, contestants and their hyper-parameters, which were published before these tasks were run.
+"""Tasks, contestants, and the hyper-parameters of each, with where they stand.
 
-Nothing here is tuned. Ours are the defaults of `examples/ppo.py`, or what `docs/results.md` and
+Nothing was tuned for this comparison. Ours are the defaults of `examples/ppo.py`, or what `docs/results.md` and
 `docs/memory.md` had for a task of that kind; those of others are read from their repositories.
 """
 
