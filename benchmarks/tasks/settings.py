@@ -1,7 +1,7 @@
 """Tasks, contestants, and the hyper-parameters of each, with where they stand.
 
-Nothing was tuned for this comparison. Ours are the defaults of `examples/ppo.py`, or what `docs/results.md` and
-`docs/memory.md` had for a task of that kind; those of others are read from their repositories.
+Nothing was tuned for this comparison. Ours are the defaults of `examples/ppo.py`, or what `docs/results.md`
+and `docs/memory.md` had for a task of that kind; those of others are read from their repositories.
 """
 
 from collections.abc import Callable
