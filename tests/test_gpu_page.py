@@ -41,6 +41,7 @@ def test_deviations_are_relative_where_numbers_are_large():
     a, b = {"x": np.array([1.0, 200.0])}, {"x": np.array([1.5, 100.0])}
     assert measure.deviation(a, b) == 1.0
     assert measure.deviation(b, b) == 0.0
+    assert measure.deviation({"x": np.array([1.0, -0.5])}, {"x": np.array([0.75, 0.0])}) == 0.5
     assert measure.alike(np.array([[1, 2], [3, 4], [5, 6]]), np.array([[1, 2], [3, 5], [5, 6]])) == "2 of 3"
     assert measure.alike(np.array([0.5]), np.array([0.25])) == "2.5e-01"
 
