@@ -51,8 +51,8 @@ def test_contestants_take_turns_and_are_waited_for():
     times = measure.in_turn({"a": lambda: calls.append("a"), "b": lambda: calls.append("b")}, 0.0)
     assert set(times) == {"a", "b"}
     rounds = [name for name, _ in itertools.groupby(calls)]
-    assert rounds == ["a", "b"] * 4  # one to warm up, and three at least
-    assert len(calls) <= 8 * 202
+    assert rounds == ["a", "b"] * 3  # one to warm up and three measured, of which the second begins with b
+    assert calls.count("a") == calls.count("b")
 
 
 def test_draws_are_the_same_bits_however_they_are_compiled():

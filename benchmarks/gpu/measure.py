@@ -8,6 +8,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from benchmarks import timing
+
 Rows = list[list[str]]
 ROOT = Path(__file__).parent.parent.parent
 TRIAL = jax.default_backend() == "cpu"  # smaller, to see that it runs
@@ -18,21 +20,7 @@ seconds_of_a_ratio = 0.4
 def in_turn(calls: Mapping[str, Callable[[], Any]], seconds: float | None = None) -> dict[str, float]:
     """The median seconds of a call of each, over rounds in which they take turns."""
     seconds = seconds_of_a_ratio if seconds is None else seconds
-    each: dict[str, int] = {}
-    for name, call in calls.items():
-        jax.block_until_ready(call())
-        start = time.perf_counter()
-        jax.block_until_ready(call())
-        each[name] = max(1, min(200, int(5e-3 / (time.perf_counter() - start))))
-    times: dict[str, list[float]] = {name: [] for name in calls}
-    end = time.perf_counter() + seconds
-    while time.perf_counter() < end or len(times[next(iter(times))]) < 3:
-        for name, call in calls.items():
-            start = time.perf_counter()
-            for _ in range(each[name] - 1):
-                call()
-            jax.block_until_ready(call())
-            times[name].append((time.perf_counter() - start) / each[name])
+    times = timing.in_turn(calls, seconds, clock=time.perf_counter, batch=5e-3, least=3)
     return {name: float(np.median(values)) for name, values in times.items()}
 
 

@@ -2,6 +2,7 @@
 
     settings      tasks, contestants, and what each is run with
     environments  RepeatPrevious, and the form of environments that others expect
+    jitted        training that is one jitted function, compiled once for all seeds
     ours, flax_peers, sb3_peers, lerax_peer
                   how each contestant trains a seed; each imports its package, and nothing else does
     worker        one contestant on one task in a process of its own, a line of JSON a seed

@@ -10,7 +10,6 @@ What newer packages took away is given back here, and nothing of the trainers is
 
 import importlib.util
 import sys
-import time
 import types
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -20,7 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks.tasks import environments
+from benchmarks.tasks import environments, jitted
 from benchmarks.tasks.record import Seed
 from benchmarks.tasks.settings import Setting, Task
 
@@ -47,7 +46,7 @@ def rejax(task: Task, setting: Setting, seeds: list[int]) -> Iterator[Seed]:
         returned, episodes = (np.diff(np.asarray(x, float), prepend=0.0) for x in out[1])
         return returned, episodes
 
-    yield from trained(whole, read, rollout * updates, seeds)
+    yield from jitted.trained(whole, read, rollout * updates, seeds, key=jax.random.PRNGKey)
 
 
 def purejaxrl(task: Task, setting: Setting, seeds: list[int], folder: Path) -> Iterator[Seed]:
@@ -68,7 +67,7 @@ def purejaxrl(task: Task, setting: Setting, seeds: list[int], folder: Path) -> I
     def read(out: Any) -> tuple[np.ndarray, np.ndarray]:
         return np.asarray(out[0], float), np.asarray(out[1])
 
-    yield from trained(summed, read, rollout * updates, seeds)
+    yield from jitted.trained(summed, read, rollout * updates, seeds, key=jax.random.PRNGKey)
 
 
 def script(folder: Path, name: str) -> Callable[[dict[str, Any]], Any]:
@@ -110,18 +109,3 @@ def script(folder: Path, name: str) -> Callable[[dict[str, Any]], Any]:
         module["nn"] = types.SimpleNamespace(**{**vars(linen), "GRUCell": cell})
     found: Callable[[dict[str, Any]], Any] = module["make_train"]
     return found
-
-
-def trained(
-    whole: Callable[[jax.Array], Any], read: Callable[[Any], Any], steps: int, seeds: list[int]
-) -> Iterator[Seed]:
-    """Compile once, then train each seed."""
-    start = time.process_time()
-    program = jax.jit(whole).lower(jax.random.PRNGKey(0)).compile()
-    compiled = time.process_time() - start
-    for seed in seeds:
-        start = time.process_time()
-        out = jax.block_until_ready(program(jax.random.PRNGKey(seed)))
-        seconds = time.process_time() - start
-        returned, episodes = read(out)
-        yield Seed(seed, steps, returned, episodes, seconds, compiled)

@@ -3,7 +3,6 @@
 These have no time limit of their own; they are given that of gymnax, by Lerax's `TimeLimit`.
 """
 
-import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -17,6 +16,7 @@ from lerax.env import classic_control  # pyright: ignore[reportMissingImports]
 from lerax.policy import MLPActorCriticPolicy  # pyright: ignore[reportMissingImports]
 from lerax.wrapper import TimeLimit  # pyright: ignore[reportMissingImports]
 
+from benchmarks.tasks import jitted
 from benchmarks.tasks.record import Seed
 from benchmarks.tasks.settings import Setting, Task
 
@@ -72,12 +72,7 @@ def train(task: Task, setting: Setting, seeds: list[int]) -> Iterator[Seed]:
 
         return jax.lax.scan(one, first, jax.random.split(key, updates))[1]
 
-    start = time.process_time()
-    program = jax.jit(whole).lower(jax.random.key(0)).compile()
-    compiled = time.process_time() - start
-    for seed in seeds:
-        start = time.process_time()
-        out = jax.block_until_ready(program(jax.random.key(seed)))
-        seconds = time.process_time() - start
-        returned, episodes = (np.diff(np.asarray(x, float), prepend=0.0) for x in out)
-        yield Seed(seed, rollout * updates, returned, episodes, seconds, compiled)
+    def read(out: Any) -> Any:
+        return tuple(np.diff(np.asarray(x, float), prepend=0.0) for x in out)
+
+    yield from jitted.trained(whole, read, rollout * updates, seeds)

@@ -2,7 +2,6 @@
 
 import math
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -13,7 +12,7 @@ import numpy as np
 from policy_core_adapters import gymnax
 
 import policy_core as pc
-from benchmarks.tasks import environments
+from benchmarks.tasks import environments, jitted
 from benchmarks.tasks.record import Seed
 from benchmarks.tasks.settings import Setting, Task
 
@@ -57,12 +56,8 @@ def train(task: Task, setting: Setting, seeds: list[int]) -> Iterator[Seed]:
     def whole(key: jax.Array) -> Any:
         return jax.lax.scan(one, init(key), None, hyper.num_updates)
 
-    start = time.process_time()
-    program = jax.jit(whole).lower(jax.random.key(0)).compile()
-    compiled = time.process_time() - start
-    for seed in seeds:
-        start = time.process_time()
-        _, (returned, episodes) = jax.block_until_ready(program(jax.random.key(seed)))
-        seconds = time.process_time() - start
-        returned, episodes = np.asarray(returned, float), np.asarray(episodes)
-        yield Seed(seed, rollout * hyper.num_updates, returned, episodes, seconds, compiled)
+    def read(out: Any) -> Any:
+        _, (returned, episodes) = out
+        return np.asarray(returned, float), np.asarray(episodes)
+
+    yield from jitted.trained(whole, read, rollout * hyper.num_updates, seeds)
