@@ -249,8 +249,8 @@ A figure is the mean return of the training episodes that ended in the last tent
 seeds (its standard error; the number of seeds), and the best of a row is **bold**. Every contestant samples
 its actions in training. The environments are those of gymnax; SB3 and sbx are run on those of gymnasium,
 Lerax (0.0.6, from its sources) has its own, and
-[RepeatPrevious](../benchmarks/tasks/environments.py) is that of POPGym: say the suit of the card of four steps
-before.
+[RepeatPrevious](../benchmarks/tasks/environments.py) is that of POPGym: say the suit of the card of
+four steps before.
 
 {returns_table(cells)}
 
