@@ -39,7 +39,7 @@ BREAKOUT = ppo.Hyperparameters(
     num_envs=64, num_steps=64, num_updates=240, num_epochs=4, num_minibatches=8,
     learning_rate=2e-3, discount=0.99, gae_lambda=0.95, entropy_coefficient=0.01,
 )  # fmt: skip
-FLAT = BREAKOUT._replace(num_steps=128, num_updates=416, learning_rate=5e-3, entropy_coefficient=0.03)
+FLAT = BREAKOUT._replace(num_steps=128, num_updates=416, learning_rate=5e-3, entropy_coefficient=0.06)
 TOWER = pc.MLP((64,), activation="relu", **KERNELS)
 TOWERS = {"actor": pc.MLP(activation="relu", **KERNELS), "critic": pc.MLP(activation="relu", **KERNELS)}
 

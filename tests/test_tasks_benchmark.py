@@ -13,6 +13,7 @@ import numpy as np
 import ppo
 import pytest
 
+from benchmarks import hosts
 from benchmarks.tasks import __main__ as command
 from benchmarks.tasks import page, settings
 from benchmarks.tasks.record import Seed
@@ -238,3 +239,39 @@ def test_a_run_keeps_what_is_done_and_names_what_failed_or_was_ended(tmp_path, c
     options.cores = 10_000
     with pytest.raises(SystemExit, match="--cores: got 10000, expected at most"):
         command.Runner(path, options).run()
+
+
+# IN THE TRAINERS OF OTHERS -----------------------------------------------------------------------
+
+
+def in_host(host: str, network: str, seed: int, final: float) -> dict[str, Any]:
+    """A line of the file of `benchmarks.hosts`, made up."""
+    return {"host": host, "network": network, "seed": seed, "final": final, "versions": {"jax": "0.11"}}
+
+
+def test_the_section_of_trainers_has_differences_with_their_errors():
+    lines = [in_host(REJAX, hosts.OWN, seed, 400.0 + 2 * seed) for seed in range(3)]
+    lines += [in_host(REJAX, hosts.ALIKE, seed, 300.0 + 2 * seed) for seed in range(3)]
+    lines += [in_host(REJAX, hosts.DEFAULTS, 0, 100.0), in_host(PUREJAXRL, hosts.OWN, 0, 1.0)]
+    text = hosts.page(lines)
+    row = next(x for x in text.splitlines() if x.startswith("| PPO of 0.1.3"))
+    assert row.endswith("| 402.0 (1.2; 3) | 302.0 (1.2; 3) | -100.0 (1.6) |  |  |")
+    assert "| 1.0" not in text
+    assert "- PureJaxRL: jax 0.11\n- rejax: jax 0.11\n" in text
+    with pytest.raises(ValueError, match="got no seed, expected some"):
+        hosts.page([])
+
+
+def test_a_seed_is_trained_in_rejax_with_our_network(monkeypatch, tmp_path):
+    pytest.importorskip("rejax", reason="rejax is not installed: make test-more")
+    with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
+        monkeypatch.setattr(hosts, "TASK", TASKS["CartPole-v1"]._replace(steps=1000))
+        monkeypatch.setattr(
+            hosts.sys, "argv", ["hosts", "--host", REJAX, "--seeds", "1", "--runs", str(tmp_path / "runs")]
+        )
+        hosts.main()
+        hosts.main()  # nothing is missing
+    found = command.lines(tmp_path / "runs")
+    assert [line["network"] for line in found] == [hosts.OWN, hosts.ALIKE, hosts.DEFAULTS]
+    assert len({line["final"] for line in found}) == 3
+    assert all(9 < line["final"] < 100 for line in found)

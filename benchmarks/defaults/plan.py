@@ -27,6 +27,8 @@ from benchmarks.defaults.settings import (
     SILU,
     TIMES,
     TRUNK,
+    WIDE_1,
+    WIDE_SQRT_2,
     WIDER,
     arm,
     shorter,
@@ -35,7 +37,10 @@ from benchmarks.defaults.settings import (
 PUREJAXRL, REJAX, LERAX = HOSTS
 ACROBOT, CATCH, PENDULUM = "rejax, Acrobot", "PureJaxRL, Catch", "ours, Pendulum"
 BREAKOUT, MEMORY = tuple(SETTINGS)[-2:]
-SECONDS = {CATCH: 0.52, PUREJAXRL: 0.7, REJAX: 0.85, ACROBOT: 1.0, LERAX: 1.45, PENDULUM: 1.75, CAR: 2.3}
+SECONDS = {
+    CATCH: 0.52, PUREJAXRL: 0.7, REJAX: 0.85, ACROBOT: 1.0, LERAX: 1.45, PENDULUM: 1.75, CAR: 2.3,
+    MEMORY: 11.0, BREAKOUT: 33.0,
+}  # fmt: skip
 FACTORS = {**TIMES, TRUNK: 0.75, LERAX_OWN: 1.3}
 SEEDS, MORE_SEEDS = range(50), range(1000, 1100)  # those of the GPU are others
 ONE_PROGRAM = (DEFAULTS, ORTHOGONAL, REJAX_OWN)  # they differ in their first params only
@@ -63,9 +68,14 @@ def on_cpus() -> list[Wanted]:
     wanted += [on_cpu(setting, ORTHOGONAL) for setting in (*small, PUREJAXRL, LERAX)]
     wanted += [
         on_cpu(setting, network)
-        for network in (LARGER, RELU, SILU, TRUNK, DEEPER)
+        for network in (LARGER, RELU, SILU, TRUNK, DEEPER, WIDE_1, WIDE_SQRT_2)
         for setting in (*HOSTS, *small)
     ]
+    wanted += [
+        on_cpu(MEMORY, network, MORE_SEEDS[:20])  # seeds of the GPU, too
+        for network in (DEFAULTS, ORTHOGONAL, RELU, LARGER, REJAX_OWN, WIDE_1, WIDE_SQRT_2)
+    ]
+    wanted += [on_cpu(BREAKOUT, network, MORE_SEEDS[:10]) for network in (LARGER, RELU, WIDE_SQRT_2)]
     wanted += [on_cpu(setting, WIDER) for setting in (PUREJAXRL, CATCH, REJAX, ACROBOT)]
     wanted += [
         Wanted(((shorter(setting, network), network),), SEEDS, seed=SECONDS[setting])

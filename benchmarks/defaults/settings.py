@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 import policy_core as pc
-from policy_core.networks import Sequential, register_initializer
+from policy_core.networks import Sequential, initializers, register_initializer
 
 # RULES ---------------------------------------------------------------------------------------
 
@@ -121,7 +121,14 @@ MOUNTAIN = Setting(
 
 # NETWORKS ------------------------------------------------------------------------------------
 
+
+def wide_orthogonal(key: jax.Array, shape: tuple[int, int]) -> jax.Array:
+    """Orthogonal, with entries of the variance of `lecun_normal`: also where there are fewer inputs."""
+    return math.sqrt(max(1.0, shape[1] / shape[0])) * initializers.orthogonal(key, shape)
+
+
 register_initializer("flax_lecun_normal", jax.nn.initializers.lecun_normal())  # which is truncated
+register_initializer("wide_orthogonal", wide_orthogonal)
 
 
 def orthogonal(hidden: tuple[int, ...] = (64, 64), gain: float = math.sqrt(2), **fields: Any) -> pc.MLP:
@@ -153,12 +160,15 @@ ORTHOGONAL_RELU, ORTHOGONAL_WIDER = f"{ORTHOGONAL}, relu", f"{ORTHOGONAL}, 128 x
 LARGER = "the defaults, `gain=sqrt(2)`"
 FIRST_GAIN = "orthogonal, `gain=4`, then `gain=1`"
 REJAX_OWN = "the defaults with `actor_gain=1` (rejax's own)"
+WIDE_1, WIDE_SQRT_2 = (f"orthogonal as wide as `lecun_normal`, `gain={gain}`" for gain in ("1", "sqrt(2)"))
 WIDE_FIRST = Sequential((orthogonal((64,), 4.0), orthogonal((64,), 1.0)))  # 4 is sqrt(64 / 4 inputs)
 NETWORKS: dict[str, dict[str, Any]] = {
     DEFAULTS: alike(lecun()),
     ORTHOGONAL: alike(orthogonal()),
     REJAX_OWN: {**alike(lecun()), "actor_gain": 1.0},
     LARGER: alike(lecun(gain=math.sqrt(2))),
+    WIDE_1: alike(pc.MLP((64, 64), kernel_init="wide_orthogonal")),
+    WIDE_SQRT_2: alike(pc.MLP((64, 64), kernel_init="wide_orthogonal", gain=math.sqrt(2))),
     FIRST_GAIN: alike(WIDE_FIRST),
     HEAD_GAIN: {**alike(orthogonal()), "actor_gain": 1.0},
     GAINS: {**alike(orthogonal(gain=1.0)), "actor_gain": 1.0},

@@ -11,7 +11,7 @@ What newer packages took away is given back here, and nothing of the trainers is
 import importlib.util
 import sys
 import types
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +24,19 @@ from benchmarks.tasks.record import Seed
 from benchmarks.tasks.settings import Setting, Task
 
 
-def rejax(task: Task, setting: Setting, seeds: list[int]) -> Iterator[Seed]:
-    """`rejax.PPO` by its iterations, without the evaluations between them, which cost time of their own."""
+def rejax(
+    task: Task, setting: Setting, seeds: list[int], agent: Mapping[str, Any] | None = None
+) -> Iterator[Seed]:
+    """`rejax.PPO` by its iterations, without the evaluations between them, which cost time of their own.
+
+    With an agent its actor and critic take the place of rejax's own.
+    """
     import rejax as peer  # pyright: ignore[reportMissingImports]
 
     env, params = environments.make(task.name)
     fields = {**setting.fields, "total_timesteps": task.steps}
     algo = peer.PPO.create(env=environments.Legacy(env), env_params=params, **fields)
+    algo = algo.replace(**agent) if agent else algo
     rollout = algo.num_envs * algo.num_steps
     updates = -(-task.steps // rollout)
 
@@ -49,13 +55,19 @@ def rejax(task: Task, setting: Setting, seeds: list[int]) -> Iterator[Seed]:
     yield from jitted.trained(whole, read, rollout * updates, seeds, key=jax.random.PRNGKey)
 
 
-def purejaxrl(task: Task, setting: Setting, seeds: list[int], folder: Path) -> Iterator[Seed]:
-    """`make_train` of `ppo.py`, or of `ppo_rnn.py` where the task needs a memory."""
+def purejaxrl(
+    task: Task, setting: Setting, seeds: list[int], folder: Path, network: Any = None
+) -> Iterator[Seed]:
+    """`make_train` of `ppo.py`, or of `ppo_rnn.py` where the task needs a memory.
+
+    A network takes the place of the one that `ppo.py` has.
+    """
     fields: dict[str, Any] = {**setting.fields, "ENV_NAME": task.name}
     rollout = fields["NUM_ENVS"] * fields["NUM_STEPS"]
     updates = -(-task.steps // rollout)
     fields["TOTAL_TIMESTEPS"] = updates * rollout
-    whole = script(folder, "ppo_rnn" if task.name == "RepeatPrevious" else "ppo")(fields)
+    replaced = {"ActorCritic": lambda *_, **__: network} if network else {}
+    whole = script(folder, "ppo_rnn" if task.name == "RepeatPrevious" else "ppo", replaced)(fields)
 
     def summed(key: jax.Array) -> Any:
         out = whole(key)
@@ -70,8 +82,10 @@ def purejaxrl(task: Task, setting: Setting, seeds: list[int], folder: Path) -> I
     yield from jitted.trained(summed, read, rollout * updates, seeds, key=jax.random.PRNGKey)
 
 
-def script(folder: Path, name: str) -> Callable[[dict[str, Any]], Any]:
-    """`make_train` of a script of PureJaxRL."""
+def script(
+    folder: Path, name: str, replaced: Mapping[str, Any] | None = None
+) -> Callable[[dict[str, Any]], Any]:
+    """`make_train` of a script of PureJaxRL, with other values of some of its names."""
     path = folder / "purejaxrl" / f"{name}.py"
     if not path.is_file():
         raise FileNotFoundError(f"--purejaxrl: got {str(folder)!r}, expected a checkout with {path.name}")
@@ -107,5 +121,6 @@ def script(folder: Path, name: str) -> Callable[[dict[str, Any]], Any]:
 
         vars(cell)["initialize_carry"] = carry
         module["nn"] = types.SimpleNamespace(**{**vars(linen), "GRUCell": cell})
+    module.update(replaced or {})
     found: Callable[[dict[str, Any]], Any] = module["make_train"]
     return found

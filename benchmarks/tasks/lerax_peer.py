@@ -3,7 +3,7 @@
 These have no time limit of their own; they are given that of gymnax, by Lerax's `TimeLimit`.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import equinox as eqx  # pyright: ignore[reportMissingImports]
@@ -51,8 +51,13 @@ class Returns(AbstractStepCallback):  # type: ignore[misc, unused-ignore]
         )
 
 
-def train(task: Task, setting: Setting, seeds: list[int]) -> Iterator[Seed]:
-    """By its iterations, without the callbacks that log; compile once, then train each seed."""
+def train(
+    task: Task, setting: Setting, seeds: list[int], fresh: Callable[..., Any] = MLPActorCriticPolicy
+) -> Iterator[Seed]:
+    """By its iterations, without the callbacks that log; compile once, then train each seed.
+
+    `fresh(env=, key=)` makes the policy.
+    """
     make, limit = ENVIRONMENTS[task.name]
     env, algo, callback = TimeLimit(make(), limit), PPO(**setting.fields), Returns()
     rollout = algo.num_envs * algo.num_steps
@@ -60,7 +65,7 @@ def train(task: Task, setting: Setting, seeds: list[int]) -> Iterator[Seed]:
 
     def whole(key: jax.Array) -> Any:
         policy_key, reset_key, key = jax.random.split(key, 3)
-        policy = MLPActorCriticPolicy(env=env, key=policy_key)
+        policy = fresh(env=env, key=policy_key)
         start = algo.reset(env, policy, key=reset_key, callback=callback)
         first, rest = eqx.partition(start, eqx.is_array)
 

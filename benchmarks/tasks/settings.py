@@ -66,10 +66,10 @@ DOCUMENTED: dict[str, Setting | LeftOut] = {
     "Pendulum-v1": Setting(PENDULUM, "[results](results.md), its row of Pendulum", "squashed", 0.1),
     "MountainCarContinuous-v0": Setting(CAR, "[results](results.md), its car", "normalized", 0.1),
     "Breakout-MinAtar": Setting(
-        BREAKOUT, "[results](results.md), its Breakout without a convolution", "relu"
+        BREAKOUT, "[design](design.md#training), its Breakout with a bonus of 0.03", "relu"
     ),
     "SpaceInvaders-MinAtar": Setting(
-        BREAKOUT, "[results](results.md), its Breakout without a convolution", "relu"
+        BREAKOUT, "[design](design.md#training), its Breakout with a bonus of 0.03", "relu"
     ),
     "RepeatPrevious": Setting(
         {"num_steps": 64, "sequence_length": 64, "num_epochs": 6},
