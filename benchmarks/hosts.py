@@ -161,8 +161,8 @@ the standard error of the difference.
 
 {markdown(header, rows, "<<>>>>>")}
 
-Our defaults, two tanh towers of 64 with `lecun_normal` kernels and `actor_gain=0.01`, were chosen over
-[more tasks](results.md#the-defaults). With:
+Our defaults, two tanh towers of 64 with `lecun_orthogonal` kernels times sqrt(2) and `actor_gain=0.01`, were
+chosen over [more tasks](results.md#the-defaults). With:
 
 {chr(10).join(machines)}
 """

@@ -711,8 +711,8 @@ export const DEFAULTS = {
   MLP: {
     hidden: [64, 64],
     activation: "tanh",
-    kernel_init: "lecun_normal",
-    gain: 1,
+    kernel_init: "lecun_orthogonal",
+    gain: Math.SQRT2,
     layer_norm: false,
     epsilon: 1e-5,
     bias: true,

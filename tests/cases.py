@@ -1,5 +1,6 @@
 """THE table: every config that the contract is tested on, by name."""
 
+import dataclasses
 import math
 from typing import Any
 
@@ -215,3 +216,22 @@ def classes_of(config: Any) -> set[str]:
         return set().union(*map(found, data)) if isinstance(data, list) else set()
 
     return found(msgpack.unpackb(encoding_of(config)))
+
+
+def as_frozen(config: Any) -> Any:
+    """The config with the kernels that `MLP` had by default when version 1 of the format was frozen.
+
+    Defaults may change; what is in files may not.
+    """
+    if isinstance(config, tuple):
+        return tuple(map(as_frozen, config))
+    if not dataclasses.is_dataclass(config) or isinstance(config, type):
+        return config
+    fields = {field.name: as_frozen(getattr(config, field.name)) for field in dataclasses.fields(config)}
+    if isinstance(config, pc.MLP):
+        now = pc.MLP()
+        fields["kernel_init"] = (
+            "lecun_normal" if config.kernel_init == now.kernel_init else config.kernel_init
+        )
+        fields["gain"] = 1.0 if config.gain == now.gain else config.gain
+    return dataclasses.replace(config, **fields)

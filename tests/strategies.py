@@ -104,7 +104,7 @@ MLPS = st.builds(
     pc.MLP,
     st.lists(st.integers(1, 4), max_size=2).map(tuple),
     activation=st.sampled_from(["tanh", "relu", "silu", "identity"]),
-    kernel_init=st.sampled_from(["orthogonal", "lecun_normal", "lecun_uniform"]),
+    kernel_init=st.sampled_from(["orthogonal", "lecun_orthogonal", "lecun_normal", "lecun_uniform"]),
     gain=_FACTORS,
     layer_norm=st.booleans(),
 )

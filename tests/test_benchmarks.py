@@ -244,6 +244,7 @@ def few_runs(path):
             (CARTPOLE, settings.WIDER, 0, 402.0, 2.0, QUIET),
             (CARTPOLE, settings.RELU, 0, 300.0, 1.5, {}),
             (CARTPOLE, settings.ORTHOGONAL, 0, 350.0, 1.0, QUIET),
+            (CARTPOLE, settings.LECUN, 0, 400.0, 1.0, QUIET),
         ],
     )
 
@@ -277,6 +278,20 @@ def test_of_a_seed_that_was_trained_twice_the_later_curve_counts(tmp_path):
     np.testing.assert_allclose(cell.curves[:, -1], [9.0, 19.0, 21.0])
 
 
+def test_where_kernels_are_the_same_a_cell_is_that_of_both_networks(tmp_path):
+    breakout = settings.SAME_KERNELS[0]
+    path = made_up(tmp_path / "runs.jsonl", [(breakout, settings.ORTHOGONAL, 0, 10.0, 1.0, QUIET)])
+    cells = runs.read(path)
+    np.testing.assert_array_equal(
+        cells[breakout, settings.DEFAULTS].curves, cells[breakout, settings.ORTHOGONAL].curves
+    )
+    assert "2 on quiet" in prose.machines(cells)  # counted once
+    towers = [settings.NETWORKS[name]["actor"] for name in (settings.DEFAULTS, settings.ORTHOGONAL)]
+    for inputs in (400, 64):  # of an image of Breakout, of a GRU
+        one, other = (tower.init(inputs, key=jax.random.key(0), dtype="float32") for tower in towers)
+        jax.tree.map(np.testing.assert_array_equal, one, other)
+
+
 def test_what_is_not_a_cell_is_an_error_with_its_line(tmp_path):
     path = made_up(tmp_path / "runs.jsonl", [(CATCH, "a better one", 0, 1.0, 1.0, QUIET)])
     with pytest.raises(ValueError, match=r"runs\.jsonl, line 1: there is no 'a better one' in 'PureJaxRL, C"):
@@ -296,9 +311,12 @@ def test_the_page_marks_what_is_sure_and_chooses_by_equal_time(tmp_path):
     assert page.better(cells) == {}  # relu is below in CartPole, and what is wider at equal time
     text = prose.text(cells, "The defaults", "defaults.png")
     assert "**The defaults stay as they are.**" in text
-    assert "above orthogonal kernels in 1 of 1 settings, for sure in 1" in " ".join(text.split())
-    assert "14 on quiet, jax 1.0; 4 on two shared cores, jax 0.10.2; 4 on fast, jax 1.0." in text
-    assert "- the defaults, silu: PureJaxRL, CartPole; rejax, CartPole; Lerax, CartPole;" in prose.missing(
+    assert (
+        "`orthogonal`, the defaults are for sure above it in 1 of 1 settings (rejax, CartPole), below in 0 (none)"
+        in " ".join(text.split())
+    )
+    assert "16 on quiet, jax 1.0; 4 on two shared cores, jax 0.10.2; 4 on fast, jax 1.0." in text
+    assert f"- {settings.SILU}: PureJaxRL, CartPole; rejax, CartPole; Lerax, CartPole;" in prose.missing(
         cells
     )
     assert f"- {settings.WIDER}: PureJaxRL, CartPole; rejax, Acrobot;" in prose.missing(
@@ -315,7 +333,7 @@ def test_the_page_marks_what_is_sure_and_chooses_by_equal_time(tmp_path):
 
 def test_the_table_of_options_has_changes_with_their_errors(tmp_path):
     host, option = settings.HOSTS[1], "gradient clipped"
-    ends = {settings.DEFAULTS: (400.0, 360.0), settings.ORTHOGONAL: (350.0, 358.0)}
+    ends = {settings.LECUN: (400.0, 360.0), settings.ORTHOGONAL: (350.0, 358.0)}
     rows = [
         (name, network, 0, end, 1.0, GPU)
         for network, pair in ends.items()
@@ -327,11 +345,11 @@ def test_the_table_of_options_has_changes_with_their_errors(tmp_path):
     assert changed.startswith("| gradient clipped: by its norm | 351 (1; 2) | **-39** (1) | 349 (1; 2) |")
     text = " ".join(prose.findings(cells).split())
     assert "it changes with gradient clipped: by its norm, +2 (1), a change of **-47** (2)." in text
-    assert page.effects(cells, settings.DEFAULTS)[option][host].value == pytest.approx(39)  # to each number
+    assert page.effects(cells, settings.LECUN)[option][host].value == pytest.approx(39)  # to each number
     elsewhere = {
-        (settings.HOSTS[0], settings.DEFAULTS): cells[host, settings.DEFAULTS],
-        (settings.arm(settings.HOSTS[0], option), settings.DEFAULTS): cells[
-            settings.arm(host, option), settings.DEFAULTS
+        (settings.HOSTS[0], settings.LECUN): cells[host, settings.LECUN],
+        (settings.arm(settings.HOSTS[0], option), settings.LECUN): cells[
+            settings.arm(host, option), settings.LECUN
         ],
     }
     both = " ".join(prose.findings({**cells, **elsewhere}).split())

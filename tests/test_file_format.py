@@ -12,6 +12,7 @@ import numpy as np
 import ormsgpack
 import pytest
 from by_hand import TABLES, closed, content_of, opened, sealed
+from cases import as_frozen
 
 import policy_core as pc
 from policy_core.configs import codec
@@ -21,11 +22,13 @@ from policy_core.files import arrays, configs, document, replay, rows, wire
 pytestmark = pytest.mark.usefixtures("unchecked")  # beartype doubles the time to trace
 
 GOLDEN = Path(__file__).parent / "golden"
-CONFIG = pc.ActorCriticConfig(
-    observation_space=pc.Box(shape=(2,)),
-    action_space=pc.Dict({"go": pc.Discrete(2), "by": pc.Box(low=-1.0, high=1.0, shape=(1,))}),
-    actor=pc.MLP((3,)),
-    critic=pc.MLP(()),
+CONFIG = as_frozen(
+    pc.ActorCriticConfig(
+        observation_space=pc.Box(shape=(2,)),
+        action_space=pc.Dict({"go": pc.Discrete(2), "by": pc.Box(low=-1.0, high=1.0, shape=(1,))}),
+        actor=pc.MLP((3,)),
+        critic=pc.MLP(()),
+    )
 )
 
 

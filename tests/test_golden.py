@@ -13,7 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from by_hand import opened
-from cases import CONFIGS, OBSERVATION, SMALL, classes_of
+from cases import CONFIGS, OBSERVATION, SMALL, as_frozen, classes_of
 from policy_core_adapters import numpy_runner
 
 import policy_core as pc
@@ -33,9 +33,7 @@ OWN = {
         pc.ActorCriticConfig(observation_space=OBSERVATION, action_space=BOX, box_head=pc.BetaHead(), **SMALL)
     ),
 }
-RECORDED = {
-    **CONFIGS,
-    **OWN,
+OTHERS = {
     "the defaults": pc.ActorCriticConfig(observation_space=OBSERVATION, action_space=pc.Discrete(2)),
     "nature": pc.ActorCriticConfig(
         observation_space=pc.Box(low=0, high=255, shape=(84, 84, 4), dtype="uint8"),
@@ -43,6 +41,7 @@ RECORDED = {
         encoder=pc.NatureCNN(),
     ),
 }
+RECORDED = {name: as_frozen(config) for name, config in {**CONFIGS, **OWN, **OTHERS}.items()}
 FILES = [
     "act nested", "parts", "heads of parts", "memory with a skip", "normalized value", "squashed",
     "privileged critic", "two-hot value", "symlog values", "attention of the actor", "HL-Gauss values",

@@ -64,7 +64,7 @@ def test_orthogonal_in_a_batch_is_orthogonal_alone():
         assert np.allclose(batch[i], orthogonal(keys[i], (8, 5)), atol=1e-6)
 
 
-@pytest.mark.parametrize("name", ["lecun_normal", "lecun_uniform", "orthogonal"])
+@pytest.mark.parametrize("name", ["lecun_normal", "lecun_uniform", "lecun_orthogonal", "orthogonal"])
 def test_a_kernel_is_one_operation_with_the_same_numbers_everywhere(name):
     function, shape = initializers.INITIALIZERS.find(name), (6, 4)
     [operation] = jax.make_jaxpr(lambda key: function(key, shape))(KEY).eqns
@@ -137,12 +137,23 @@ def test_the_gain_scales_the_kernel(gain):
     config = pc.MLP((6,), kernel_init="orthogonal", gain=gain)
     kernel = config.init(9, key=KEY, dtype="float32")["hidden_0"]["kernel"]
     assert np.allclose(kernel.T @ kernel, gain**2 * np.eye(6), atol=1e-6)
-    unit = pc.MLP((6,), kernel_init="orthogonal").init(9, key=KEY, dtype="float32")["hidden_0"]["kernel"]
+    unit = pc.MLP((6,), kernel_init="orthogonal", gain=1.0).init(9, key=KEY, dtype="float32")["hidden_0"][
+        "kernel"
+    ]
     assert np.allclose(kernel, gain * unit, rtol=1e-6)
 
 
 def test_the_defaults_are_those_that_were_measured_to_be_best():
-    assert (pc.MLP().kernel_init, pc.MLP().gain) == ("lecun_normal", 1.0)
+    assert (pc.MLP().kernel_init, pc.MLP().gain) == ("lecun_orthogonal", math.sqrt(2))
+
+
+@pytest.mark.parametrize("shape", [(4, 64), (64, 64), (64, 3)])
+def test_lecun_orthogonal_kernels_are_orthogonal_with_variance_one_over_inputs(shape):
+    kernel = np.asarray(initializers.lecun_orthogonal(KEY, shape), np.float64)
+    inputs, outputs = shape
+    square = kernel @ kernel.T if outputs > inputs else kernel.T @ kernel
+    assert np.allclose(square, max(1, outputs / inputs) * np.eye(min(shape)), atol=1e-5)
+    assert math.isclose((kernel**2).mean(), 1 / inputs, rel_tol=1e-5)  # exactly, whatever was drawn
 
 
 @pytest.mark.parametrize("kernel_init", ["lecun_normal", "lecun_uniform"])

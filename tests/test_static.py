@@ -235,7 +235,7 @@ ALTERNATIVES: list[tuple[Any, dict[str, list[Any]]]] = [
             "hidden": [(32, 64), (64,), ()],
             "activation": ["relu", "gelu"],
             "kernel_init": ["orthogonal", "lecun_uniform"],
-            "gain": [2, math.nextafter(1.0, 2)],
+            "gain": [2, math.nextafter(math.sqrt(2), 2)],
             "layer_norm": [True],
             "epsilon": [1e-6],
             "bias": [False],

@@ -11,12 +11,14 @@ from benchmarks.defaults.settings import (
     DEEPER,
     DEFAULTS,
     FIRST_GAIN,
+    GAIN_1,
     GAINS,
     HEAD_GAIN,
     HEADS,
     HOSTS,
     IMAGES,
     LARGER,
+    LECUN,
     LERAX_OWN,
     OPTIONS,
     ORTHOGONAL,
@@ -27,8 +29,6 @@ from benchmarks.defaults.settings import (
     SILU,
     TIMES,
     TRUNK,
-    WIDE_1,
-    WIDE_SQRT_2,
     WIDER,
     arm,
     shorter,
@@ -43,7 +43,7 @@ SECONDS = {
 }  # fmt: skip
 FACTORS = {**TIMES, TRUNK: 0.75, LERAX_OWN: 1.3}
 SEEDS, MORE_SEEDS = range(50), range(1000, 1100)  # those of the GPU are others
-ONE_PROGRAM = (DEFAULTS, ORTHOGONAL, REJAX_OWN)  # they differ in their first params only
+ONE_PROGRAM = (LECUN, ORTHOGONAL, REJAX_OWN)  # they differ in their first params only
 
 
 def on_cpu(setting: str, network: str, seeds: range = SEEDS) -> Wanted:
@@ -57,25 +57,25 @@ def on_gpu(*cells: tuple[str, str], seeds: range = MORE_SEEDS[:50]) -> Wanted:
 def ablation(host: str, networks: tuple[str, ...]) -> Wanted:
     """The rule of the host, and with the other value of each option; one program."""
     settings = [host, *(arm(host, option) for option in OPTIONS), *[ALL_OF_REJAX] * (host == PUREJAXRL)]
-    gains = [(host, network) for network in (REJAX_OWN, HEAD_GAIN) if DEFAULTS in networks]
+    gains = [(host, network) for network in (REJAX_OWN, HEAD_GAIN) if LECUN in networks]
     cells = [(setting, network) for setting in settings for network in networks]
     return on_gpu(*cells, *gains, seeds=MORE_SEEDS)
 
 
 def on_cpus() -> list[Wanted]:
     small = (CATCH, ACROBOT, PENDULUM)
-    wanted = [on_cpu(setting, DEFAULTS) for setting in (*HOSTS, *small)]
+    wanted = [on_cpu(setting, network) for network in (DEFAULTS, LECUN) for setting in (*HOSTS, *small)]
     wanted += [on_cpu(setting, ORTHOGONAL) for setting in (*small, PUREJAXRL, LERAX)]
     wanted += [
         on_cpu(setting, network)
-        for network in (LARGER, RELU, SILU, TRUNK, DEEPER, WIDE_1, WIDE_SQRT_2)
+        for network in (LARGER, GAIN_1, RELU, SILU, TRUNK, DEEPER)
         for setting in (*HOSTS, *small)
     ]
     wanted += [
         on_cpu(MEMORY, network, MORE_SEEDS[:20])  # seeds of the GPU, too
-        for network in (DEFAULTS, ORTHOGONAL, RELU, LARGER, REJAX_OWN, WIDE_1, WIDE_SQRT_2)
+        for network in (LECUN, ORTHOGONAL, RELU, LARGER, REJAX_OWN)
     ]
-    wanted += [on_cpu(BREAKOUT, network, MORE_SEEDS[:10]) for network in (LARGER, RELU, WIDE_SQRT_2)]
+    wanted += [on_cpu(BREAKOUT, network, MORE_SEEDS[:10]) for network in (LARGER, RELU)]
     wanted += [on_cpu(setting, WIDER) for setting in (PUREJAXRL, CATCH, REJAX, ACROBOT)]
     wanted += [
         Wanted(((shorter(setting, network), network),), SEEDS, seed=SECONDS[setting])
@@ -96,12 +96,12 @@ def on_cpus() -> list[Wanted]:
 
 def on_gpus() -> list[Wanted]:
     return [
-        ablation(PUREJAXRL, (DEFAULTS, ORTHOGONAL)),
+        ablation(PUREJAXRL, (LECUN, ORTHOGONAL)),
         on_gpu(*((BREAKOUT, network) for network in ONE_PROGRAM)),
-        ablation(REJAX, (DEFAULTS, ORTHOGONAL)),
+        ablation(REJAX, (LECUN, ORTHOGONAL)),
         on_gpu(*((MEMORY, network) for network in (*ONE_PROGRAM, LARGER))),
         on_gpu((BREAKOUT, LARGER)),
-        ablation(LERAX, (DEFAULTS, ORTHOGONAL)),
+        ablation(LERAX, (LECUN, ORTHOGONAL)),
         on_gpu((BREAKOUT, RELU)),
         on_gpu((MEMORY, RELU)),
         *(ablation(host, (RELU, ORTHOGONAL_RELU)) for host in HOSTS),

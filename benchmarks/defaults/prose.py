@@ -9,7 +9,18 @@ import numpy as np
 from benchmarks.defaults import page
 from benchmarks.defaults.plan import on_cpus, on_gpus
 from benchmarks.defaults.runs import SURE, Cell, Cells, Mean
-from benchmarks.defaults.settings import CAR, DEFAULTS, HOSTS, MOUNTAIN, OPTIONS, ORTHOGONAL, SETTINGS, arm
+from benchmarks.defaults.settings import (
+    CAR,
+    DEFAULTS,
+    HOSTS,
+    LECUN,
+    MOUNTAIN,
+    OPTIONS,
+    ORTHOGONAL,
+    SAME_KERNELS,
+    SETTINGS,
+    arm,
+)
 from benchmarks.defaults.train import ended_by_chance
 
 
@@ -39,14 +50,15 @@ INTRODUCTION = f"""\
 Written by `python -m benchmarks.defaults --page`, from what `python -m benchmarks.defaults` trained.
 
 Which network should one have without more thought? The defaults, two towers of 64 x 64 with tanh,
-`lecun_normal` kernels with a gain of 1 and `actor_gain=0.01`, are compared with others: orthogonal kernels
-times sqrt(2), which many PPOs have and these defaults had before, other activations, wider, deeper and shared
-towers. One [PPO](../benchmarks/defaults/train.py), with what distinguishes that of other libraries as
+`lecun_orthogonal` kernels times sqrt(2) and `actor_gain=0.01`, are compared with others: orthogonal and
+normal kernels, other gains and activations, wider, deeper and shared towers. One
+[PPO](../benchmarks/defaults/train.py), with what distinguishes that of other libraries as
 [options](../benchmarks/defaults/settings.py), trains each network; it is written from their sources, and is
 not their code. A figure is the return of the training episodes in the last tenth of training: the mean
 over seeds (its standard error; the number of seeds). **Bold** is above the defaults by {SURE} standard
 errors, *italic* is below: of a hundred pairs without a difference, one is marked. The time is that of one
-core for a seed, in that of the defaults, the median over the settings that ran on a CPU."""
+core for a seed, in that of the defaults, the median over the settings that ran on a CPU. On Breakout and
+behind a GRU the defaults are the orthogonal kernels, and were not trained twice."""
 
 EQUAL_TIME = """\
 A network that takes longer is stopped when the defaults have ended: the return in the tenth of training
@@ -77,8 +89,9 @@ def listed(names: list[str]) -> str:
 def machines(cells: Cells) -> str:
     """Where the seeds ran."""
     seeds = Counter[str]()
-    for cell in cells.values():
-        seeds.update(cell.machines)
+    for (name, network), cell in cells.items():
+        if network != DEFAULTS or name not in SAME_KERNELS:
+            seeds.update(cell.machines)
     return wrapped(
         f"Trained were {sum(seeds.values()):,} seeds: "
         f"{'; '.join(f'{count:,} on {machine}' for machine, count in seeds.most_common())}. "
@@ -110,46 +123,49 @@ def choice(cells: Cells) -> str:
 def kernels(cells: Cells) -> str:
     """Why the kernels are what they are; empty without rejax's rule."""
     host = HOSTS[1]
-    pair = {name: cells[host, name] for name in (ORTHOGONAL, DEFAULTS) if (host, name) in cells}
-    if len(pair) < 2:
+    if any((host, network) not in cells for network in (DEFAULTS, LECUN, ORTHOGONAL)):
         return ""
-    orthogonal, defaults = pair[ORTHOGONAL], pair[DEFAULTS]
-    both = [name for name in page.settings_of(cells) if (name, ORTHOGONAL) in cells]
-    gaps = [cells[name, DEFAULTS].mean.minus(cells[name, ORTHOGONAL].mean) for name in both]
+    orthogonal, lecun = cells[host, ORTHOGONAL], cells[host, LECUN]
 
-    below = {name: gap for name, gap in zip(both, gaps, strict=True) if gap.sure() < 0}
-    lost = (
-        "; ".join(f"{name}, by {-gap.value:.1f} ({gap.error:.1f})" for name, gap in below.items()) or "none"
-    )
+    def against(network: str) -> str:
+        both = [name for name in page.settings_of(cells) if (name, network) in cells]
+        both = [name for name in both if name not in SAME_KERNELS or network != ORTHOGONAL]
+        gaps = {name: cells[name, DEFAULTS].mean.minus(cells[name, network].mean) for name in both}
+        above = [name for name, gap in gaps.items() if gap.sure() > 0]
+        below = [name for name, gap in gaps.items() if gap.sure() < 0]
+        return (
+            f"for sure above it in {len(above)} of {len(gaps)} settings ({'; '.join(above) or 'none'}), "
+            f"below in {len(below)} ({'; '.join(below) or 'none'})"
+        )
 
     def whole(cell: Cell) -> str:
         return f"{np.nanmean(cell.curves):.0f}"
 
     first = f"""\
-- **Kernels:** `lecun_normal` is above orthogonal kernels
-  in {sum(gap.value > 0 for gap in gaps)} of {len(gaps)} settings, for sure
-  in {sum(gap.sure() > 0 for gap in gaps)}; below for sure: {lost}. They cost the same. Entries of an
-  orthogonal kernel with fewer inputs than outputs have the variance gain^2 / outputs, those of
-  `lecun_normal` gain^2 / inputs. For the four numbers of CartPole the standard deviation is
-  {math.sqrt(2 / 64):.2f} and {math.sqrt(1 / 4):.2f}; from 64 inputs on the gain is all they differ in. In PPO
-  of rejax orthogonal kernels do as well once the first is scaled likewise ("`gain=4`, then `gain=1`")."""
+- **Kernels:** Where there are as many inputs as outputs, on the 400 numbers of Breakout, behind a GRU, in
+  every second layer, `lecun_orthogonal` is `orthogonal`, which PPO often has, times sqrt(2). Where there are
+  fewer inputs, entries of an orthogonal kernel have the variance gain^2 / outputs, and those of
+  `lecun_orthogonal`, as of `lecun_normal`, gain^2 / inputs: a standard deviation of
+  {math.sqrt(2 / 64):.2f} and
+  {math.sqrt(2 / 4):.2f} for the four numbers of CartPole. Compared with `orthogonal`, the defaults are
+  {against(ORTHOGONAL)}; compared with `lecun_normal` with a gain of 1, which they were before,
+  {against(LECUN)}. All cost the same."""
     second = f"""\
 - **What is lost is the end.** In PPO of rejax the mean return of all of
-  training is {whole(orthogonal)} with orthogonal kernels and {whole(defaults)} with `lecun_normal`, but
-  {orthogonal.mean.value:.0f} and {defaults.mean.value:.0f} in the last tenth: {100 * orthogonal.fell():.0f} %
-  and {100 * defaults.fell():.0f} % of the seeds end more than a fifth below the best twentieth of their
+  training is {whole(orthogonal)} with orthogonal kernels and {whole(lecun)} with `lecun_normal`, but
+  {orthogonal.mean.value:.0f} and {lecun.mean.value:.0f} in the last tenth: {100 * orthogonal.fell():.0f} %
+  and {100 * lecun.fell():.0f} % of the seeds end more than a fifth below the best twentieth of their
   training."""
     return f"""\
 {wrapped(first, "  ")}
 {wrapped(second, "  ")}
-- To choose otherwise: `pc.MLP(kernel_init="orthogonal", gain=math.sqrt(2))`, `pc.MLP((128, 128))`,
-  `pc.MLP(activation="relu")`, for the actor and the critic; a trunk for both is `trunk=pc.MLP()` with
-  `pc.MLP(())` for the two. The other sections of this page were measured with orthogonal kernels, and their
-  configs say so.
+- To choose otherwise: `pc.MLP(kernel_init="orthogonal")`, `pc.MLP(kernel_init="lecun_normal", gain=1)`,
+  `pc.MLP((128, 128))`, `pc.MLP(activation="relu")`, for the actor and the critic; a trunk for both is
+  `trunk=pc.MLP()` with `pc.MLP(())` for the two. The other sections of this page were measured with
+  orthogonal kernels, and their configs say so.
 
-In Lerax itself, with 4 x 128 steps, that rate and its own CartPole, 50 to 80 seeds gave 389 (13) with
-orthogonal kernels, 462 (12) with `lecun_normal` and gains of 1, 482 (9) with relu, and 481 (6) with its own
-deeper network, which takes one and a half times as long."""
+What three of these libraries learn with these networks in their own code is in
+[your trainer](trainers.md#what-is-learned-in-them)."""
 
 
 def missing(cells: Cells) -> str:
@@ -185,7 +201,7 @@ errors.
 def findings(cells: Cells) -> str:
     """Which options change the gap between the two kernels for sure, and which do not help everywhere."""
     lines = list[str]()
-    for option, by_host in page.effects(cells, DEFAULTS).items():
+    for option, by_host in page.effects(cells, LECUN).items():
         signs = {mean.sure() for mean in by_host.values()}
         told = "; ".join(f"{page.difference(mean)} in {host}" for host, mean in by_host.items())
         first, second = page.VALUES[option]
@@ -206,17 +222,17 @@ def findings(cells: Cells) -> str:
             if gap.minus(base).sure()
         ]
         lines.append(
-            f"- The defaults less orthogonal kernels are {page.difference(base)} in {host}. For sure it "
+            f"- `lecun_normal` less orthogonal kernels is {page.difference(base)} in {host}. For sure it "
             f"changes {'with ' + '; '.join(changed) if changed else 'with no option by itself'}."
         )
-    return "Of the defaults, the return with one value less that with the other:\n\n" + "\n".join(
+    return "Of `lecun_normal`, the return with one value less that with the other:\n\n" + "\n".join(
         wrapped(line, "  ") for line in lines
     )
 
 
 def gap_of(cells: Cells, name: str) -> Mean | None:
-    """The defaults less orthogonal kernels."""
-    pair = [cells.get((name, network)) for network in (DEFAULTS, ORTHOGONAL)]
+    """`lecun_normal` less orthogonal kernels."""
+    pair = [cells.get((name, network)) for network in (LECUN, ORTHOGONAL)]
     return None if pair[0] is None or pair[1] is None else pair[0].mean.minus(pair[1].mean)
 
 

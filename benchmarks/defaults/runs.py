@@ -9,7 +9,7 @@ from typing import Any
 
 import numpy as np
 
-from benchmarks.defaults.settings import EVERYTHING
+from benchmarks.defaults.settings import DEFAULTS, EVERYTHING, ORTHOGONAL, SAME_KERNELS
 
 SURE = 2.6  # standard errors; beyond them is one difference in a hundred of nothing but chance
 Host = tuple[str, str]  # the model of a processor and the version of jax
@@ -74,7 +74,7 @@ Cells = dict[tuple[str, str], Cell]
 
 
 def read(path: Path) -> Cells:
-    """The batches of the file together, in the order of `EVERYTHING`.
+    """The batches of the file together, in the order of `EVERYTHING`; in `SAME_KERNELS` for both networks.
 
     Raises:
         ValueError: for a batch of a setting or a network that is not there.
@@ -86,6 +86,9 @@ def read(path: Path) -> Cells:
         if name not in EVERYTHING or network not in EVERYTHING[name][1]:
             raise ValueError(f"{path.name}, line {number}: there is no {network!r} in {name!r}")
         found.setdefault((name, network), []).append(batch)
+    for name in SAME_KERNELS:
+        if (name, ORTHOGONAL) in found:
+            found.setdefault((name, DEFAULTS), found[name, ORTHOGONAL])
     return {
         (name, network): cell_of(found[name, network])
         for name, (_, networks) in EVERYTHING.items()

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 import policy_core as pc
-from policy_core.networks import Sequential, initializers, register_initializer
+from policy_core.networks import Sequential, register_initializer
 
 # RULES ---------------------------------------------------------------------------------------
 
@@ -119,16 +119,13 @@ MOUNTAIN = Setting(
     reward_scale=0.1,
 )
 
+# There no layer of the towers has fewer inputs than outputs, so that kernels of the defaults are orthogonal
+# ones with a gain of sqrt(2), which are not trained twice.
+SAME_KERNELS = tuple(SETTINGS)[-2:]
+
 # NETWORKS ------------------------------------------------------------------------------------
 
-
-def wide_orthogonal(key: jax.Array, shape: tuple[int, int]) -> jax.Array:
-    """Orthogonal, with entries of the variance of `lecun_normal`: also where there are fewer inputs."""
-    return math.sqrt(max(1.0, shape[1] / shape[0])) * initializers.orthogonal(key, shape)
-
-
 register_initializer("flax_lecun_normal", jax.nn.initializers.lecun_normal())  # which is truncated
-register_initializer("wide_orthogonal", wide_orthogonal)
 
 
 def orthogonal(hidden: tuple[int, ...] = (64, 64), gain: float = math.sqrt(2), **fields: Any) -> pc.MLP:
@@ -136,7 +133,7 @@ def orthogonal(hidden: tuple[int, ...] = (64, 64), gain: float = math.sqrt(2), *
 
 
 def lecun(hidden: tuple[int, ...] = (64, 64), gain: float = 1.0, **fields: Any) -> pc.MLP:
-    """As the defaults, but for the tails."""
+    """As "lecun_normal", but for the tails."""
     return pc.MLP(hidden, kernel_init="flax_lecun_normal", gain=gain, **fields)
 
 
@@ -150,25 +147,23 @@ def relu(*hidden: int, last: str = "relu") -> pc.MLP:
 
 
 ORTHOGONAL, LERAX_OWN = "orthogonal, `gain=sqrt(2)`", "Lerax's own"
-DEFAULTS = "the defaults: lecun_normal, `gain=1`"
+DEFAULTS, GAIN_1 = "the defaults: lecun_orthogonal, `gain=sqrt(2)`", "the defaults, `gain=1`"
+LECUN = "lecun_normal, `gain=1`"
 HEAD_GAIN, GAINS = f"{ORTHOGONAL}, `actor_gain=1`", "orthogonal, `gain=1`, `actor_gain=1`"
-RELU, SILU, WIDER, DEEPER = (
-    f"the defaults, {what}" for what in ("relu", "silu", "128 x 128", "64 x 64 x 64")
-)
-TRUNK, IMAGES = "the defaults, a trunk for both", "the defaults after `MinAtarCNN()`"
+RELU, SILU, WIDER, DEEPER = (f"{LECUN}, {what}" for what in ("relu", "silu", "128 x 128", "64 x 64 x 64"))
+TRUNK, IMAGES = f"{LECUN}, a trunk for both", f"{LECUN}, after `MinAtarCNN()`"
 ORTHOGONAL_RELU, ORTHOGONAL_WIDER = f"{ORTHOGONAL}, relu", f"{ORTHOGONAL}, 128 x 128"
-LARGER = "the defaults, `gain=sqrt(2)`"
+LARGER = "lecun_normal, `gain=sqrt(2)`"
 FIRST_GAIN = "orthogonal, `gain=4`, then `gain=1`"
-REJAX_OWN = "the defaults with `actor_gain=1` (rejax's own)"
-WIDE_1, WIDE_SQRT_2 = (f"orthogonal as wide as `lecun_normal`, `gain={gain}`" for gain in ("1", "sqrt(2)"))
+REJAX_OWN = f"{LECUN}, `actor_gain=1` (rejax's own)"
 WIDE_FIRST = Sequential((orthogonal((64,), 4.0), orthogonal((64,), 1.0)))  # 4 is sqrt(64 / 4 inputs)
 NETWORKS: dict[str, dict[str, Any]] = {
-    DEFAULTS: alike(lecun()),
+    DEFAULTS: alike(pc.MLP()),
+    GAIN_1: alike(pc.MLP(gain=1.0)),
+    LECUN: alike(lecun()),
     ORTHOGONAL: alike(orthogonal()),
     REJAX_OWN: {**alike(lecun()), "actor_gain": 1.0},
     LARGER: alike(lecun(gain=math.sqrt(2))),
-    WIDE_1: alike(pc.MLP((64, 64), kernel_init="wide_orthogonal")),
-    WIDE_SQRT_2: alike(pc.MLP((64, 64), kernel_init="wide_orthogonal", gain=math.sqrt(2))),
     FIRST_GAIN: alike(WIDE_FIRST),
     HEAD_GAIN: {**alike(orthogonal()), "actor_gain": 1.0},
     GAINS: {**alike(orthogonal(gain=1.0)), "actor_gain": 1.0},

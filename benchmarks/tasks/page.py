@@ -241,8 +241,8 @@ have; all make the same number of steps in an environment, up to a whole rollout
 [`examples/ppo.py`](../examples/ppo.py) with one rule for all tasks: where this page, or that on memory, had
 hyper-parameters for such a task, these; elsewhere the defaults of `Hyperparameters` and `ActorCriticConfig`.
 Ours were chosen on CartPole, Pendulum, the car and [Breakout](design.md#training), as those of others were on
-theirs; Acrobot, Catch, SpaceInvaders and RepeatPrevious were met here for the first time. (An entropy bonus of
-0.06, which is better for 3.4 million steps of Breakout, has 25.4 there and 61 on SpaceInvaders.)
+theirs; Acrobot, Catch, SpaceInvaders and RepeatPrevious were met here for the first time. (An entropy bonus
+of 0.06, which is better for 3.4 million steps of Breakout, has 25.4 there and 61 on SpaceInvaders.)
 The column "{PLAIN}" has the defaults on the former, too: no statistics, flat images, no memory.
 "{SAME}" is our code with its hyper-parameters and its network: what differs then is the code.
 

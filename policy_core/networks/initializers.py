@@ -53,6 +53,25 @@ def orthogonal(key: Key, shape: tuple[int, int]) -> Float[Array, "inputs outputs
 
 
 @drawn
+def lecun_orthogonal(key: Key, shape: tuple[int, int]) -> Float[Array, "inputs outputs"]:
+    """An orthogonal matrix whose entries have the variance of `lecun_normal`, 1 / inputs, float32.
+
+    It is `orthogonal`, times sqrt(outputs / inputs) where there are fewer inputs than outputs: there few
+    inputs would hardly move the layer. `key` is consumed.
+
+    Example:
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> from policy_core.networks.initializers import lecun_orthogonal
+        >>> q = lecun_orthogonal(jax.random.key(0), (4, 64))
+        >>> bool(jnp.allclose(q @ q.T, 16 * jnp.eye(4), atol=1e-5))
+        True
+    """
+    inputs, outputs = shape
+    return orthogonal(key, shape) * math.sqrt(max(1.0, outputs / inputs))
+
+
+@drawn
 def _scaled_normal(key: Key, shape: tuple[int, int]) -> Float[Array, "inputs outputs"]:
     return jax.random.normal(key, shape, jnp.float32) / math.sqrt(shape[0])
 
@@ -66,7 +85,12 @@ def _scaled_uniform(key: Key, shape: tuple[int, int]) -> Float[Array, "inputs ou
 INITIALIZERS: NamedFunctions[Initializer] = NamedFunctions(
     "initializer",
     "policy_core.networks.register_initializer",
-    {"lecun_normal": _scaled_normal, "lecun_uniform": _scaled_uniform, "orthogonal": orthogonal},
+    {
+        "lecun_normal": _scaled_normal,
+        "lecun_uniform": _scaled_uniform,
+        "lecun_orthogonal": lecun_orthogonal,
+        "orthogonal": orthogonal,
+    },
 )
 
 

@@ -1,5 +1,6 @@
 """The multi-layer perceptron."""
 
+import math
 from dataclasses import field
 
 import jax
@@ -30,9 +31,9 @@ class MLP:
     Args:
         hidden: the width of each layer; `()` for no layer.
         activation: a name, see `register_activation`.
-        kernel_init: "lecun_normal" (LeCun et al. 1998), "lecun_uniform", "orthogonal", or registered.
-            Orthogonal kernels times sqrt(2), as in Huang et al. 2022, train no better, and worse on few
-            inputs: docs/results.md.
+        kernel_init: "lecun_orthogonal", "lecun_normal", "lecun_uniform" (LeCun et al. 1998), "orthogonal", or
+            registered. The first is orthogonal with entries of variance 1 / inputs. Plain orthogonal ones, as
+            in Huang et al. 2022, train worse on few inputs, normal ones on many: docs/results.md.
         gain: factor of the initial kernels. Biases start at zero.
         layer_norm: whether each layer is normalized before it is activated (Ba et al. 2016).
         epsilon: added to the variance of a layer norm.
@@ -53,8 +54,8 @@ class MLP:
 
     hidden: tuple[int, ...] = field(default=(64, 64), kw_only=False)
     activation: str = "tanh"
-    kernel_init: str = "lecun_normal"
-    gain: float = 1.0
+    kernel_init: str = "lecun_orthogonal"
+    gain: float = math.sqrt(2)
     layer_norm: bool = False
     epsilon: float = EPSILON
     bias: bool = True

@@ -28,7 +28,7 @@ class ResidualMLP:
         blocks: number of residual blocks.
         expansion: ratio of the hidden width of a block to `width`.
         activation: a name, see `register_activation`.
-        kernel_init: "orthogonal", "lecun_normal", "lecun_uniform", or registered.
+        kernel_init: "orthogonal", "lecun_orthogonal", "lecun_normal", "lecun_uniform", or registered.
         gain: factor of the initial kernels of layers followed by the activation; 1 for the
             others. Biases start at zero.
 
