@@ -42,7 +42,8 @@ from benchmarks.tasks.settings import (
 
 ROOT = Path(__file__).parent.parent
 RUNS, PAGE, TITLE = ROOT / "build/hosts.jsonl", ROOT / "docs/trainers.md", "What is learned in them"
-OWN, ALIKE, DEFAULTS = "its own", "ours, alike", "ours, the defaults"
+KINDS = OWN, ALIKE, DEFAULTS = "its own", "ours, alike", "ours, the defaults"
+NAMED = ("python", "jax", "gymnax", "flax", "equinox")  # of the versions, on the page
 SEEDS = 100
 TASK = TASKS["CartPole-v1"]
 # With the batches and the rate of PureJaxRL: with those that it has by default, every network reaches 500.
@@ -116,8 +117,8 @@ def page(lines: list[dict[str, Any]]) -> str:
     if not lines:
         raise ValueError("lines: got no seed, expected some; run `python -m benchmarks.hosts --host` first")
 
-    def finals(host: str, kind: str) -> np.ndarray:
-        found = [line["final"] for line in lines if (line["host"], line["network"]) == (host, kind)]
+    def of(host: str, kind: str, name: str) -> np.ndarray:
+        found = [line[name] for line in lines if (line["host"], line["network"]) == (host, kind)]
         return np.array(found, float)
 
     def cell(x: np.ndarray) -> str:
@@ -131,24 +132,21 @@ def page(lines: list[dict[str, Any]]) -> str:
 
     rows = []
     for host, (_, shape) in SHAPES.items():
-        own, alike, ours = (finals(host, kind) for kind in (OWN, ALIKE, DEFAULTS))
-        rows.append(
-            [RULES[host], shape, *map(cell, (own, alike)), off(alike, own), cell(ours), off(ours, own)]
-        )
-    header = [
-        "trainer",
-        "its own network",
-        "with it",
-        "with ours, alike",
-        "more",
-        "with our defaults",
-        "more",
-    ]
-    known = {json.dumps({**line["versions"], "host": line["host"]}, sort_keys=True) for line in lines}
-    machines = [
-        f"- {found.pop('host')}: {', '.join(f'{name} {number}' for name, number in sorted(found.items()))}"
-        for found in map(json.loads, sorted(known))
-    ]
+        own, alike, ours = (of(host, kind, "final") for kind in KINDS)
+        times = [of(host, kind, "seconds") for kind in KINDS]
+        seconds = ", ".join(f"{np.median(x):.2f}" if len(x) else "-" for x in times)
+        compared = [cell(alike), off(alike, own), cell(ours), off(ours, own)]
+        rows.append([RULES[host], shape, cell(own), *compared, seconds])
+    networks = ("with it", "with ours, alike", "more", "with our defaults", "more")
+    header = ("trainer", "its own network", *networks, "seconds")
+    machines = []
+    for host in SHAPES:
+        found = {
+            ", ".join(f"{name} {line['versions'][name]}" for name in NAMED if name in line["versions"])
+            for line in lines
+            if line["host"] == host
+        }
+        machines += [f"- {host}: {text}" for text in sorted(found)]
     return f"""
 ## {TITLE}
 
@@ -157,9 +155,10 @@ Written by `python -m benchmarks.hosts --page`, from what `python -m benchmarks.
 CartPole-v1 for {TASK.steps:,} steps: the mean return of the training episodes, whose actions are sampled, in
 the last tenth of training (its standard error; the number of seeds). A network of ours that is "alike" has
 the same shape, and first params of the same laws. "more" is the return with ours less that with its own, with
-the standard error of the difference.
+the standard error of the difference. The seconds are those of a processor for a seed, after compilation, with
+the three networks.
 
-{markdown(header, rows, "<<>>>>>")}
+{markdown(header, rows, "<<>>>>>>")}
 
 Our defaults, two tanh towers of 64 with `lecun_orthogonal` kernels times sqrt(2) and `actor_gain=0.01`, were
 chosen over [more tasks](results.md#the-defaults). With:
@@ -173,7 +172,7 @@ def main() -> None:
         description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter
     )
     parser.add_argument("--host", choices=SHAPES)
-    parser.add_argument("--network", choices=(OWN, ALIKE, DEFAULTS), action="append", help="may be repeated")
+    parser.add_argument("--network", choices=KINDS, action="append", help="may be repeated")
     parser.add_argument("--seeds", type=int, default=SEEDS)
     parser.add_argument("--purejaxrl", type=Path, help="a checkout of PureJaxRL")
     parser.add_argument("--runs", type=Path, default=RUNS, help="where seeds are added, and read from")
@@ -189,7 +188,7 @@ def main() -> None:
     if options.host is None:
         parser.error("--host: got nothing, expected a trainer, or --page")
     options.runs.parent.mkdir(parents=True, exist_ok=True)
-    for kind in options.network or (OWN, ALIKE, DEFAULTS):
+    for kind in options.network or KINDS:
         there = {line["seed"] for line in lines if (line["host"], line["network"]) == (options.host, kind)}
         missing = [seed for seed in range(options.seeds) if seed not in there]
         if not missing:

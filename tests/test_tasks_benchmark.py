@@ -246,7 +246,14 @@ def test_a_run_keeps_what_is_done_and_names_what_failed_or_was_ended(tmp_path, c
 
 def in_host(host: str, network: str, seed: int, final: float) -> dict[str, Any]:
     """A line of the file of `benchmarks.hosts`, made up."""
-    return {"host": host, "network": network, "seed": seed, "final": final, "versions": {"jax": "0.11"}}
+    return {
+        "host": host,
+        "network": network,
+        "seed": seed,
+        "final": final,
+        "seconds": 1.5,
+        "versions": {"jax": "0.11"},
+    }
 
 
 def test_the_section_of_trainers_has_differences_with_their_errors():
@@ -255,7 +262,7 @@ def test_the_section_of_trainers_has_differences_with_their_errors():
     lines += [in_host(REJAX, hosts.DEFAULTS, 0, 100.0), in_host(PUREJAXRL, hosts.OWN, 0, 1.0)]
     text = hosts.page(lines)
     row = next(x for x in text.splitlines() if x.startswith("| PPO of 0.1.3"))
-    assert row.endswith("| 402.0 (1.2; 3) | 302.0 (1.2; 3) | -100.0 (1.6) |  |  |")
+    assert row.endswith("| 402.0 (1.2; 3) | 302.0 (1.2; 3) | -100.0 (1.6) |  |  | 1.50, 1.50, 1.50 |")
     assert "| 1.0" not in text
     assert "- PureJaxRL: jax 0.11\n- rejax: jax 0.11\n" in text
     with pytest.raises(ValueError, match="got no seed, expected some"):
