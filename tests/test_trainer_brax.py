@@ -136,9 +136,8 @@ def test_the_ratio_starts_at_1_and_what_is_played_is_within_the_bounds(head: Any
 
 
 def test_both_improve(tmp_path: Any) -> None:
-    config = pc.ActorCriticConfig(
-        **spaces(), actor=pc.MLP((16, 16)), critic=pc.MLP((16, 16)), box_head=pc.SquashedNormalHead()
-    )
+    tower = pc.MLP((16, 16), activation="silu", kernel_init="lecun_uniform", gain=1.0)  # as Brax has them
+    config = pc.ActorCriticConfig(**spaces(), actor=tower, critic=tower, box_head=pc.SquashedNormalHead())
     rewards: dict[Any, list[float]] = {}
     own = functools.partial(ppo_networks.make_ppo_networks, **SIZES)
     for name, factory in (("ours", network_factory(config)), ("theirs", own)):
