@@ -13,8 +13,6 @@ the last tenth of training.
 
 import argparse
 import json
-import math
-import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -27,8 +25,10 @@ from policy_core_adapters.hosts import purejaxrl as in_purejaxrl
 from policy_core_adapters.hosts import rejax as in_rejax
 
 import policy_core as pc
+from benchmarks.defaults.runs import Mean
 from benchmarks.defaults.settings import LERAX_OWN, NETWORKS, ORTHOGONAL, REJAX_OWN, as_equinox
 from benchmarks.table import markdown, section
+from benchmarks.tasks.__main__ import lines as lines_of
 from benchmarks.tasks.record import Seed, versions
 from benchmarks.tasks.settings import (
     CARTPOLE_REJAX,
@@ -122,13 +122,16 @@ def page(lines: list[dict[str, Any]]) -> str:
         return np.array(found, float)
 
     def cell(x: np.ndarray) -> str:
-        return f"{x.mean():.1f} ({x.std(ddof=1) / math.sqrt(len(x)):.1f}; {len(x)})" if len(x) > 1 else ""
+        if len(x) < 2:
+            return ""
+        mean = Mean.of(x)
+        return f"{mean.value:.1f} ({mean.error:.1f}; {mean.count})"
 
     def off(x: np.ndarray, y: np.ndarray) -> str:
         if min(len(x), len(y)) < 2:
             return ""
-        error = math.hypot(*(z.std(ddof=1) / math.sqrt(len(z)) for z in (x, y)))
-        return f"{x.mean() - y.mean():+.1f} ({error:.1f})"
+        more = Mean.of(x).minus(Mean.of(y))
+        return f"{more.value:+.1f} ({more.error:.1f})"
 
     rows = []
     for host, (_, shape) in SHAPES.items():
@@ -177,10 +180,8 @@ def main() -> None:
     parser.add_argument("--purejaxrl", type=Path, help="a checkout of PureJaxRL")
     parser.add_argument("--runs", type=Path, default=RUNS, help="where seeds are added, and read from")
     parser.add_argument("--page", action="store_true", help="train nothing, write the section")
-    options = parser.parse_args(sys.argv[1:])
-    lines = (
-        [json.loads(line) for line in options.runs.read_text().splitlines()] if options.runs.exists() else []
-    )
+    options = parser.parse_args()
+    lines = lines_of(options.runs)
     if options.page:
         text = PAGE.read_text()
         PAGE.write_text(text.replace(section(text, TITLE), "").rstrip("\n") + "\n" + page(lines))

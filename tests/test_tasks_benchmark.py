@@ -274,7 +274,7 @@ def test_a_seed_is_trained_in_rejax_with_our_network(monkeypatch, tmp_path):
     with jax.numpy_rank_promotion("allow"), jax.numpy_dtype_promotion("standard"):
         monkeypatch.setattr(hosts, "TASK", TASKS["CartPole-v1"]._replace(steps=1000))
         monkeypatch.setattr(
-            hosts.sys, "argv", ["hosts", "--host", REJAX, "--seeds", "1", "--runs", str(tmp_path / "runs")]
+            sys, "argv", ["hosts", "--host", REJAX, "--seeds", "1", "--runs", str(tmp_path / "runs")]
         )
         hosts.main()
         hosts.main()  # nothing is missing
