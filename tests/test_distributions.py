@@ -739,6 +739,17 @@ def test_half_precision_parameters(name: str, dtype: Any) -> None:
 # MASKS
 
 
+@pytest.mark.parametrize("n", [5, 40, 1024])
+def test_a_class_is_the_inverse_of_the_cumulative_distribution(n: int) -> None:
+    """The larger the random number, the later the class: also where classes are searched in a table."""
+    keys = jax.random.split(KEY, 2000)
+    logits = jnp.asarray(np.random.default_rng(n).normal(size=n), jnp.float32)
+    draws = jax.jit(jax.vmap(lambda key: Categorical(logits, None, pc.Discrete(n)).sample(key=key)))(keys)
+    order = np.argsort(jax.vmap(lambda key: jax.random.bits(key, (), "uint32"))(keys))
+    assert len(np.unique(draws)) > min(n, 300) / 2
+    assert (np.diff(np.asarray(draws)[order]) >= 0).all()
+
+
 def test_every_mask_of_four() -> None:
     masks = jnp.array(list(itertools.product([False, True], repeat=4))[1:])
     free = jnp.asarray(RNG.normal(size=masks.shape), jnp.float32)

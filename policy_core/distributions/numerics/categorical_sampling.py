@@ -38,8 +38,8 @@ def sample(shifted: Float[Array, "*batch n"], key: Key) -> Int[Array, "*batch"]:
     target = _fraction(bits, total)
     if integers.ndim == weights.ndim:
         return _search(integers, target)[0]
-    column, rest = _search(_sum(integers, -2), target)  # first a column of classes, then a class in it
-    return _search(pick(integers, column), rest)[0] * integers.shape[-1] + column
+    row, rest = _search(_sum(integers, -1), target)  # first a row of classes, then a class in it
+    return row * integers.shape[-1] + _search(pick(integers, row), rest)[0]
 
 
 def _integers(weights: Float[Array, "*batch n"]) -> tuple[Int[Array, "..."], Int[Array, "*batch"]]:
@@ -105,7 +105,7 @@ def _search(
 
 def _total(table: Int[Array, "*batch rows columns"]) -> Int[Array, "*batch"]:
     """The sum of a table. The maximum changes nothing; without it XLA makes one long sum of the two."""
-    return _sum(lax.max(_sum(table, -2), np.zeros((), table.dtype)), -1)
+    return _sum(lax.max(_sum(table, -1), np.zeros((), table.dtype)), -1)
 
 
 def _sum(x: Int[Array, "..."], axis: int) -> Int[Array, "..."]:

@@ -46,11 +46,10 @@ def sum_event(x: Float[Array, "..."], space: Any) -> Float[Array, "*batch"]:
 
 
 def pick(x: Shaped[Array, "..."], index: Int[Array, "*batch"]) -> Shaped[Array, "..."]:
-    """`x[..., index]` for each element of the batch, of `x` `[*batch, ..., n]`; an index is clipped."""
-    batch, last = tuple(range(index.ndim)), x.ndim - 1
-    kept = tuple(range(index.ndim, last))
-    numbers = lax.GatherDimensionNumbers(kept, (last,), (last,), batch, batch)
-    sizes = (1,) * index.ndim + x.shape[index.ndim : last] + (1,)
+    """`x[index]` for each element of the batch, of `x` `[*batch, n, ...]`; an index is clipped."""
+    axis, batch = index.ndim, tuple(range(index.ndim))
+    numbers = lax.GatherDimensionNumbers(tuple(range(axis, x.ndim - 1)), (axis,), (axis,), batch, batch)
+    sizes = (1,) * (axis + 1) + x.shape[axis + 1 :]
     return lax.gather(x, lax.expand_dims(index, (index.ndim,)), numbers, sizes, mode="clip")
 
 
