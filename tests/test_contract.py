@@ -209,3 +209,12 @@ def test_a_counting_memory_is_reset_by_is_first() -> None:
 def test_what_is_not_static_is_refused() -> None:
     with pytest.raises(ContractError, match="does not implement ActorCritic"):
         testing.check_policy(pc.MLP())
+
+
+def test_checks_have_precise_products_whatever_the_default_is(monkeypatch: Any) -> None:
+    """On a GPU or TPU a product of one row and one of many would differ by 1e-3, and no rule be broken."""
+    seen: list[Any] = []
+    monkeypatch.setattr(checks, "CHECKS", [lambda _: seen.append(jax.config.jax_default_matmul_precision)])
+    with jax.default_matmul_precision("bfloat16"):
+        testing.check_policy(CONFIGS["act discrete"])
+    assert seen == ["highest"]

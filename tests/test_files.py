@@ -16,7 +16,7 @@ import policy_core as pc
 from benchmarks import parts
 from policy_core.configs import codec
 from policy_core.errors import FileError, FingerprintError
-from policy_core.files import checksum, configs, document, policies, rows, storage
+from policy_core.files import checksum, configs, document, policies, replay, rows, storage
 
 pytestmark = pytest.mark.usefixtures("unchecked")  # beartype doubles the time to trace
 
@@ -372,3 +372,23 @@ def test_bytes_that_can_be_written_to_are_not_shared_with_the_params():
     loaded, _ = pc.from_bytes(memoryview(view))
     view[:] = 0
     assert all(np.all(np.asarray(leaf) == 1) for leaf in jax.tree.leaves(loaded))
+
+
+def test_the_self_test_has_precise_products_whatever_the_default_is(tmp_path: Path, monkeypatch: Any) -> None:
+    """On a GPU or TPU others would be off by 1e-3, and so would every replay of the file elsewhere."""
+    seen: list[Any] = []
+
+    def forward(*arguments: Any) -> Any:
+        seen.append(jax.config.jax_default_matmul_precision)
+        return pc.forward(*arguments)
+
+    monkeypatch.setattr(replay, "forward", forward)
+    config = pc.ActorCriticConfig(
+        observation_space=pc.Box(shape=(1,)), action_space=pc.Discrete(2), actor=pc.MLP((3,))
+    )
+    with jax.default_matmul_precision("bfloat16"):
+        pc.save(tmp_path / "file", pc.init(config, key=jax.random.key(0)))
+        saving = len(seen)
+        assert pc.verify(tmp_path / "file").deviation < 1e-6
+    assert len(seen) > saving > 0
+    assert set(seen) == {"highest"}

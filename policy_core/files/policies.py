@@ -207,8 +207,8 @@ def verify(
         config: the expected config, or None to use the one in the file.
         member: the index of the one member of a population to verify, as in `load`; the rest is not read.
         tolerance: the largest deviation of an output from the saved one, relative to
-            max(1, |output|). On one machine the two agree to rounding; allow more for networks
-            that compute in bfloat16, or on an accelerator that multiplies in fewer bits.
+            max(1, |output|). The two agree to rounding, on an accelerator as well, for matrix products
+            have the highest precision here; allow more for networks that compute in bfloat16.
 
     Returns:
         The number of observations, and the largest deviation.
