@@ -12,8 +12,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import NamedSharding
 from jax.sharding import PartitionSpec as P
+from meshes import mesh_of
 
 import policy_core as pc
 from policy_core import population
@@ -26,10 +27,6 @@ TIME, ENVIRONMENTS, MEMBERS = 2, 2, 8
 COLLECTIVE = re.compile(
     r"= (\S+) (?:\S+ )?(all-gather|all-reduce|all-to-all|collective-permute|reduce-scatter)(?:-start)?\("
 )
-
-
-def mesh_of(kind: str, **axes: int) -> Mesh:
-    return jax.make_mesh(tuple(axes.values()), tuple(axes), axis_types=(AxisType[kind],) * len(axes))
 
 
 def scores(policy: Any, observations: Any, actions: Any) -> Any:

@@ -126,7 +126,8 @@ def test_convolutions_are_in_the_layout_that_is_fast_in_loops(name: str) -> None
     def train(params: Any, rollout: Any) -> Any:
         return jax.lax.scan(descend, params, rollout)[0]
 
-    text = jax.jit(train).lower(params, rollout).compile().as_text()
+    with jax.default_device(jax.devices("cpu")[0]):
+        text = jax.jit(train).lower(params, rollout).compile().as_text()
     layouts = re.findall(r"dim_labels=(\S+?),? ", text)
     assert len(layouts) >= 2  # each convolution forward, and the gradients of its kernel and its input
     assert set(layouts) == {"b01f_01io->b01f"}

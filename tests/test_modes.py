@@ -11,6 +11,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from meshes import mesh_of
 
 import policy_core as pc
 from policy_core.configs.registry import CONFIGS
@@ -58,7 +59,7 @@ def manual(kind: str = "Auto", check_vma: bool = True) -> Any:
 
     What the first argument is made of is the same on both if it is a pair in a list.
     """
-    mesh = jax.make_mesh((2,), ("device",), axis_types=(jax.sharding.AxisType[kind],))
+    mesh = mesh_of(kind, device=2)
 
     def spread(function: Any) -> Any:
         def local(*arguments: Any) -> Any:
@@ -185,7 +186,7 @@ def test_gradients_under_a_shard_map_are_those_without() -> None:
 
 def over_devices(kind: str) -> tuple[Any, Any]:
     """A mesh of two devices, and what places shapes on it: by their first axis, or the same on both."""
-    mesh = jax.make_mesh((2,), ("device",), axis_types=(jax.sharding.AxisType[kind],))
+    mesh = mesh_of(kind, device=2)
 
     def place(tree: Any, *names: str) -> Any:
         sharding = jax.sharding.NamedSharding(mesh, SPEC(*names))

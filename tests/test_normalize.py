@@ -8,6 +8,7 @@ import numpy as np
 import optax
 import pytest
 from cases import config
+from meshes import mesh_of
 
 import policy_core as pc
 from policy_core.errors import ConfigError, StructureError
@@ -181,7 +182,7 @@ def test_devices_agree_on_the_statistics_of_all() -> None:
     x = data(2, 30)
     mask = np.ones((2, 30), bool)
     mask[0, 3:] = False
-    mesh = jax.make_mesh((2,), ("device",), axis_types=(jax.sharding.AxisType.Auto,))
+    mesh = mesh_of("Auto", device=2)
     spec = jax.sharding.PartitionSpec
     update = jax.jit(
         jax.shard_map(

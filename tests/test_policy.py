@@ -11,6 +11,7 @@ import pytest
 from cases import CONFIGS, SPACES, config
 from compiling import AS_USERS
 from jax.experimental import checkify
+from meshes import mesh_of
 
 import policy_core as pc
 from policy_core.errors import MaskError, StructureError
@@ -239,13 +240,10 @@ def test_everything_lowers_for_other_platforms(policy: Any, platform: str) -> No
 
 
 def test_a_population_sharded_over_devices_gives_the_same(policy: Any) -> None:
-    devices = jax.devices()[:2]
     keys = jax.random.split(jax.random.key(0), 4)
     population = jax.vmap(lambda key: pc.init(policy[1], key=key))(keys)
     values = jax.jit(jax.vmap(lambda p: pc.value(p, (), OBSERVATION)[1]))
-    sharding = jax.sharding.NamedSharding(
-        jax.sharding.Mesh(np.array(devices), "member"), jax.sharding.PartitionSpec("member")
-    )
+    sharding = jax.sharding.NamedSharding(mesh_of("Auto", member=2), jax.sharding.PartitionSpec("member"))
     sharded = values(jax.device_put(population, sharding))
     assert len(sharded.sharding.device_set) == 2
     np.testing.assert_allclose(sharded, values(population), rtol=1e-6)

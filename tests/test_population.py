@@ -8,6 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from meshes import mesh_of
 
 import policy_core as pc
 from policy_core import population
@@ -436,7 +437,7 @@ def test_init_checks_key_and_config_and_is_compiled_once() -> None:
         population.init(CONFIG, 2, key=jax.random.split(KEY, 2))
     with pytest.raises(StructureError, match=r"^config: got MLP"):
         population.init(pc.MLP(), 2, key=KEY)
-    by_member = population.sharding(jax.make_mesh((2,), ("population",)))
+    by_member = population.sharding(mesh_of("Explicit", population=2))
     calls = [
         lambda key: population.init(Drawn(), 4, key=key, out_shardings=where) for where in (None, by_member)
     ]
@@ -538,7 +539,7 @@ def test_what_is_donated_is_gone_and_taken_right() -> None:
 
 @pytest.mark.parametrize("kind", ["Auto", "Explicit"])
 def test_functions_on_a_population_over_devices_keep_its_sharding(kind: str) -> None:
-    mesh = jax.make_mesh((4,), ("population",), axis_types=(jax.sharding.AxisType[kind],))
+    mesh = mesh_of(kind, population=4)
     by_member, everywhere = population.sharding(mesh), population.replicated(mesh)
     host = numbers(CONFIG, 8)
     pop = jax.device_put(host, by_member)
@@ -734,7 +735,7 @@ def test_a_set_of_policies_is_grouped_by_config_and_back() -> None:
 
 
 def test_a_sharding_names_an_axis_that_the_mesh_has() -> None:
-    mesh = jax.make_mesh((2, 2), ("host", "chip"))
+    mesh = mesh_of("Explicit", host=2, chip=2)
     assert population.sharding(mesh, "chip").spec == jax.sharding.PartitionSpec("chip")
     assert population.sharding(mesh, ("host", "chip")).shard_shape((8, 3)) == (2, 3)
     with pytest.raises(
