@@ -1,11 +1,14 @@
 """The script for a GPU, as far as a CPU runs it: its page, its sums, and one section of it in small."""
 
 import itertools
+import json
+import sys
 
 import jax
 import numpy as np
 import pytest
 
+from benchmarks.gpu import __main__ as main
 from benchmarks.gpu import exact, measure, page, speed
 
 MACHINE = {
@@ -19,22 +22,51 @@ def test_the_page_has_every_section_and_says_which_failed_or_were_not_run(tmp_pa
         "rows": [["row", *["1.00 (9)"] * len(speed.TASKS)]],
         "compiled": [["row", "1.00", "3 / 3"] * 1],
     }
-    sections = {"floor": floor, "bits": {"error": "ValueError: no"}}
+    other = {**MACHINE, "device": "GPU Y"}
+    sections = {
+        "floor": floor | {"machine": MACHINE, "seconds": 61.2},
+        "bits": {"error": "ValueError: no", "machine": other, "seconds": 2.0},
+    }
     path = tmp_path / "gpu.md"
     path.write_text(f"# Mine\n\n{page.START}\nold\n{page.END}\n\n## Kept\n")
     monkeypatch.setattr(page, "PAGE", path)
-    page.write_page({"machine": MACHINE, "seconds": 61.2, "sections": sections})
+    page.write_page({"sections": sections})
     text = path.read_text()
     assert text.startswith("# Mine\n\n")
     assert text.endswith("\n\n## Kept\n")
     assert "old" not in text
-    assert "GPU X (1.2), jax 0.11, Python 3.12, 2026-11-26; 61 s in all." in text
+    assert text.count("GPU X, jax 0.11, Python 3.12, 2026-11-26; 61 s.") == 2
+    assert text.count("GPU Y, jax 0.11, Python 3.12, 2026-11-26; 2 s.") == 1
     assert "| row | 1.00 (9) | 1.00 (9) |" in text
     assert "Failed: `ValueError: no`" in text
     assert text.count("Not run.") == len(page.HEADERS) - 3
     path.write_text("# Mine\n")
     with pytest.raises(SystemExit, match="has no lines"):
-        page.write_page({"machine": MACHINE, "seconds": 1.0, "sections": {}})
+        page.write_page({"sections": {}})
+
+
+def test_sections_that_are_not_run_again_are_kept(tmp_path, monkeypatch):
+    path = tmp_path / "gpu.json"
+    path.write_text(json.dumps({"sections": {"files": {"rows": [["old"]]}, "bits": {"rows": [["old"]]}}}))
+    monkeypatch.setattr(sys, "argv", ["gpu", "bits", "--out", str(path)])
+    monkeypatch.setattr(main, "rendered", lambda raw: "")
+    monkeypatch.setitem(main.SECTIONS, "bits", lambda: {"rows": [["new"]]})
+    with pytest.raises(SystemExit, match=r"^0$"):
+        main.main()
+    found = json.loads(path.read_text())["sections"]
+    assert found["files"] == {"rows": [["old"]]}
+    assert found["bits"]["rows"] == [["new"]]
+    assert found["bits"]["machine"]["jax"] == jax.__version__
+
+    def fails():
+        raise ValueError("no room")
+
+    monkeypatch.setitem(main.SECTIONS, "bits", fails)
+    with pytest.raises(SystemExit, match=r"^1$"):
+        main.main()
+    found = json.loads(path.read_text())["sections"]
+    assert found["bits"]["error"] == "ValueError: no room"
+    assert found["files"] == {"rows": [["old"]]}
 
 
 def test_deviations_are_relative_where_numbers_are_large():

@@ -53,7 +53,9 @@ def main() -> None:
     parser.add_argument("sections", nargs="*", choices=[[], *SECTIONS], help="some of them; all by default")
     parser.add_argument("--seconds", type=float, default=measure.seconds_of_a_ratio, help="for each ratio")
     parser.add_argument("--budget", type=float, default=540.0, help="seconds after which none is begun")
-    parser.add_argument("--out", type=Path, default=RAW, help="the raw rows")
+    parser.add_argument(
+        "--out", type=Path, default=RAW, help="the raw rows; those of other sections are kept"
+    )
     parser.add_argument("--render", action="store_true", help="write docs/gpu.md from the raw rows")
     options = parser.parse_args()
     if options.render:
@@ -61,7 +63,8 @@ def main() -> None:
         return
     measure.seconds_of_a_ratio = options.seconds
     start = time.perf_counter()
-    raw: dict[str, Any] = {"machine": machine(), "sections": {}}
+    raw: dict[str, Any] = json.loads(options.out.read_text()) if options.out.exists() else {"sections": {}}
+    failed = False
     for name in options.sections or SECTIONS:
         if time.perf_counter() - start > options.budget:
             print(f"{name}: not begun, the time is up", flush=True)
@@ -71,14 +74,13 @@ def main() -> None:
             raw["sections"][name] = SECTIONS[name]()
         except Exception as error:  # the others are still worth their time; the page says so
             traceback.print_exc()
-            raw["sections"][name] = {"error": f"{type(error).__name__}: {error}"}
-        raw["seconds"] = time.perf_counter() - start
-        print(f"{name}: {time.perf_counter() - begun:.0f} s", flush=True)
+            raw["sections"][name], failed = {"error": f"{type(error).__name__}: {error}"}, True
+        raw["sections"][name] |= {"machine": machine(), "seconds": time.perf_counter() - begun}
+        print(f"{name}: {raw['sections'][name]['seconds']:.0f} s", flush=True)
         options.out.parent.mkdir(parents=True, exist_ok=True)
         options.out.write_text(json.dumps(raw, indent=1))
     print(rendered(raw))
-    if any("error" in section for section in raw["sections"].values()):
-        raise SystemExit(1)
+    raise SystemExit(int(failed))
 
 
 if __name__ == "__main__":
