@@ -26,7 +26,6 @@ from benchmarks.tasks import environments, flax_peers
 
 sys.path.append(str(Path(__file__).parent.parent / "examples"))
 import ppo
-from experiments import KERNELS
 
 
 class Size(NamedTuple):
@@ -55,7 +54,7 @@ Whole = Callable[[jax.Array], Any]
 def ours(task: str, size: Size, encoder: Any = None) -> Whole:
     """`examples/ppo.py`, with towers of 64 x 64, or of 64 behind an encoder."""
     env = gymnax.make(task)
-    towers = pc.MLP((64, 64) if encoder is None else (64,), **KERNELS)
+    towers = pc.MLP((64, 64) if encoder is None else (64,))
     config = pc.ActorCriticConfig(
         observation_space=env.observation_space,
         action_space=env.action_space,

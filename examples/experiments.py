@@ -25,10 +25,6 @@ import policy_core as pc
 from benchmarks.table import markdown
 
 EVALUATION_SEED, EPISODES = 1000, 100
-KERNELS: dict[str, Any] = {
-    "kernel_init": "orthogonal",
-    "gain": math.sqrt(2),
-}  # which the pages were measured with
 
 
 class Task(NamedTuple):
@@ -45,12 +41,9 @@ class Task(NamedTuple):
     chunk: int = 8  # updates to a point of the curve
 
     def config(self, env: Environment) -> pc.ActorCriticConfig:
-        """The shipped policy with its defaults, but for `fields` and orthogonal kernels in its towers."""
-        towers = {"actor": pc.MLP(**KERNELS), "critic": pc.MLP(**KERNELS)}
+        """The shipped policy with its defaults, but for `fields`."""
         return pc.ActorCriticConfig(
-            observation_space=env.observation_space,
-            action_space=env.action_space,
-            **{**towers, **self.fields},
+            observation_space=env.observation_space, action_space=env.action_space, **self.fields
         )
 
 

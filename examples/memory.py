@@ -82,9 +82,8 @@ def section(results: list[Result], picture: str) -> str:
 Written by `python examples/memory.py`, which trains everything here again.
 
 [`examples/ppo.py`](../examples/ppo.py), unchanged, with {seeds} seeds, one program a row. The two
-policies of a task differ in the field `memory` of their config and in nothing else; towers
-are the defaults with orthogonal kernels times sqrt(2). A return is the mean of the
-deterministic policy over {EPISODES} episodes.
+policies of a task differ in the field `memory` of their config, which has its defaults otherwise. A return is
+the mean of the deterministic policy over {EPISODES} episodes.
 
 {returns_table(results, "memory")}
 

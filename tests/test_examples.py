@@ -1,5 +1,6 @@
 """The commands of `examples/`: an error that a user causes is one line, with exit code 2."""
 
+import importlib
 import shutil
 import subprocess
 import sys
@@ -10,7 +11,9 @@ import cases
 import command
 import demo
 import evaluate
+import experiments
 import jax
+import numpy as np
 import pytest
 
 import policy_core as pc
@@ -151,3 +154,19 @@ def test_every_command_is_run_so():
     commands = [path for path in (ROOT / "examples").glob("*.py") if "__main__" in path.read_text()]
     assert {path.stem for path in commands} >= {"demo", "evaluate", "memory", "results"}
     assert [path.stem for path in commands if "command.run(main)" not in path.read_text()] == []
+
+
+@pytest.mark.parametrize("name", ["results", "memory"])
+def test_a_page_tells_every_task(name: str) -> None:
+    """It is written once everything is trained, so it must not fail then."""
+    module = importlib.import_module(name)
+    found = [
+        experiments.Result(task, np.array([1024]), np.zeros((2, 1)), np.full((2, 3), 7.5), 1.25, 60.0)
+        for task in module.TASKS.values()
+    ]
+    write = module.page if name == "results" else module.section
+    text = write(found, "curves.png")
+    for task in module.TASKS.values():
+        assert f"| {task.title} | {task.what} | 1,024 |" in text
+        if name == "results":
+            assert all(f"`{field}={type(value).__name__}(" in text for field, value in task.fields.items())
