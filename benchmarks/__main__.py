@@ -5,7 +5,8 @@
     python -m benchmarks --quick     # some ratios against benchmarks/recorded.json; fails where one is worse
     python -m benchmarks --record    # write these
 
-Each section runs in a process of its own. With `--only` the other rows are those of the stored run.
+Each section runs in a process of its own. With `--only` the other rows are those of the stored run,
+and the page says when each was measured.
 """
 
 import argparse
@@ -82,10 +83,15 @@ def run(section: Section, seconds: float, python: str) -> dict[str, Any] | None:
 
 def measure_all(only: list[str], short: bool, lerax: str) -> dict[str, Any]:
     """What is stored, after every section: machine, rows by section, and why a section has none."""
-    data: dict[str, Any] = {"rows": {}, "missing": {section.call: CUT_SHORT for section in SECTIONS}}
+    now = about(short)
+    data: dict[str, Any] = {
+        "rows": {},
+        "missing": {section.call: CUT_SHORT for section in SECTIONS},
+        "about": {"cpu_seconds": 0.0, **now},
+        "again": {},  # sections that were measured since
+    }
     if only and STORED.exists():
-        data = json.loads(STORED.read_text())
-    data["about"] = {"cpu_seconds": 0.0, **data.get("about", {}), **about(short)}
+        data |= json.loads(STORED.read_text())
     before = cpu_seconds()
     for section in SECTIONS:
         if only and section.call not in only:
@@ -101,6 +107,8 @@ def measure_all(only: list[str], short: bool, lerax: str) -> dict[str, Any]:
             continue
         data["missing"].pop(section.call, None)
         data["rows"][section.call] = found["rows"]
+        if only:
+            data["again"][section.call] = now
         if section.elsewhere:
             data["about"]["elsewhere"] = found["versions"]
         if not only:

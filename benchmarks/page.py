@@ -11,7 +11,8 @@ from benchmarks.timing import Measured
 HEAD = """\
 # Benchmarks
 
-Every figure of this page is from one run of `make bench`, which writes it. A ratio is the time of ours in
+Every figure of this page is from one run of `make bench`, which writes it, but for sections that say when
+they were measured again. A ratio is the time of ours in
 that of what it stands beside: below 1 ours is faster. Contestants compute the same, which is checked before
 they are timed, and take turns in every round; times are CPU times of all processors together, but for
 files. Given are medians, with quartiles over the rounds in brackets. Ratios are those of single rounds, or
@@ -82,9 +83,10 @@ def machine(about: dict[str, Any]) -> str:
     packages = ", ".join(f"{name} {version}" for name, version in about["packages"].items())
     text = (
         f"{about['date']}, {about['cores']} cores of {about['cpu']}, load {about['load']:.1f} before the "
-        f"run; Python {about['python']}, {packages}. The run took {about['cpu_seconds'] / 60:.0f} minutes "
-        "of CPU time."
+        f"run; Python {about['python']}, {packages}."
     )
+    if "cpu_seconds" in about:
+        text += f" The run took {about['cpu_seconds'] / 60:.0f} minutes of CPU time."
     if about.get("short"):
         text += " **A short run, of which single figures are rough.**"
     return text
@@ -104,6 +106,8 @@ def render(data: dict[str, Any]) -> str:
             parts.append(f"Not run: {data['missing'][section.call]}\n")
             continue
         parts.append(f"{LAYOUTS[section.layout](rows_of(data, section))}\n")
+        if again := data.get("again", {}).get(section.call):
+            parts.append(f"Measured again: {machine(again)}\n")
         versions = data["about"].get("elsewhere")
         if section.elsewhere and versions:
             named = ", ".join(f"{name} {version}" for name, version in versions.items())

@@ -219,6 +219,17 @@ def test_a_section_that_fails_is_named_and_the_others_are_measured(
     assert (tmp_path / "build" / "PICTURE.png").exists()
 
     ran.clear()
+    monkeypatch.setattr(
+        command, "about", lambda short: {**raw()["about"], "date": "2026-03-04", "short": short}
+    )
+    monkeypatch.setattr(sys, "argv", ["benchmarks", "--only", "floor.measure"])
+    with pytest.raises(SystemExit):
+        command.main()
+    assert [call for call, _, _ in ran] == ["floor.measure"]
+    text = (tmp_path / "build" / "PAGE.png").read_text()
+    assert text.count("2026-01-02, 3 cores") == text.count("Measured again: 2026-03-04, 3 cores") == 1
+
+    ran.clear()
     monkeypatch.setattr(sys, "argv", ["benchmarks", "--only", "lerax_peer.measure", "--lerax", ""])
     with pytest.raises(SystemExit):  # files.measure is still missing
         command.main()
