@@ -41,8 +41,11 @@ BREAKOUT = ppo.Hyperparameters(
 FLAT = BREAKOUT._replace(
     num_envs=128, num_steps=128, num_updates=192, learning_rate=5e-3, entropy_coefficient=0.1
 )
-TOWER, TOWERS = pc.MLP((64,), activation="relu"), pc.MLP(activation="relu")
-CNN: dict[str, Any] = {"encoder": pc.MinAtarCNN(), "actor": TOWER, "critic": TOWER}
+RELU: dict[str, Any] = dict.fromkeys(("actor", "critic"), pc.MLP(activation="relu"))
+CNN: dict[str, Any] = {
+    "encoder": pc.MinAtarCNN(),
+    **dict.fromkeys(("actor", "critic"), pc.MLP((64,), activation="relu")),
+}
 
 
 def pendulum(what: str, **fields: Any) -> Task:
@@ -73,7 +76,7 @@ TASKS = {
     "breakout-hl-gauss": breakout(
         "images, MinAtarCNN, HL-Gauss values", **CNN, value_head=pc.HLGaussHead(low=-5.0, high=20.0)
     ),
-    "breakout-mlp": breakout("images, flattened", FLAT, actor=TOWERS, critic=TOWERS)._replace(chunk=8),
+    "breakout-mlp": breakout("images, flattened", FLAT, **RELU)._replace(chunk=8),
     "hybrid": Task(
         "hybrid", environments.hybrid, "Joint of Categorical, masked, and Normal",
         TOY._replace(num_steps=24, num_updates=240, num_minibatches=8),

@@ -1,6 +1,6 @@
 """Everything that this project claims, on a GPU: exactness, speed beside peers, training, files.
 
-    python -m benchmarks.gpu                 # ten minutes; raw rows into build/gpu.json
+    python -m benchmarks.gpu                 # a quarter of an hour; raw rows into build/gpu.json
     python -m benchmarks.gpu --render        # the tables of docs/gpu.md, from the raw rows
 
     measure     who takes how long, in turn; how much two results differ

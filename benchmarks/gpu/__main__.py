@@ -52,7 +52,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("sections", nargs="*", choices=[[], *SECTIONS], help="some of them; all by default")
     parser.add_argument("--seconds", type=float, default=measure.seconds_of_a_ratio, help="for each ratio")
-    parser.add_argument("--budget", type=float, default=540.0, help="seconds after which none is begun")
+    parser.add_argument("--budget", type=float, default=900.0, help="seconds after which none is begun")
     parser.add_argument(
         "--out", type=Path, default=RAW, help="the raw rows; those of other sections are kept"
     )
@@ -64,7 +64,7 @@ def main() -> None:
     measure.seconds_of_a_ratio = options.seconds
     start = time.perf_counter()
     raw: dict[str, Any] = json.loads(options.out.read_text()) if options.out.exists() else {"sections": {}}
-    failed = False
+    about, failed = machine(), False
     for name in options.sections or SECTIONS:
         if time.perf_counter() - start > options.budget:
             print(f"{name}: not begun, the time is up", flush=True)
@@ -75,7 +75,7 @@ def main() -> None:
         except Exception as error:  # the others are still worth their time; the page says so
             traceback.print_exc()
             raw["sections"][name], failed = {"error": f"{type(error).__name__}: {error}"}, True
-        raw["sections"][name] |= {"machine": machine(), "seconds": time.perf_counter() - begun}
+        raw["sections"][name] |= {"machine": about, "seconds": time.perf_counter() - begun}
         print(f"{name}: {raw['sections'][name]['seconds']:.0f} s", flush=True)
         options.out.parent.mkdir(parents=True, exist_ok=True)
         options.out.write_text(json.dumps(raw, indent=1))
